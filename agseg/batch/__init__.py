@@ -1,0 +1,1 @@
+"""Many studies: locks, fingerprints, worker processes."""

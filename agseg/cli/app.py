@@ -1,0 +1,64 @@
+"""The ``agseg`` command: its table of contents, and the one place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from agseg import __version__
+from agseg.cli import console
+from agseg.errors import AgsegError, ExitCode
+
+__all__ = ["app", "main"]
+
+
+def _either_dash(token: str) -> str:
+    """``--output_type`` and ``--output-type`` are the same option."""
+    return token.replace("_", "-") if token.startswith("-") or "_" in token else token
+
+
+app = typer.Typer(
+    name="agseg",
+    help="Clinical batch segmentation with attention-gated networks. Not for clinical decisions without review.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _either_dash},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"agseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of docs/hospital.md."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except AgsegError as error:
+        if debug:
+            raise
+        console.fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        # Only the kind of the error: its text may quote a header. --debug shows the rest.
+        console.note(f"Error E_INTERNAL: unexpected {type(error).__name__}; this is a bug. Run again with --debug for details.")
+        sys.exit(ExitCode.BUG)

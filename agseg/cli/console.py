@@ -1,0 +1,97 @@
+"""The only place that prints.
+
+People's output goes to the terminal through rich: tables and progress on stdout and stderr, nothing of the kind where there
+is no terminal (cron). A ``--json`` document is the only thing on stdout. Errors and logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from agseg.errors import AgsegError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["Advance", "document", "fail", "is_terminal", "note", "print_table", "progress", "setup_logging", "stdout"]
+
+Advance = Callable[..., None]
+"""``advance(done, total, text)``: how long work tells its progress."""
+
+
+def stdout() -> Console:
+    """The console for people's output."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """The console for notes, progress and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def is_terminal() -> bool:
+    """Whether a person is likely to be watching."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def document(content: Any) -> None:
+    """One JSON document on stdout, and nothing else."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """One line for people, on stderr."""
+    stderr().print(text, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """A rich table on stdout."""
+    stdout().print(table)
+
+
+def fail(error: AgsegError) -> None:
+    """Say what is wrong, which value, what was expected, and what to do."""
+    console = stderr()
+    where = f"{error.path}: " if error.path is not None else ""
+    console.print(f"Error {error.code}: {where}{error.sentence()}", style="bold red", markup=False)
+    if error.hint:
+        console.print(f"  {error.hint}", markup=False)
+
+
+@contextmanager
+def progress(description: str, *, quiet: bool = False) -> Iterator[Advance]:
+    """A progress bar with the time left on a terminal; silence elsewhere."""
+    if quiet or not is_terminal():
+        yield lambda *_args, **_kwargs: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+
+        def advance(done: float, total: float | None = None, text: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=text or description)
+
+        yield advance
+
+
+def setup_logging(*, verbose: bool = False, quiet: bool = False, debug: bool = False) -> None:
+    """Logs to stderr: warnings by default, information with ``-v``, everything with ``--debug``."""
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("agseg").setLevel(level)
+    # Libraries log header values (pydicom) and warn at import; nothing of a patient's may reach the log.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)

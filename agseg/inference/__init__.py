@@ -1,0 +1,1 @@
+"""From a Volume to a LabelMask on the same grid: prepare, tile, predict, restore, clean up."""

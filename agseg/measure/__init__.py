@@ -1,0 +1,1 @@
+"""Numbers about masks: volumes, overlap, surface distance, significance. numpy and scipy only."""

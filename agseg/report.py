@@ -1,0 +1,203 @@
+"""The records that agseg writes: one measurement per organ, one report per study, one per run.
+
+``to_dict`` of each gives what stands in ``study.json`` and ``run.json`` (schema ``agseg.run/1``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agseg.errors import Code, ExitCode
+from agseg.volume import Warned
+
+__all__ = [
+    "DISCLAIMER",
+    "RUN_SCHEMA",
+    "BatchReport",
+    "Measurement",
+    "OrganStatus",
+    "StudyReport",
+    "StudyStatus",
+    "WeightsRef",
+]
+
+RUN_SCHEMA = "agseg.run/1"
+DISCLAIMER = "Not for clinical decisions without review by a qualified person."
+
+
+class OrganStatus(StrEnum):
+    """What is known about an organ in a study."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    CUT_OFF = "cut_off"
+    NOT_IN_WEIGHTS = "not_in_weights"
+
+
+class StudyStatus(StrEnum):
+    """How a study ended."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    DEFERRED = "deferred"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One organ in one study.
+
+    ``volume_ml`` is voxels x voxel volume for ``present``; for ``cut_off`` it is the volume inside the field of view (the
+    organ's own volume is not known, so the record carries the status beside it); ``None`` where the organ is absent or the
+    weights do not know it. It is never 0.0.
+    """
+
+    name: str
+    status: OrganStatus
+    volume_ml: float | None = None
+    voxels: int | None = None
+    mean_hu: float | None = None
+    touches_border: bool = False
+    review: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in run.json."""
+        return {
+            "name": self.name,
+            "status": self.status.value,
+            "volume_ml": self.volume_ml,
+            "voxels": self.voxels,
+            "mean_hu": self.mean_hu,
+            "touches_border": self.touches_border,
+            "review": list(self.review),
+        }
+
+
+@dataclass(frozen=True)
+class WeightsRef:
+    """Which weights made a result; ``sha256`` is the entry's own digest."""
+
+    id: str
+    sha256: str
+    architecture: str
+    licence: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As it stands in run.json."""
+        return {"id": self.id, "sha256": self.sha256, "architecture": self.architecture, "licence": self.licence}
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """How one study ended, and everything needed to repeat it."""
+
+    input: str
+    status: StudyStatus
+    output: str | None = None
+    code: Code | None = None
+    message: str | None = None
+    warnings: tuple[Warned, ...] = ()
+    shape: tuple[int, int, int] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    modality: str | None = None
+    organs: tuple[Measurement, ...] = ()
+    files: tuple[str, ...] = ()
+    seconds: dict[str, float] | None = None
+    new: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in run.json; ``extra`` (fingerprint, device fallbacks, ...) is merged in."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "status": self.status.value,
+            "code": None if self.code is None else str(self.code),
+            "message": self.message,
+            "warnings": [warned.to_dict() for warned in self.warnings],
+            "shape": None if self.shape is None else list(self.shape),
+            "spacing_mm": None if self.spacing_mm is None else [round(s, 6) for s in self.spacing_mm],
+            "modality": self.modality,
+            "organs": [organ.to_dict() for organ in self.organs],
+            "files": list(self.files),
+            "seconds": self.seconds,
+            "new": self.new,
+            **self.extra,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StudyReport:
+        """The report that :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
+        known = {
+            "input", "output", "status", "code", "message", "warnings", "shape", "spacing_mm", "modality", "organs", "files",
+            "seconds", "new",
+        }  # fmt: skip
+        return cls(
+            input=data["input"],
+            status=StudyStatus(data["status"]),
+            output=data["output"],
+            code=None if data["code"] is None else Code(data["code"]),
+            message=data["message"],
+            warnings=tuple(Warned(Code(w["code"]), w["message"]) for w in data["warnings"]),
+            shape=None if data["shape"] is None else tuple(data["shape"]),
+            spacing_mm=None if data["spacing_mm"] is None else tuple(data["spacing_mm"]),
+            modality=data["modality"],
+            organs=tuple(
+                Measurement(
+                    name=o["name"],
+                    status=OrganStatus(o["status"]),
+                    volume_ml=o["volume_ml"],
+                    voxels=o["voxels"],
+                    mean_hu=o["mean_hu"],
+                    touches_border=o["touches_border"],
+                    review=tuple(o["review"]),
+                )
+                for o in data["organs"]
+            ),
+            files=tuple(data["files"]),
+            seconds=data["seconds"],
+            new=data.get("new", True),
+            extra={key: value for key, value in data.items() if key not in known},
+        )
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """One run over one or more inputs: the content of run.json."""
+
+    version: str
+    started: str
+    finished: str
+    exit_code: ExitCode
+    weights: WeightsRef | None
+    parameters: dict[str, Any]
+    environment: dict[str, Any]
+    studies: tuple[StudyReport, ...]
+    files: dict[str, Any]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of studies per status; every status is named."""
+        counted = Counter(study.status for study in self.studies)
+        return {status.value: counted.get(status, 0) for status in StudyStatus}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in run.json."""
+        return {
+            "schema": RUN_SCHEMA,
+            "version": self.version,
+            "started": self.started,
+            "finished": self.finished,
+            "exit_code": int(self.exit_code),
+            "disclaimer": DISCLAIMER,
+            "weights": None if self.weights is None else self.weights.to_dict(),
+            "parameters": self.parameters,
+            "environment": self.environment,
+            "counts": self.counts,
+            "studies": [study.to_dict() for study in self.studies],
+            "files": self.files,
+        }

@@ -1,0 +1,1 @@
+"""Data sets, recipes, protocols and the training loop. The data itself stands in train/."""

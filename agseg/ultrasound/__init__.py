@@ -1,0 +1,1 @@
+"""Fetal ultrasound video: the fan, standard planes, localisation, timeline."""

@@ -1,0 +1,1 @@
+"""One verb each: what a command does, without typer and without printing."""
