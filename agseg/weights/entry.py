@@ -9,7 +9,24 @@ from typing import Any
 
 from agseg.labels import LabelSet
 
-__all__ = ["FileSource", "InputSpec", "Normalisation", "SourceKind", "WeightsEntry", "WeightsFile"]
+__all__ = ["Cleanup", "FileSource", "InputSpec", "Normalisation", "Padding", "SourceKind", "WeightsEntry", "WeightsFile"]
+
+
+class Padding(StrEnum):
+    """What surrounds a model grid that is smaller than a tile."""
+
+    ZERO = "zero"
+    """Zeros after normalisation (MONAI's ``constant``)."""
+    EDGE = "edge"
+    """The outermost voxels, repeated (MONAI's ``replicate``)."""
+
+
+class Cleanup(StrEnum):
+    """What is done to a mask after the network."""
+
+    NONE = "none"
+    LARGEST_COMPONENT = "largest_component"
+    """Of each organ only the largest 26-connected component stays."""
 
 
 class Normalisation(StrEnum):
@@ -48,6 +65,8 @@ class InputSpec:
     antialias
         Whether down-sampling averages over the new voxel's extent (a triangle filter) instead of picking by linear
         interpolation.
+    padding
+        See :class:`Padding`.
     body_box
         Whether only the box around the body is resampled to ``fixed_shape`` (OBELISK).
     fixed_shape
@@ -64,6 +83,7 @@ class InputSpec:
     tile: tuple[int, int, int]
     overlap: float = 0.5
     antialias: bool = False
+    padding: Padding = Padding.ZERO
     body_box: bool = False
     fixed_shape: tuple[int, int, int] | None = None
     window_height_mm: float | None = None
@@ -134,6 +154,7 @@ class WeightsEntry:
     scores: dict[str, Any] = field(default_factory=dict)
     default_for: tuple[str, ...] = ()
     caution: str = ""
+    cleanup: Cleanup = Cleanup.NONE
 
     @property
     def size_bytes(self) -> int | None:
