@@ -1,0 +1,120 @@
+"""How far two surfaces lie apart, in mm.
+
+The surface of a mask is the set of *centres* of its boundary voxels: voxels of the mask with at least one of their six
+neighbours (four in a slice) outside it; beyond the array is outside. Distances are Euclidean, with the spacing of each axis.
+If either mask is empty there is no distance, and every value is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["SurfaceDistance", "boundary", "s2s_slice_mm", "surface_distance"]
+
+ROBUST_PERCENTILE = 95.0
+"""Percentile of the robust Hausdorff distance."""
+
+
+@dataclass(frozen=True)
+class SurfaceDistance:
+    """Distances between two surfaces (mm).
+
+    Parameters
+    ----------
+    s2s_mm
+        ½ (mean d(A→B) + mean d(B→A)): the symmetric mean surface distance.
+    hausdorff_mm
+        The largest of all distances, both ways.
+    hausdorff95_mm
+        The larger of the two directions' 95th percentiles.
+    """
+
+    s2s_mm: float
+    hausdorff_mm: float
+    hausdorff95_mm: float
+
+
+_UNDEFINED = SurfaceDistance(math.nan, math.nan, math.nan)
+
+
+def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Voxels of the mask with a face neighbour outside it; same shape, any number of axes."""
+    inner = ndimage.binary_erosion(mask, structure=ndimage.generate_binary_structure(mask.ndim, 1), border_value=0)
+    return np.asarray(mask & ~inner)
+
+
+def surface_distance(
+    prediction: NDArray[np.bool_], *, truth: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> SurfaceDistance:
+    """Compare two masks of one shape (i, j, k) by their surfaces.
+
+    Divergence from the public AGN code, which averages in-plane contour distances over slices: the papers' text says mesh
+    surface distance, which this approximates in 3D; :func:`s2s_slice_mm` gives the slice-wise value beside it.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or the spacing does not fit.
+    """
+    first, second = _checked(prediction, truth, spacing_mm)
+    box = _common_box(first, second)
+    if box is None or not first.any() or not second.any():
+        return _UNDEFINED
+    there, back = _distances_mm(first[box], second[box], spacing_mm)
+    return SurfaceDistance(
+        s2s_mm=float((there.mean() + back.mean()) / 2),
+        hausdorff_mm=float(max(there.max(), back.max())),
+        hausdorff95_mm=float(max(np.percentile(there, ROBUST_PERCENTILE), np.percentile(back, ROBUST_PERCENTILE))),
+    )
+
+
+def s2s_slice_mm(
+    prediction: NDArray[np.bool_], *, truth: NDArray[np.bool_], spacing_mm: Sequence[float], slice_axis: int = 2
+) -> float:
+    """Symmetric mean contour distance in each slice (mm), averaged over the slices where both masks have a contour.
+
+    This is what the public AGN code calls S2S. It ignores slices that only one of the two reaches, so it flatters a mask
+    that ends too early; NaN if no slice has both.
+    """
+    first, second = _checked(prediction, truth, spacing_mm)
+    in_plane = [spacing for axis, spacing in enumerate(spacing_mm) if axis != slice_axis]
+    values = []
+    for index in range(first.shape[slice_axis]):
+        one, other = first.take(index, axis=slice_axis), second.take(index, axis=slice_axis)
+        if one.any() and other.any():
+            there, back = _distances_mm(one, other, in_plane)
+            values.append((there.mean() + back.mean()) / 2)
+    return float(np.mean(values)) if values else math.nan
+
+
+def _distances_mm(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distance of every boundary voxel of each mask to the other's nearest boundary voxel (mm)."""
+    edge_first, edge_second = boundary(first), boundary(second)
+    to_first = ndimage.distance_transform_edt(~edge_first, sampling=list(spacing_mm))
+    to_second = ndimage.distance_transform_edt(~edge_second, sampling=list(spacing_mm))
+    return np.asarray(to_second[edge_first]), np.asarray(to_first[edge_second])
+
+
+def _common_box(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """The smallest box that holds both masks, or None if both are empty; makes the distance transforms small."""
+    found = ndimage.find_objects((first | second).astype(np.uint8))
+    return found[0] if found else None
+
+
+def _checked(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
+    if len(spacing_mm) != truth.ndim or min(spacing_mm) <= 0:
+        raise ValueError(f"the spacing {tuple(spacing_mm)} needs {truth.ndim} positive values (mm)")
+    return prediction, truth

@@ -1,0 +1,85 @@
+"""How much of each organ is there: ml, voxels, mean HU, and whether the field of view cuts it off."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.errors import Code, InputError
+from agseg.report import Measurement, OrganStatus
+from agseg.volume import LabelMask, Quantity, Volume
+
+__all__ = ["measure"]
+
+SLAB_VOXELS = 1 << 24
+"""Voxels counted at a time: bounds the temporary arrays on long scans."""
+
+_VALUES = 256
+
+
+def measure(mask: LabelMask, volume: Volume) -> tuple[Measurement, ...]:
+    """One measurement per label of the mask's label set, in order of the index.
+
+    An organ is ``cut_off`` if any of its voxels lies on one of the six faces of the grid: the part outside the field of view
+    is not known, so its ml is that of the part inside. An organ without a voxel is ``absent`` and has no volume at all.
+
+    Parameters
+    ----------
+    mask
+        uint8 labels (i, j, k).
+    volume
+        The image (i, j, k) on the same grid; its values give the mean HU if they are HU.
+
+    Raises
+    ------
+    InputError
+        ``E_DIMENSIONS`` if mask and image are not on the same grid.
+    """
+    if not mask.grid.matches(volume.grid):
+        raise InputError("mask and image are not on the same grid", code=Code.DIMENSIONS)
+    voxels, sums = _count(mask.labels, volume.voxels)
+    on_border = _on_border(mask.labels)
+    measurements = []
+    for label in mask.label_set:
+        count = int(voxels[label.index])
+        if count == 0:
+            measurements.append(Measurement(label.name, OrganStatus.ABSENT, voxels=0))
+            continue
+        cut = bool(on_border[label.index])
+        measurements.append(
+            Measurement(
+                name=label.name,
+                status=OrganStatus.CUT_OFF if cut else OrganStatus.PRESENT,
+                volume_ml=count * mask.grid.voxel_volume_ml,
+                voxels=count,
+                mean_hu=float(sums[label.index] / count) if volume.quantity is Quantity.HU else None,
+                touches_border=cut,
+            )
+        )
+    return tuple(measurements)
+
+
+def _count(
+    labels: NDArray[np.uint8], values: NDArray[np.int16] | NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Voxels and sum of image values per label value, int64 and float64 of length 256."""
+    voxels = np.zeros(_VALUES, dtype=np.int64)
+    sums = np.zeros(_VALUES, dtype=np.float64)
+    depth = labels.shape[2]
+    step = max(1, SLAB_VOXELS // max(1, labels.shape[0] * labels.shape[1]))
+    for start in range(0, depth, step):
+        slab = labels[:, :, start : start + step]
+        inside = slab > 0
+        found = slab[inside]
+        voxels += np.bincount(found, minlength=_VALUES)
+        sums += np.bincount(found, weights=values[:, :, start : start + step][inside], minlength=_VALUES)
+    return voxels, sums
+
+
+def _on_border(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether each label value occurs on one of the six faces, bool of length 256."""
+    present = np.zeros(_VALUES, dtype=bool)
+    for axis in range(labels.ndim):
+        for end in (0, -1):
+            present[np.unique(np.take(labels, end, axis=axis))] = True
+    return present
