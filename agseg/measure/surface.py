@@ -86,7 +86,7 @@ def s2s_slice_mm(
     in_plane = [spacing for axis, spacing in enumerate(spacing_mm) if axis != slice_axis]
     values = []
     for index in range(first.shape[slice_axis]):
-        one, other = first.take(index, axis=slice_axis), second.take(index, axis=slice_axis)
+        one, other = np.asarray(first.take(index, slice_axis)), np.asarray(second.take(index, slice_axis))
         if one.any() and other.any():
             there, back = _distances_mm(one, other, in_plane)
             values.append((there.mean() + back.mean()) / 2)
