@@ -1,0 +1,98 @@
+"""The additive attention gates of Attention U-Net (segmentation form).
+
+Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2, equations (1) and (2):
+
+    q_i = psi^T relu(W_x^T x_i + W_g^T g_i + b_xg) + b_psi,   alpha_i = sigmoid(q_i),   x^_i = alpha_i x_i
+
+Divergences from the text, all fixed by the published parameter counts and the public code (networks.md, section 1.2): W_x is
+2x2(x2) with stride 2 and without bias, so that it carries x onto g's grid; alpha is computed there and resampled back to x's
+grid; the gated x passes a 1x1(x1) convolution with batch norm.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agseg.models.blocks import batch_norm, conv, resize
+
+__all__ = ["OPEN_GATE_BIAS", "OPEN_GATE_SPREAD", "AttentionGate", "MultiGate"]
+
+OPEN_GATE_BIAS = 3.0
+"""Bias of psi at initialisation: sigmoid(3) = 0.953, gates start open ("pass through"); the public code starts near 0.57."""
+
+OPEN_GATE_SPREAD = 1e-3
+"""Standard deviation of psi's weights at initialisation: small, so that every position starts equally open."""
+
+
+class AttentionGate(nn.Module):
+    """One gate: scales every position of ``x`` with a coefficient computed from ``x`` and the coarser ``g``.
+
+    Parameters
+    ----------
+    dims
+        2 or 3.
+    in_channels
+        Channels F of ``x``; also the intermediate channels.
+    gating_channels
+        Channels G of ``g``, whose grid is half of x's.
+    """
+
+    def __init__(self, dims: int, *, in_channels: int, gating_channels: int) -> None:
+        super().__init__()
+        self.theta = conv(dims, in_channels, in_channels, kernel=2, stride=2, bias=False)
+        # The text has one bias b_xg; the count puts it on W_g, where the sum gives the same function.
+        self.phi = conv(dims, gating_channels, in_channels, kernel=1)
+        self.psi = conv(dims, in_channels, 1, kernel=1)
+        self.project = nn.Sequential(conv(dims, in_channels, in_channels, kernel=1), batch_norm(dims, in_channels))
+
+    def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
+        """Alpha ``[B, 1, *grid of theta(x)]`` in [0, 1]."""
+        projected = self.theta(x)
+        joint = F.relu(projected + resize(self.phi(g), projected.shape[2:]))
+        return torch.sigmoid(self.psi(joint))
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """Gated and projected ``x``, ``[B, F, *grid of x]``."""
+        alpha = resize(self.coefficients(x, g), x.shape[2:])
+        gated: Tensor = self.project(alpha * x)
+        return gated
+
+    def open_gate(self) -> None:
+        """Let the gate start open at every position (the text asks for it; the public segmentation code does not do it)."""
+        nn.init.normal_(self.psi.weight, 0.0, OPEN_GATE_SPREAD)  # type: ignore[arg-type]
+        nn.init.constant_(self.psi.bias, OPEN_GATE_BIAS)  # type: ignore[arg-type]
+
+
+class MultiGate(nn.Module):
+    """Several gates on one skip connection, concatenated and fused by a 1x1(x1) convolution, batch norm and ReLU.
+
+    Source: Attention Gated Networks (2019), section 2.2.1 (multi-dimensional attention).
+    """
+
+    def __init__(self, dims: int, *, in_channels: int, gating_channels: int, gates: int = 2) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(
+            AttentionGate(dims, in_channels=in_channels, gating_channels=gating_channels) for _ in range(gates)
+        )
+        self.fuse = nn.Sequential(
+            conv(dims, gates * in_channels, in_channels, kernel=1), batch_norm(dims, in_channels), nn.ReLU(inplace=True)
+        )
+
+    def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
+        """Alpha of every gate, ``[B, gates, *grid of g]`` in [0, 1]."""
+        return torch.cat([gate.coefficients(x, g) for gate in self._each()], dim=1)
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """The skip connection after gating, ``[B, F, *grid of x]``."""
+        fused: Tensor = self.fuse(torch.cat([gate(x, g) for gate in self.gates], dim=1))
+        return fused
+
+    def open_gate(self) -> None:
+        """Let every gate start open."""
+        for gate in self._each():
+            gate.open_gate()
+
+    def _each(self) -> list[AttentionGate]:
+        return [gate for gate in self.gates if isinstance(gate, AttentionGate)]
