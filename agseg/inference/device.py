@@ -1,0 +1,84 @@
+"""Which device and precision a run takes, decided once and said aloud."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+
+from agseg.errors import UsageError
+
+__all__ = ["Precision", "choose_precision", "describe", "resolve_device"]
+
+
+class Precision(StrEnum):
+    """Number format of the network's arithmetic; scores are always blended in float32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch dtype; AUTO must have been decided before."""
+        return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}[self]
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``gpu``, ``gpu:1``, ``cuda``, ``cuda:1`` or ``mps`` as a torch device.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, or the device is not there: a GPU that was asked for is never replaced silently.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError("no Metal device on this machine", value="mps", hint="Use --device cpu.")
+        return torch.device("mps")
+    match = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
+    if match is None:
+        raise UsageError("unknown device", value=name, expected="auto, cpu, gpu[:N], cuda[:N] or mps")
+    index = int(match.group(1) or 0)
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise UsageError(
+            "that GPU is not there", value=name, expected=f"one of {found} visible GPUs", hint="Use --device cpu or auto."
+        )
+    return torch.device("cuda", index)
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> Precision:
+    """Decide ``auto``: bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32."""
+    if wanted is not Precision.AUTO:
+        return wanted
+    if device.type == "cuda":
+        return Precision.BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FP16
+    if device.type == "cpu" and _cpu_has_bf16():
+        return Precision.BF16
+    return Precision.FP32
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this CPU has bf16 dot products (AVX512-BF16 or AMX); elsewhere bf16 is emulated and slower than fp32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return flags is not None and bool({"avx512_bf16", "amx_bf16"} & set(flags.group(1).split()))
+
+
+def describe(device: torch.device) -> str:
+    """A name for the record: ``cpu (2 threads)`` or ``cuda:0 (NVIDIA ...)``."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

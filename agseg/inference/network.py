@@ -1,0 +1,108 @@
+"""A trained network made ready to run: loaded strictly, batch norm folded in, on its device, in its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agseg.errors import Code, UsageError
+from agseg.inference.device import Precision
+from agseg.models.fold import fold_batch_norm
+from agseg.models.load import load_strict
+from agseg.models.registry import build, prunable
+from agseg.weights.entry import WeightsEntry
+
+__all__ = ["ReadyNetwork", "load_network"]
+
+
+class ReadyNetwork:
+    """One network or an ensemble of them, as a function from a batch of tiles to probabilities or logits.
+
+    Parameters
+    ----------
+    modules
+        The members; several are averaged after their softmax.
+    device, precision
+        Where and in which number format the arithmetic runs. Outputs are float32 or the precision's type.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, device: torch.device, precision: Precision) -> None:
+        self.device = device
+        self.precision = precision
+        self.modules = tuple(self._placed(module) for module in modules)
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        dims = 3 if any(isinstance(m, nn.Conv3d) for m in module.modules()) else 2
+        layout = torch.channels_last_3d if dims == 3 else torch.channels_last
+        placed = module.eval().requires_grad_(False).to(device=self.device, dtype=self.precision.dtype)
+        return placed.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether outputs are probabilities (ensemble) instead of logits (one network)."""
+        return len(self.modules) > 1
+
+    def moved(self, device: torch.device, precision: Precision) -> ReadyNetwork:
+        """The same network elsewhere."""
+        return ReadyNetwork(self.modules, device=device, precision=precision)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Score maps (batch, classes, *tile) of a batch (batch, channels, *tile)."""
+        layout = torch.channels_last_3d if batch.ndim == 5 else torch.channels_last
+        batch = batch.to(device=self.device, dtype=self.precision.dtype, memory_format=layout)
+        if not self.is_ensemble:
+            scores: Tensor = self.modules[0](batch)
+            return scores
+        return torch.stack([torch.softmax(module(batch).float(), dim=1) for module in self.modules]).mean(dim=0)
+
+
+def load_network(
+    entry: WeightsEntry,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    precision: Precision = Precision.FP32,
+    prune_depth: int | None = None,
+) -> ReadyNetwork:
+    """Build the entry's architecture and load its verified safetensors files, one member per file.
+
+    Parameters
+    ----------
+    entry, paths
+        The manifest entry and what :meth:`agseg.weights.cache.WeightsCache.ensure` returned for it.
+    device, precision
+        Where it will run.
+    prune_depth
+        ANU-Net only: nodes beyond this depth are neither built nor loaded.
+
+    Raises
+    ------
+    UsageError
+        If the architecture cannot be pruned; the message lists those that can.
+    WeightsError
+        If keys or shapes do not fit.
+    """
+    config: dict[str, Any] = dict(entry.config)
+    if prune_depth is not None:
+        if entry.architecture not in prunable():
+            raise UsageError(
+                f"weights {entry.id!r} ({entry.architecture}) cannot be pruned",
+                code=Code.USAGE,
+                value=f"--prune-depth {prune_depth}",
+                expected=f"weights of {', '.join(prunable())}",
+            )
+        deepest = int(config.get("depth", 4))
+        if not 1 <= prune_depth <= deepest:
+            raise UsageError("that depth does not exist in these weights", value=prune_depth, expected=f"1 to {deepest}")
+        config["depth"] = prune_depth
+    modules = []
+    for path in paths:
+        module = build(entry.architecture, config)
+        load_strict(module, path, prune=prune_depth is not None)
+        modules.append(fold_batch_norm(module.eval()))
+    return ReadyNetwork(modules, device=device, precision=precision)

@@ -1,0 +1,110 @@
+"""Run a network over a prepared image, tile by tile, in the order in which :func:`tiling.sweep` wants the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agseg.inference.network import ReadyNetwork
+from agseg.inference.tiling import TilePlan
+from agseg.labels import LabelSet
+from agseg.weights.entry import Padding
+
+__all__ = ["left_right_pairs", "mirrored", "probabilities", "tile_scores"]
+
+
+def tile_scores(
+    network: ReadyNetwork,
+    tensor: Tensor,
+    tiles: TilePlan,
+    *,
+    padding: Padding = Padding.ZERO,
+    batch: int = 1,
+    mirror: tuple[int, ...] = (),
+    swap: tuple[tuple[int, int], ...] = (),
+) -> Iterator[Tensor]:
+    """Score maps (classes, *tile) of every tile, in the order of ``tiles.corners()``.
+
+    Parameters
+    ----------
+    network
+        What to run.
+    tensor
+        The model grid, float32, any device; moved to the network's tile by tile.
+    tiles
+        The plan for this grid.
+    padding
+        What surrounds a grid smaller than a tile.
+    batch
+        Tiles per forward pass.
+    mirror, swap
+        Test-time mirroring: spatial axes to flip, and the class pairs (left, right) that change places with the first of
+        them if that is the left-right axis.
+    """
+    padded = _padded(tensor, tiles, padding)
+    corners = tiles.corners()
+    while True:
+        chunk = [corner for corner, _ in zip(corners, range(batch), strict=False)]
+        if not chunk:
+            return
+        stack = torch.stack([_cut(padded, corner, tiles.tile) for corner in chunk])[:, None]
+        yield from mirrored(network, stack, axes=mirror, swap=swap) if mirror else network(stack)
+
+
+def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swap: tuple[tuple[int, int], ...]) -> Tensor:
+    """Mean probability over the image and its mirror image along each axis.
+
+    Mirroring left to right makes a left kidney look like a right one, so those classes change places on the way back.
+    """
+    total = probabilities(network(batch), network)
+    for axis in axes:
+        flipped = probabilities(network(batch.flip(axis + 2)), network).flip(axis + 2)
+        if axis == axes[0] and swap:
+            order = list(range(flipped.shape[1]))
+            for left, right in swap:
+                order[left], order[right] = order[right], order[left]
+            flipped = flipped[:, order]
+        total = total + flipped
+    mean = total / (len(axes) + 1)
+    # One network's outputs are taken for logits later on: softmax(log p) = p.
+    return mean if network.is_ensemble else mean.clamp_min(1e-12).log()
+
+
+def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1) -> Tensor:
+    """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background."""
+    if network is not None and network.is_ensemble:
+        return scores.float()
+    if scores.shape[dim] == 1:
+        positive = torch.sigmoid(scores.float())
+        return torch.cat((1.0 - positive, positive), dim=dim)
+    return torch.softmax(scores.float(), dim=dim)
+
+
+def left_right_pairs(labels: LabelSet) -> tuple[tuple[int, int], ...]:
+    """Indices of the labels that exist on both sides: ((left, right), ...)."""
+    pairs = []
+    for label in labels:
+        other = label.name.replace("left", "right")
+        if other != label.name and other in labels:
+            pairs.append((label.index, labels[other].index))
+    return tuple(pairs)
+
+
+def _padded(tensor: Tensor, tiles: TilePlan, padding: Padding) -> Tensor:
+    widths: list[int] = []
+    for axis in (2, 1, 0):
+        before = tiles.pad_before[axis]
+        widths += [before, tiles.shape[axis] - tiles.real_shape[axis] - before]
+    if not any(widths):
+        return tensor
+    if padding is Padding.EDGE:
+        return F.pad(tensor[None, None], widths, mode="replicate")[0, 0]
+    return F.pad(tensor, widths)
+
+
+def _cut(tensor: Tensor, corner: tuple[int, int, int], tile: tuple[int, int, int]) -> Tensor:
+    (a, b, c), (x, y, z) = corner, tile
+    return tensor[a : a + x, b : b + y, c : c + z]

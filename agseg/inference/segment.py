@@ -1,0 +1,299 @@
+"""From a Volume to a LabelMask on the same grid: the product's one prediction path, used by validation too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agseg.errors import Code, InferenceError
+from agseg.inference.body import body_extents, median_box
+from agseg.inference.cleanup import apply_cleanup, count_components
+from agseg.inference.device import Precision
+from agseg.inference.frame import Frame
+from agseg.inference.network import ReadyNetwork
+from agseg.inference.predict import left_right_pairs, probabilities, tile_scores
+from agseg.inference.prepare import ModelInput, memory_order, prepare
+from agseg.inference.restore import Restored, Restorer
+from agseg.inference.straighten import labels_on, needs_straightening, straighten
+from agseg.inference.tiling import Block, plan, sweep
+from agseg.inference.windows import segment_windows
+from agseg.labels import LabelSet
+from agseg.volume import LabelMask, Quantity, Volume, Warned
+from agseg.weights.entry import Cleanup, InputSpec, WeightsEntry
+
+__all__ = ["Segmentation", "Settings", "TileProgress", "segment_volume", "segment_with_entry"]
+
+TileProgress = Callable[[int, int], None]
+"""``progress(done, total)`` in tiles."""
+
+BODY_MARGIN_MM = 10.0
+"""Margin around the body box in ``fast`` mode (mm)."""
+
+LARGEST_TILE_VOXELS = 160 * 160 * 128
+"""In ``fast`` mode a tile grows up to this many voxels."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run predicts; part of every record.
+
+    Parameters
+    ----------
+    overlap
+        Fraction shared by neighbouring tiles; None means the weights' own.
+    fast
+        Body crop and largest tiles: labels may differ slightly from the default's (docs/performance.md says how much).
+    mirror
+        Test-time mirroring along the left-right axis.
+    tile_batch
+        Tiles per forward pass on a GPU.
+    """
+
+    overlap: float | None = None
+    fast: bool = False
+    mirror: bool = False
+    tile_batch: int = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A mask on the source grid, and what is known about how it came to be.
+
+    Parameters
+    ----------
+    mask
+        Labels on the volume's own grid.
+    probability
+        Mean winning probability per organ name, over the organ's voxels.
+    components
+        Number of connected components per organ name, before any clean-up.
+    seconds
+        Per stage: prepare, predict, restore.
+    warnings
+        Fallbacks that were taken.
+    """
+
+    mask: LabelMask
+    probability: dict[str, float]
+    components: dict[str, int]
+    seconds: dict[str, float]
+    warnings: tuple[Warned, ...] = field(default=())
+
+
+def segment_volume(
+    volume: Volume,
+    network: ReadyNetwork,
+    *,
+    spec: InputSpec,
+    labels: LabelSet,
+    organs: Iterable[str] | None = None,
+    settings: Settings | None = None,
+    cleanup: Cleanup = Cleanup.NONE,
+    progress: TileProgress | None = None,
+) -> Segmentation:
+    """Segment one volume.
+
+    Parameters
+    ----------
+    volume
+        The source.
+    network
+        From :func:`agseg.inference.network.load_network`.
+    spec, labels
+        What the network sees and what its classes mean (from its manifest entry).
+    organs
+        The organs to keep; all by default.
+    settings, cleanup, progress
+        See there.
+
+    Raises
+    ------
+    InferenceError
+        If the model grid would be too large, or memory runs out on every rung of the ladder.
+    """
+    settings = settings or Settings()
+    wanted = labels if organs is None else labels.only(organs)
+    clock = _Clock()
+    subject = volume
+    if needs_straightening(volume.grid):
+        finest = min(spec.spacing_mm) if spec.spacing_mm else None
+        subject = straighten(volume, finest_mm=finest)
+        clock.lap("prepare")
+    restored, warnings = _with_fallbacks(subject, network, spec, labels, settings, clock, progress)
+    found = restored.labels if wanted == labels else _only(restored.labels, wanted)
+    if subject is not volume:
+        found = labels_on(volume.grid, found, subject.grid)
+    components = count_components(found)
+    found = apply_cleanup(found, cleanup)
+    clock.lap("restore")
+    names = {label.index: label.name for label in wanted}
+    return Segmentation(
+        LabelMask(found, volume.grid, wanted),
+        {names[c]: p for c, p in restored.probability.items() if c in names},
+        {names[c]: n for c, n in components.items() if c in names},
+        clock.seconds,
+        warnings,
+    )
+
+
+def segment_with_entry(
+    volume: Volume,
+    network: ReadyNetwork,
+    entry: WeightsEntry,
+    *,
+    organs: Iterable[str] | None = None,
+    settings: Settings | None = None,
+    progress: TileProgress | None = None,
+) -> Segmentation:
+    """:func:`segment_volume` with the spec, labels and clean-up of a manifest entry."""
+    return segment_volume(
+        volume,
+        network,
+        spec=entry.input,
+        labels=entry.labels,
+        organs=organs,
+        settings=settings,
+        cleanup=entry.cleanup,
+        progress=progress,
+    )
+
+
+def _with_fallbacks(
+    volume: Volume,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    labels: LabelSet,
+    settings: Settings,
+    clock: _Clock,
+    progress: TileProgress | None,
+) -> tuple[Restored, tuple[Warned, ...]]:
+    """Go down a declared ladder when a GPU's memory runs out; only torch's own out-of-memory error counts as that."""
+    rungs: list[tuple[str, ReadyNetwork, Settings]] = [("", network, settings)]
+    if network.device.type != "cpu":
+        rungs.append(("one tile at a time", network, replace(settings, tile_batch=1)))
+        rungs.append(("on the CPU", network, replace(settings, tile_batch=1)))
+    for number, (said, chosen, how) in enumerate(rungs):
+        runner = chosen.moved(torch.device("cpu"), Precision.FP32) if said == "on the CPU" else chosen
+        try:
+            restored = _run(volume, runner, spec, labels, how, clock, progress)
+        except torch.OutOfMemoryError:
+            if number + 1 == len(rungs):
+                raise InferenceError("out of memory on every device", code=Code.OUT_OF_MEMORY) from None
+            torch.cuda.empty_cache()
+            continue
+        notes = (Warned(Code.FALLBACK, f"GPU memory ran out; this study was computed {said}"),) if said else ()
+        return restored, notes
+    raise InferenceError("no device left to try", code=Code.OUT_OF_MEMORY)
+
+
+def _run(
+    volume: Volume,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    labels: LabelSet,
+    settings: Settings,
+    clock: _Clock,
+    progress: TileProgress | None,
+) -> Restored:
+    if spec.body_box:
+        restored = segment_windows(volume, network, spec, progress=progress)
+        clock.lap("predict")
+        return restored
+    frame = _body_frame(volume, spec) if settings.fast and volume.quantity is Quantity.HU else None
+    prepared = prepare(volume, spec, device=network.device, frame=frame)
+    clock.lap("prepare")
+    return _tiled(volume, prepared, network, spec, labels, settings, clock, progress)
+
+
+def _tiled(
+    volume: Volume,
+    prepared: ModelInput,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    labels: LabelSet,
+    settings: Settings,
+    clock: _Clock,
+    progress: TileProgress | None,
+) -> Restored:
+    shape = prepared.frame.shape
+    tile = _largest_tile(shape, spec.tile) if settings.fast else spec.tile
+    tiles = plan(shape, tile=tile, overlap=spec.overlap if settings.overlap is None else settings.overlap)
+    restorer = Restorer(prepared.frame, order=memory_order(volume.voxels.strides))
+    left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
+    outputs = tile_scores(
+        network,
+        prepared.tensor,
+        tiles,
+        padding=spec.padding,
+        batch=settings.tile_batch if network.device.type != "cpu" else 1,
+        mirror=left_right if settings.mirror else (),
+        swap=left_right_pairs(labels) if settings.mirror else (),
+    )
+    for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
+        clock.lap("predict")
+        scores = probabilities(block.scores, network, dim=0)
+        restorer.add(Block(block.index, block.last, block.start, scores), axes_order=tiles.order)
+        clock.lap("restore")
+    return restorer.finish()
+
+
+def _only(labels: NDArray[np.uint8], wanted: LabelSet) -> NDArray[np.uint8]:
+    """Labels that were not asked for become background."""
+    table = np.zeros(256, dtype=np.uint8)
+    for label in wanted:
+        table[label.index] = label.index
+    return table[labels]
+
+
+def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:
+    """The part of the model grid around the body, or None where there is no body to be found."""
+    if spec.spacing_mm is None:
+        return None
+    whole = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    _, permutation, _ = volume.grid.reoriented("RAS")
+    axis = permutation[2]
+    extents = body_extents(volume, axis)
+    inside = np.flatnonzero(extents[:, 0, 0] >= 0)
+    if inside.size == 0:
+        return None
+    low = extents[inside].min(axis=0)[:, 0]
+    high = extents[inside].max(axis=0)[:, 1]
+    start, stop = [0, 0, 0], list(whole.shape)
+    others = [a for a in range(3) if a != axis]
+    for a, link in enumerate(whole.links):
+        if link.source_axis == axis:
+            continue
+        o = others.index(link.source_axis)
+        ends = sorted(((low[o] - link.offset) / link.scale, (high[o] - 1 - link.offset) / link.scale))
+        margin = BODY_MARGIN_MM / spec.spacing_mm[a]
+        start[a] = max(0, int(np.floor(ends[0] - margin)))
+        stop[a] = min(whole.shape[a], int(np.ceil(ends[1] + margin)) + 1)
+    return whole.cropped(start, stop)
+
+
+def _largest_tile(shape: tuple[int, int, int], tile: tuple[int, int, int], multiple: int = 16) -> tuple[int, int, int]:
+    """The tile grown towards the whole grid, axis by axis, while it stays below :data:`LARGEST_TILE_VOXELS`."""
+    grown = list(tile)
+    for axis in sorted(range(3), key=lambda a: shape[a]):
+        full = -(-shape[axis] // multiple) * multiple
+        room = LARGEST_TILE_VOXELS // int(np.prod([grown[a] for a in range(3) if a != axis]))
+        grown[axis] = max(tile[axis], min(full, room // multiple * multiple))
+    return grown[0], grown[1], grown[2]
+
+
+class _Clock:
+    """Adds up seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now

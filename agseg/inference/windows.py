@@ -1,0 +1,169 @@
+"""Networks that see a box around the body at a fixed size (OBELISK): long scans in windows, blended where they overlap.
+
+The box is the median over a window's slices of each slice's body extents: the widest slice would make it too loose at the
+level of the liver, and the result depends on it. Outside its box a window says background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agseg.errors import Code, InferenceError
+from agseg.inference.axis import interpolate
+from agseg.inference.body import Box, body_extents, median_box
+from agseg.inference.frame import Frame
+from agseg.inference.network import ReadyNetwork
+from agseg.inference.predict import probabilities
+from agseg.inference.prepare import normalise, sample
+from agseg.inference.restore import Restored
+from agseg.volume import Volume
+from agseg.weights.entry import InputSpec
+
+__all__ = ["Window", "plan_windows", "segment_windows"]
+
+WINDOW_OVERLAP = 1 / 3
+"""Fraction of a window's height that it shares with the next one."""
+
+SLAB = 8
+"""Slices restored at a time."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Slices ``first`` up to ``last`` across the long axis, and the box in which the network sees them."""
+
+    first: int
+    last: int
+    box: Box
+
+
+def plan_windows(volume: Volume, axis: int, height_mm: float) -> tuple[Window, ...]:
+    """Windows of about ``height_mm`` that cover all slices with a body in them.
+
+    A scan up to 1.25 times that height is one window: the weights were trained on scans of differing height.
+    """
+    count, spacing = volume.grid.shape[axis], volume.grid.spacing_mm[axis]
+    extents = body_extents(volume, axis)
+    total_mm = count * spacing
+    number = 1 if total_mm <= 1.25 * height_mm else int(np.ceil((total_mm / height_mm - WINDOW_OVERLAP) / (1 - WINDOW_OVERLAP)))
+    size = count if number == 1 else min(count, round(height_mm / spacing))
+    firsts = [0] if number == 1 else np.linspace(0, count - size, number).round().astype(int).tolist()
+    windows = []
+    for first in firsts:
+        box = median_box(extents, axis, first, first + size)
+        if box is not None:
+            windows.append(Window(first, first + size, box))
+    return tuple(windows)
+
+
+def segment_windows(
+    volume: Volume, network: ReadyNetwork, spec: InputSpec, *, progress: Callable[[int, int], None] | None = None
+) -> Restored:
+    """Label a volume with a fixed-shape network; argmax of the blended probabilities on the source grid.
+
+    Raises
+    ------
+    InferenceError
+        If the spec lacks its fixed shape or window height.
+    """
+    if spec.fixed_shape is None or spec.window_height_mm is None:
+        raise InferenceError("these weights lack fixed_shape or window_height_mm", code=Code.INFERENCE)
+    _, permutation, _ = volume.grid.reoriented("RAS")
+    axis = permutation[2]
+    windows = plan_windows(volume, axis, spec.window_height_mm)
+    labels = np.zeros(volume.grid.shape, dtype=np.uint8, order="F")
+    won, total = np.zeros(256), np.zeros(256)
+    scored = _scored(volume, network, spec, windows, progress)
+    active: list[tuple[Window, Frame, Tensor]] = []
+    upcoming = next(scored, None)
+    for low in range(0, volume.grid.shape[axis], SLAB):
+        high = min(low + SLAB, volume.grid.shape[axis])
+        while upcoming is not None and upcoming[0].first < high:
+            active.append(upcoming)
+            upcoming = next(scored, None)
+        active = [item for item in active if item[0].last > low]
+        if active:
+            label, best = _slab(active, axis, low, high, volume.grid.shape)
+            index = [slice(None)] * 3
+            index[axis] = slice(low, high)
+            labels[tuple(index)] = label
+            won += np.bincount(label.reshape(-1), minlength=256)
+            total += np.bincount(label.reshape(-1), weights=best.reshape(-1), minlength=256)
+    return Restored(labels, {int(c): float(total[c] / won[c]) for c in np.flatnonzero(won) if c != 0})
+
+
+def _scored(
+    volume: Volume,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    windows: tuple[Window, ...],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Window, Frame, Tensor]]:
+    """Each window's probabilities (classes, *fixed shape), on the CPU, just before they are needed."""
+    if spec.fixed_shape is None:
+        return
+    for number, window in enumerate(windows):
+        frame = Frame.of_box(
+            volume.grid,
+            axis_codes=spec.axis_codes,
+            shape=spec.fixed_shape,
+            start=window.box.start,
+            stop=window.box.stop,
+        )
+        tensor = normalise(sample(volume, frame, antialias=spec.antialias), spec)
+        scores = probabilities(network(tensor[None, None]), network)[0].cpu()
+        if progress is not None:
+            progress(number + 1, len(windows))
+        yield window, frame, scores
+
+
+def _slab(
+    active: list[tuple[Window, Frame, Tensor]], axis: int, low: int, high: int, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels and winning probabilities of slices ``low`` up to ``high`` in (i, j, k) order."""
+    size = [high - low if a == axis else shape[a] for a in range(3)]
+    weights = _slice_weights(active, low, high)
+    covered = np.zeros(size, dtype=np.float32)
+    best = torch.zeros(size)
+    label = torch.zeros(size, dtype=torch.uint8)
+    for c in range(active[0][2].shape[0]):
+        blended = torch.zeros(size)
+        for (window, frame, scores), weight in zip(active, weights, strict=True):
+            first, last = max(low, window.first), min(high, window.last)
+            if first >= last:
+                continue
+            region = [slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True)]
+            region[axis] = slice(first, last)
+            coordinates = tuple(frame.model_coordinates(a)[region[a]] for a in range(3))
+            value = interpolate(scores[c].permute(frame.model_order((0, 1, 2))).contiguous(), coordinates)
+            factor = torch.from_numpy(weight[first - low : last - low].astype(np.float32))
+            along = [1, 1, 1]
+            along[axis] = -1
+            region[axis] = slice(first - low, last - low)
+            blended[tuple(region)] += value * factor.reshape(along)
+            if c == 0:
+                covered[tuple(region)] += factor.reshape(along).numpy()
+        if c == 0:
+            best = blended + (1.0 - torch.from_numpy(covered))  # outside a window's box it is background
+            continue
+        better = blended > best
+        best = torch.where(better, blended, best)
+        label[better] = c
+    return label.numpy(), best.numpy()
+
+
+def _slice_weights(active: list[tuple[Window, Frame, Tensor]], low: int, high: int) -> list[NDArray[np.float64]]:
+    """Weight of each window per slice: a ramp from its ends, normalised so that the windows sum to 1."""
+    slices = np.arange(low, high)
+    raw = []
+    for window, _, _ in active:
+        inside = np.minimum(slices - window.first + 1, window.last - slices).astype(np.float64)
+        raw.append(np.maximum(inside, 0.0))
+    total = np.maximum(np.sum(raw, axis=0), 1e-9)
+    return [weight / total for weight in raw]
