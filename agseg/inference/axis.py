@@ -53,7 +53,7 @@ def weight_matrix(axis: AxisMap, *, antialias: bool) -> NDArray[np.float32]:
     width = max(1.0, abs(axis.scale)) if antialias else 1.0
     distance = np.abs(np.arange(axis.n_in)[None, :] - axis.coordinates[:, None])
     weights = np.maximum(0.0, 1.0 - distance / width)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def resample(array: Tensor, axes: tuple[AxisMap, AxisMap, AxisMap], *, antialias: bool, slab: int = 32) -> Tensor:

@@ -92,5 +92,5 @@ def normalise(values: Tensor, spec: InputSpec) -> Tensor:
             if inside.any():
                 kept = values[inside]
                 values[inside] = (kept - kept.mean()) / kept.std(correction=0).clamp_min(1e-6)
-            low, high = values.min(), values.max()
-            return values.sub_(low).div_((high - low).clamp_min(1e-6)).mul_(2.0).sub_(1.0)
+            smallest, extent = values.min(), (values.max() - values.min()).clamp_min(1e-6)
+            return values.sub_(smallest).div_(extent).mul_(2.0).sub_(1.0)

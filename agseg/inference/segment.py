@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InferenceError
-from agseg.inference.body import body_extents, median_box
+from agseg.inference.body import body_extents
 from agseg.inference.cleanup import apply_cleanup, count_components
 from agseg.inference.device import Precision
 from agseg.inference.frame import Frame
