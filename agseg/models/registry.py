@@ -14,9 +14,10 @@ from torch import nn
 
 from agseg.errors import UsageError
 from agseg.models.attention_unet import AttentionUNet
+from agseg.models.obelisk import OBELISK_SIDE, Obelisk
 from agseg.models.unet import UNet
 
-__all__ = ["FAMILIES", "PUBLISHED", "Published", "build", "config_of"]
+__all__ = ["FAMILIES", "PUBLISHED", "Published", "build", "config_of", "prunable"]
 
 AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
 AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
@@ -24,6 +25,7 @@ AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "attention-unet": AttentionUNet,
+    "obelisk-hybrid": Obelisk,
 }
 """Family name to builder; builders take keyword arguments of plain JSON values."""
 
@@ -70,6 +72,9 @@ PUBLISHED: dict[str, Published] = {
     "attention-unet3d-proj": Published("attention-unet", {"gating": "proj"}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
     "unet3d-6.44m": Published("unet", {"widths": [16, 33, 67, 134, 268]}, CT_TILE, AGN_TABLE_2, 6.44, truncated=True),
     "unet3d-10.40m": Published("unet", {"widths": [21, 42, 85, 170, 341]}, CT_TILE, AGN_TABLE_2, 10.40, truncated=True),
+    "obelisk-hybrid": Published(
+        "obelisk-hybrid", {}, (1, 1, OBELISK_SIDE, OBELISK_SIDE, OBELISK_SIDE), "Heinrich et al., OBELISK-Net (2019)"
+    ),
 }
 """Published configuration by its name in ``agseg models``."""
 
@@ -115,3 +120,8 @@ def build(architecture: str, config: Mapping[str, Any] | None = None) -> nn.Modu
         return FAMILIES[family](**arguments)
     except TypeError as error:
         raise UsageError(f"{architecture} cannot be built from this configuration", value=sorted(arguments)) from error
+
+
+def prunable() -> tuple[str, ...]:
+    """Names of the architectures that can stop at a smaller depth."""
+    return ()
