@@ -112,6 +112,8 @@ class Code(StrEnum):
     PHASE = "W_PHASE"
     FALLBACK = "W_FALLBACK"
     SHORT_STACK = "W_SHORT_STACK"
+    FRAMES_LOST = "W_FRAMES_LOST"
+    FRAME_TIMES = "W_FRAME_TIMES"
 
 
 class AgsegError(Exception):
