@@ -1,0 +1,120 @@
+"""Files that are either complete or not there.
+
+A result is written under a name that begins with ``.`` in the same folder, flushed to the disk, read back by the caller's
+check, and only then renamed. Whatever the umask, files are 0600 and folders 0700: results are patient data.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agseg.errors import AgsegError, Code, OutputError
+
+__all__ = ["FILE_MODE", "FOLDER_MODE", "TEMPORARY_SUFFIX", "make_folder", "replacing", "sweep", "write_bytes", "write_text"]
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+TEMPORARY_SUFFIX = ".agseg-part"
+"""End of the names of unfinished files; they begin with a dot."""
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder and its missing parents, each with mode 0700; an existing one is left as it is.
+
+    Raises
+    ------
+    OutputError
+        ``E_OUTPUT_NOT_WRITABLE``, or ``E_SYMLINK`` if a link stands where the folder should be.
+    """
+    missing = []
+    current = path
+    while not current.exists() and not current.is_symlink():
+        missing.append(current)
+        current = current.parent
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            folder.chmod(FOLDER_MODE)
+    except OSError as error:
+        raise _output_error(error, path) from None
+    if not path.is_dir():
+        raise OutputError("the output path is not a folder", code=Code.OUTPUT_NOT_WRITABLE, path=path)
+    return path
+
+
+@contextmanager
+def replacing(path: Path, *, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Give a temporary path to write to; at the end it becomes ``path``, or nothing does.
+
+    Parameters
+    ----------
+    check
+        Called with the temporary path after it has been flushed; it raises if the file does not read back as written.
+
+    Raises
+    ------
+    OutputError
+        ``E_DISK_FULL``, ``E_OUTPUT_NOT_WRITABLE``, ``E_SYMLINK`` or whatever ``check`` raises.
+    """
+    make_folder(path.parent)
+    if path.is_symlink():
+        raise OutputError("a link stands where the result should be", code=Code.SYMLINK, path=path)
+    # The suffixes stay at the end: writers choose the format by them.
+    temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}-{path.name}")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+        yield temporary
+        temporary.chmod(FILE_MODE)
+        _flush(temporary)
+        if check is not None:
+            check(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _output_error(error, path) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | None = None) -> None:
+    """Write a whole file, or none of it; see :func:`replacing`."""
+    with replacing(path, check=check) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole UTF-8 file with the line ends it has, or none of it."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def sweep(folder: Path) -> int:
+    """Remove unfinished files that a killed run left below the folder; returns how many. Links are not followed."""
+    found = 0
+    for parent, _, names in os.walk(folder, followlinks=False):
+        for name in names:
+            if name.startswith(".") and TEMPORARY_SUFFIX in name:
+                (Path(parent) / name).unlink(missing_ok=True)
+                found += 1
+    return found
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _output_error(error: OSError, path: Path) -> AgsegError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError("the disk is full", code=Code.DISK_FULL, path=path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError("the output folder may not be written to", code=Code.OUTPUT_NOT_WRITABLE, path=path)
+    return OutputError(f"the result could not be written (errno {error.errno})", path=path)

@@ -1,0 +1,197 @@
+"""Stored values of one DICOM frame, and how they become HU.
+
+The chain of the standard (mask to BitsStored, sign, slope and intercept of *that* slice, padding, clip) is the same for every
+pixel with the same stored bits, so it is worked out once for all 2^16 of them in a table and looked up.
+Source: DICOM PS3.3 C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.7.5.1.1.2 (Pixel Padding).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.errors import Code, InputError
+from agseg.io.dicom_header import SliceHeader
+from agseg.volume import HU_MAX, HU_MIN
+
+__all__ = ["HuScale", "check_codec", "decode_frame", "hu_table", "native_frame"]
+
+NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
+"""Transfer syntaxes whose pixels can be taken from the file as they are."""
+
+HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
+"""RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
+
+LONGEST_SIDE = 16384
+"""Rows and Columns beyond this (pixels) are not a CT slice."""
+
+LARGEST_COMPRESSION = 20_000
+"""A frame compressed by more than this factor is a header that lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class HuScale:
+    """How the stored bits of one slice become HU."""
+
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    padding: int | None
+    padding_limit: int | None
+
+    @classmethod
+    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None) -> HuScale:
+        """The scale of a slice whose rescale is given apart, because an enhanced file has one per frame.
+
+        Raises
+        ------
+        InputError
+            ``E_NO_RESCALE``, ``E_DTYPE``, ``E_HEADER_INVALID``.
+        """
+        if slope is None or intercept is None:
+            raise InputError("no RescaleSlope or RescaleIntercept: values are not HU", code=Code.NO_RESCALE)
+        if header.rescale_type.upper() not in HU_RESCALE_TYPES:
+            raise InputError("RescaleType says that values are not HU", code=Code.NO_RESCALE)
+        if not np.isfinite([slope, intercept]).all() or slope == 0:
+            raise InputError("RescaleSlope or RescaleIntercept is not a usable number", code=Code.HEADER_INVALID)
+        allocated, stored = header.bits_allocated, header.bits_stored
+        if header.samples != 1:
+            raise InputError("colour pixels", code=Code.DTYPE, value=f"{header.samples} samples", expected="1 sample per pixel")
+        if allocated not in (8, 16):
+            raise InputError("unusual BitsAllocated", code=Code.DTYPE, value=allocated, expected="8 or 16")
+        if stored is None or not 1 <= stored <= allocated:
+            raise InputError("BitsStored does not fit BitsAllocated", code=Code.HEADER_INVALID, value=stored)
+        return cls(allocated, stored, header.signed, slope, intercept, header.padding, header.padding_limit)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every HU is a whole number."""
+        return self.slope == round(self.slope) and self.intercept == round(self.intercept)
+
+
+@lru_cache(maxsize=256)
+def hu_table(scale: HuScale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.float32]:
+    """HU of every stored bit pattern: shape (2^BitsAllocated,), int16 if ``whole`` else float32."""
+    patterns = np.arange(1 << scale.bits_allocated, dtype=np.int32)
+    values = patterns & ((1 << scale.bits_stored) - 1)
+    as_written = patterns
+    if scale.signed:
+        half = 1 << (scale.bits_stored - 1)
+        values = np.where(values >= half, values - 2 * half, values)
+        as_written = np.where(patterns >= 1 << (scale.bits_allocated - 1), patterns - (1 << scale.bits_allocated), patterns)
+    hu = np.clip(values * scale.slope + scale.intercept, HU_MIN, HU_MAX)
+    if scale.padding is not None:
+        limit = scale.padding if scale.padding_limit is None else scale.padding_limit
+        low, high = min(scale.padding, limit), max(scale.padding, limit)
+        # Padding may lie outside BitsStored (63536 with 12 bits), so it is compared before the mask; and within BitsStored
+        # other bits may be set (old overlays), so it is compared after the mask too, where it fits.
+        padded = (as_written >= low) & (as_written <= high)
+        if -(1 << (scale.bits_stored - 1)) <= low and high < 1 << scale.bits_stored:
+            padded |= (values >= low) & (values <= high)
+        hu[padded] = HU_MIN
+    table: NDArray[Any] = np.rint(hu).astype(np.int16) if whole else hu.astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def check_frame_size(header: SliceHeader) -> int:
+    """Bytes of one decoded frame, after the header has been held against the bytes that are present.
+
+    Raises
+    ------
+    InputError
+        ``E_NO_PIXELS``, ``E_TOO_LARGE``, ``E_TRUNCATED``, ``E_HEADER_LIES``.
+    """
+    if not header.rows or not header.columns:
+        raise InputError("no Rows or Columns: there is no image matrix", code=Code.NO_PIXELS, path=header.path)
+    if max(header.rows, header.columns) > LONGEST_SIDE:
+        raise InputError(
+            "the image matrix is too large", code=Code.TOO_LARGE, value=(header.rows, header.columns), expected=LONGEST_SIDE
+        )
+    frame_bytes = header.rows * header.columns * header.samples * ((header.bits_allocated or 16) // 8)
+    needed = frame_bytes * max(header.frames, 1)
+    span = header.pixels
+    if span is None:
+        if header.transfer_syntax in NATIVE_LITTLE_ENDIAN and needed > header.file_bytes:
+            raise InputError("the file is shorter than its pixels", code=Code.TRUNCATED, path=header.path)
+        return frame_bytes
+    if span.is_encapsulated:
+        if needed > span.present * LARGEST_COMPRESSION:
+            raise InputError("the header promises more pixels than the file can hold", code=Code.HEADER_LIES)
+    elif span.length > span.present:
+        raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
+    elif needed > span.length:
+        code = Code.NO_PIXELS if span.length == 0 else Code.HEADER_LIES
+        raise InputError("Rows x Columns x frames does not fit the pixel bytes", code=code, value=span.length, expected=needed)
+    return frame_bytes
+
+
+def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
+    """Stored bit patterns (rows, columns) straight from the file, or None where the pixels must be decoded."""
+    span = header.pixels
+    if span is None or span.is_encapsulated or header.transfer_syntax not in NATIVE_LITTLE_ENDIAN:
+        return None
+    dtype = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("<u2")
+    assert header.rows is not None
+    assert header.columns is not None
+    count = header.rows * header.columns
+    stored: NDArray[Any] = np.fromfile(
+        header.path, dtype=dtype, count=count, offset=span.offset + frame * count * dtype.itemsize
+    )
+    if stored.size != count:
+        raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
+    return stored.reshape(header.rows, header.columns)
+
+
+def check_codec(syntax: str) -> None:
+    """Refuse a transfer syntax that cannot be decoded here.
+
+    Raises
+    ------
+    InputError
+        ``E_TRANSFER_SYNTAX``, with the extra that holds the codec where there is one.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise InputError("the transfer syntax is not one of images", code=Code.TRANSFER_SYNTAX) from None
+    if not decoder.is_available:
+        raise InputError(
+            f"no codec for {decoder.UID.name}",
+            code=Code.TRANSFER_SYNTAX,
+            hint="pip install 'agseg[codecs]'",
+        )
+
+
+def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Stored bit patterns (rows, columns), unsigned, of one frame of a pydicom data set in any transfer syntax.
+
+    Raises
+    ------
+    InputError
+        ``E_DECODE`` if the codec fails or gives another matrix than the header says, ``E_NO_PIXELS`` without pixels.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    if "PixelData" not in dataset or not dataset.PixelData:
+        raise InputError("the file holds no pixels", code=Code.NO_PIXELS, path=header.path)
+    check_codec(header.transfer_syntax)
+    try:
+        pixels, _ = get_decoder(header.transfer_syntax).as_array(dataset, index=frame, raw=True)
+    except Exception as error:
+        raise InputError(f"the pixels cannot be decoded ({type(error).__name__})", code=Code.DECODE, path=header.path) from None
+    unsigned = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("u2")
+    if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":
+        raise InputError("the decoded frame does not fit the header", code=Code.DECODE, path=header.path)
+    if pixels.dtype.itemsize != unsigned.itemsize:
+        pixels = pixels.astype(f"{pixels.dtype.kind}{unsigned.itemsize}")
+    stored: NDArray[Any] = pixels.view(pixels.dtype.str.replace("i", "u")).astype(unsigned, copy=False)
+    return stored

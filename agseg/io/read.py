@@ -1,0 +1,52 @@
+"""One way in: a Study, whatever its format, becomes a Volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agseg.errors import Code, InputError
+from agseg.study import Study, StudyKind
+from agseg.volume import Volume
+
+__all__ = ["read_volume"]
+
+
+def read_volume(study: Study) -> Volume:
+    """Read the voxels of a study that discovery has found.
+
+    Returns
+    -------
+    Volume
+        Voxels (i, j, k) on the source's own grid, RAS+ mm, HU, with the warnings of discovery and of reading.
+
+    Raises
+    ------
+    InputError
+        With the reason code: the study's own if discovery rejected it, or what reading ran into.
+    """
+    if study.rejected is not None:
+        raise InputError(study.rejected.message, code=study.rejected.code)
+    try:
+        return _reader(study.kind)(study)
+    except FileNotFoundError:
+        raise InputError("a file of the study has gone since it was found", code=Code.CHANGED) from None
+    except PermissionError:
+        raise InputError("no permission to read a file of the study", code=Code.PERMISSION) from None
+    except OSError as error:
+        raise InputError(f"a file of the study cannot be read (errno {error.errno})", code=Code.UNREADABLE_FILE) from None
+    except RecursionError:
+        raise InputError("the header is nested too deeply", code=Code.HEADER_INVALID) from None
+
+
+def _reader(kind: StudyKind) -> Callable[[Study], Volume]:
+    if kind is StudyKind.DICOM:
+        from agseg.io.dicom import read_dicom
+
+        return read_dicom
+    if kind is StudyKind.NIFTI:
+        from agseg.io.nifti import read_nifti
+
+        return read_nifti
+    from agseg.io.itk import read_itk
+
+    return read_itk

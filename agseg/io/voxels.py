@@ -1,0 +1,111 @@
+"""From stored numbers of any type to the voxels of a Volume, slab by slab, so that little memory is needed beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.errors import Code, InputError
+from agseg.volume import HU_MAX, HU_MIN, Warned
+
+__all__ = ["LABEL_LIMIT", "as_hounsfield", "check_looks_like_hu"]
+
+SLAB_VOXELS = 4_000_000
+"""Voxels converted at a time."""
+
+LABEL_LIMIT = 255
+"""A volume of whole numbers from 0 to this is a label map, not a CT."""
+
+
+def as_hounsfield(
+    stored: NDArray[Any], scale: tuple[float, float] | None
+) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
+    """HU of the stored values.
+
+    Parameters
+    ----------
+    stored
+        (i, j, k), any real dtype, Fortran-ordered.
+    scale
+        (slope, intercept), or None if the values are HU already.
+
+    Returns
+    -------
+    voxels
+        Same shape, Fortran-ordered, clipped to [HU_MIN, HU_MAX]; int16 if every value is whole, else float32.
+    warnings
+        ``W_NONFINITE`` if some values were NaN or infinite; they become HU_MIN.
+    """
+    bad = 0
+    whole = _may_be_whole(stored.dtype, scale)
+    voxels: NDArray[Any] = np.empty(stored.shape, dtype=np.int16 if whole else np.float32, order="F")
+    for slab in _slabs(stored.shape):
+        values = stored[slab]
+        if scale is not None or values.dtype.kind == "f":
+            values = values.astype(np.float64)
+            if scale is not None:
+                values = values * scale[0] + scale[1]
+            finite = np.isfinite(values)
+            lost = values.size - int(np.count_nonzero(finite))
+            if lost:
+                bad += lost
+                values = np.where(finite, values, HU_MIN)
+            if whole and (values != np.rint(values)).any():
+                return _as_fractions(stored, scale)
+        voxels[slab] = np.clip(values, HU_MIN, HU_MAX)
+    return voxels, _nonfinite(bad)
+
+
+def _as_fractions(stored: NDArray[Any], scale: tuple[float, float] | None) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:
+    bad = 0
+    voxels = np.empty(stored.shape, dtype=np.float32, order="F")
+    slope, intercept = scale or (1.0, 0.0)
+    for slab in _slabs(stored.shape):
+        values = stored[slab].astype(np.float64) * slope + intercept
+        finite = np.isfinite(values)
+        bad += values.size - int(np.count_nonzero(finite))
+        voxels[slab] = np.clip(np.where(finite, values, HU_MIN), HU_MIN, HU_MAX)
+    return voxels, _nonfinite(bad)
+
+
+def _may_be_whole(dtype: np.dtype[Any], scale: tuple[float, float] | None) -> bool:
+    if dtype.kind == "f":
+        return True
+    return scale is None or all(number == round(number) for number in scale)
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
+    thickness = max(1, SLAB_VOXELS // (shape[0] * shape[1]))
+    for start in range(0, shape[2], thickness):
+        yield slice(None), slice(None), slice(start, start + thickness)
+
+
+def _nonfinite(count: int) -> tuple[Warned, ...]:
+    if not count:
+        return ()
+    return (Warned(Code.NONFINITE, f"{count} voxels were NaN or infinite and are taken as {HU_MIN} HU"),)
+
+
+def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None:
+    """Refuse voxels that cannot be a CT, for formats that carry no modality.
+
+    Fat and air lie below water: a CT of a body has values below 0. A label map, an MR or a PET image has none.
+
+    Raises
+    ------
+    InputError
+        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if no voxel is below 0.
+    """
+    low, high = float(voxels.min()), float(voxels.max())
+    if low == high:
+        raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
+    if low >= 0:
+        raise InputError(
+            "the values do not look like HU: nothing lies below water",
+            code=Code.MODALITY,
+            value=f"minimum {low:g}",
+            expected="a CT, with fat and air below 0",
+        )
