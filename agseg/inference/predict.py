@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ def tile_scores(
     padded = _padded(tensor, tiles, padding)
     corners = tiles.corners()
     while True:
-        chunk = [corner for corner, _ in zip(corners, range(batch), strict=False)]
+        chunk = list(islice(corners, batch))
         if not chunk:
             return
         stack = torch.stack([_cut(padded, corner, tiles.tile) for corner in chunk])[:, None]
