@@ -85,6 +85,8 @@ def normalise(values: Tensor, spec: InputSpec) -> Tensor:
             low, high = spec.window_hu
             unit = values.sub_(low).div_(high - low)
             return unit if spec.normalisation is Normalisation.WINDOW_TO_UNIT else unit.mul_(2.0).sub_(1.0)
+        case Normalisation.HU_OVER_1024:
+            return values.div_(1024.0).add_(1.0)
         case Normalisation.ZSCORE:
             return values.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-6))
         case Normalisation.ZSCORE_NONZERO_MINMAX:

@@ -9,7 +9,17 @@ from typing import Any
 
 from agseg.labels import LabelSet
 
-__all__ = ["Cleanup", "FileSource", "InputSpec", "Normalisation", "Padding", "SourceKind", "WeightsEntry", "WeightsFile"]
+__all__ = [
+    "Cleanup",
+    "FileSource",
+    "InputSpec",
+    "Normalisation",
+    "Padding",
+    "SourceKind",
+    "WeightsEntry",
+    "WeightsFile",
+    "WeightsFormat",
+]
 
 
 class Padding(StrEnum):
@@ -36,6 +46,8 @@ class Normalisation(StrEnum):
     """Window low -> 0, high -> 1."""
     WINDOW_TO_SYMMETRIC = "window_to_symmetric"
     """Window low -> -1, high -> 1."""
+    HU_OVER_1024 = "hu_over_1024"
+    """HU / 1024 + 1; the window only clips (OBELISK)."""
     ZSCORE = "zscore"
     """(x - mean) / standard deviation over the whole model grid."""
     ZSCORE_NONZERO_MINMAX = "zscore_nonzero_minmax"
@@ -120,6 +132,15 @@ class WeightsFile:
     md5: str | None = None
 
 
+class WeightsFormat(StrEnum):
+    """What an entry's files are; everything but safetensors is converted once, after its digest was checked."""
+
+    SAFETENSORS = "safetensors"
+    OBELISK_PTH = "obelisk-pth"
+    SONONET_NPZ = "sononet-npz"
+    MONAI_PT = "monai-pt"
+
+
 @dataclass(frozen=True)
 class WeightsEntry:
     """A trained network: what it is, where its files are, what it sees, what it may be used for.
@@ -131,19 +152,21 @@ class WeightsEntry:
     architecture, config
         Key of ``agseg.models.registry`` and its keyword arguments.
     format
-        ``safetensors``, ``obelisk-pth``, ``sononet-npz`` or ``monai-pt``; foreign formats are converted after the check.
+        See :class:`WeightsFormat`.
     files
         One, or several for an ensemble (their softmaxes are averaged).
     labels
-        Index to organ name.
+        Index to organ name; empty for a frame classifier.
     default_for
-        Organs for which this entry is the manifest's default.
+        Organs (or planes) for which this entry is the manifest's default.
+    classes
+        Names of a frame classifier's outputs, in order; empty for a segmentation network.
     """
 
     id: str
     architecture: str
     config: dict[str, Any]
-    format: str
+    format: WeightsFormat
     files: tuple[WeightsFile, ...]
     input: InputSpec
     labels: LabelSet
@@ -155,6 +178,7 @@ class WeightsEntry:
     default_for: tuple[str, ...] = ()
     caution: str = ""
     cleanup: Cleanup = Cleanup.NONE
+    classes: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int | None:
