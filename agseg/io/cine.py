@@ -176,7 +176,7 @@ def _times_s(header: Any, count: int) -> NDArray[np.float64] | None:
             step_ms = 1000.0 / rate if rate > 0 else 0.0
     except (TypeError, ValueError):
         return None
-    return np.arange(count) * (step_ms / 1000.0) if step_ms > 0 else None
+    return np.arange(count, dtype=np.float64) * np.float64(step_ms / 1000.0) if step_ms > 0 else None
 
 
 def _region_box(item: Any, size: tuple[int, int]) -> Box | None:
