@@ -1,0 +1,102 @@
+"""A scan as training sees it: HU and labels on the model grid, and what the labels can be trusted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from agseg.inference.frame import Frame
+from agseg.inference.prepare import sample
+from agseg.volume import HU_MIN, LabelMask, Volume
+from agseg.weights.entry import InputSpec
+
+__all__ = ["AIR_HU", "IGNORE", "Case", "prepare_case"]
+
+AIR_HU = float(HU_MIN)
+"""What lies outside a scan (HU)."""
+
+IGNORE = 255
+"""Label of voxels that must not be learned from: the label is missing or known to be wrong there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One labelled scan on the model grid.
+
+    Parameters
+    ----------
+    id
+        Name of the case in data set and split files.
+    image
+        float32 (x, y, z), HU, not yet normalised: augmentation speaks HU.
+    labels
+        uint8 (x, y, z): class per voxel, 0 is background, :data:`IGNORE` is "do not learn here".
+    known
+        Classes the labels tell apart. Where a scan was labelled for some organs only, every other class of the network is
+        part of its background (see :mod:`agseg.training.partial_loss`). ``None`` means all.
+    structures
+        uint8 (x, y, z): a finer anatomical map for :mod:`agseg.training.synthesis`, or None.
+    weight
+        How often the case is drawn, relative to the others.
+    """
+
+    id: str
+    image: Tensor
+    labels: Tensor
+    known: tuple[int, ...] | None = None
+    structures: Tensor | None = None
+    weight: float = 1.0
+    _found: dict[object, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(t.shape) for t in (self.image, self.labels, self.structures) if t is not None}
+        if len(shapes) != 1:
+            raise ValueError(f"image, labels and structures of a case must have one shape, not {sorted(shapes)}")
+
+    def present_classes(self) -> tuple[int, ...]:
+        """The organs that occur, background and ignored voxels left out."""
+        if "classes" not in self._found:
+            counts = torch.bincount(self.labels.flatten().long(), minlength=256)
+            counts[[0, IGNORE]] = 0
+            self._found["classes"] = counts.nonzero().flatten()
+        return tuple(int(c) for c in self._found["classes"])
+
+    def voxels_of(self, label: int) -> Tensor:
+        """Indices (n, 3) of a class's voxels."""
+        if label not in self._found:
+            self._found[label] = (self.labels == label).nonzero()
+        return self._found[label]
+
+    def body_voxels(self, threshold_hu: float) -> Tensor:
+        """Indices (n, 3) of voxels denser than a threshold, every eighth of them."""
+        if "body" not in self._found:
+            self._found["body"] = (self.image > threshold_hu).nonzero()[::8]
+        return self._found["body"]
+
+
+def prepare_case(
+    case_id: str,
+    volume: Volume,
+    mask: LabelMask,
+    spec: InputSpec,
+    *,
+    known: tuple[int, ...] | None = None,
+    weight: float = 1.0,
+) -> Case:
+    """A case from a scan and its mask (on the scan's own grid), resampled exactly as inference resamples.
+
+    Labels take the value of the nearest source voxel.
+    """
+    if spec.spacing_mm is None:
+        raise ValueError("cases are prepared at a spacing")
+    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    image = sample(volume, frame, antialias=spec.antialias)
+    labels = torch.from_numpy(mask.labels.copy())
+    axes = [link.source_axis for link in frame.links]
+    labels = labels.permute(axes)
+    for a, link in enumerate(frame.links):
+        nearest = torch.arange(frame.shape[a], dtype=torch.float64) * link.scale + link.offset
+        labels = labels.index_select(a, nearest.round().long().clamp(0, labels.shape[a] - 1))
+    return Case(case_id, image, labels.contiguous(), known, None, weight)
