@@ -1,4 +1,4 @@
-"""The additive attention gates of Attention U-Net (segmentation form).
+"""The additive attention gates of Attention U-Net (segmentation form), and the gate on one common grid of ANU-Net.
 
 Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2, equations (1) and (2):
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, resize
 
-__all__ = ["OPEN_GATE_BIAS", "OPEN_GATE_SPREAD", "AttentionGate", "MultiGate"]
+__all__ = ["OPEN_GATE_BIAS", "OPEN_GATE_SPREAD", "AttentionGate", "MultiGate", "SameGridGate"]
 
 OPEN_GATE_BIAS = 3.0
 """Bias of psi at initialisation: sigmoid(3) = 0.953, gates start open ("pass through"); the public code starts near 0.57."""
@@ -96,3 +96,43 @@ class MultiGate(nn.Module):
 
     def _each(self) -> list[AttentionGate]:
         return [gate for gate in self.gates if isinstance(gate, AttentionGate)]
+
+
+class SameGridGate(nn.Module):
+    """The gate of ANU-Net and Attention R2U-Net: both inputs lie on the same grid, nothing is resampled.
+
+    Source: Li et al., ANU-Net (2020), section 3.2, equations (1) and (2):
+
+        F = relu(B(W_f f) + B(W_g g)),   alpha = sigmoid(B(W_theta F)),   output = alpha f
+
+    with B a batch norm after each biased 1x1(x1) convolution. The equations print plain biases, the prose batch-normed inputs;
+    both are there (networks.md, section 3.1).
+
+    Parameters
+    ----------
+    dims
+        2 or 3.
+    channels
+        Channels of ``f`` and of ``g``; half as many in between.
+    """
+
+    def __init__(self, dims: int, *, channels: int) -> None:
+        super().__init__()
+        inter = max(channels // 2, 1)
+        self.of_f = nn.Sequential(conv(dims, channels, inter, kernel=1), batch_norm(dims, inter))
+        self.of_g = nn.Sequential(conv(dims, channels, inter, kernel=1), batch_norm(dims, inter))
+        self.theta = nn.Sequential(conv(dims, inter, 1, kernel=1), batch_norm(dims, 1))
+
+    def coefficients(self, f: Tensor, g: Tensor) -> Tensor:
+        """Alpha ``[B, 1, *grid]`` in [0, 1] for ``f`` and ``g`` ``[B, channels, *grid]``."""
+        return torch.sigmoid(self.theta(F.relu(self.of_f(f) + self.of_g(g))))
+
+    def forward(self, f: Tensor, g: Tensor) -> Tensor:
+        """``f`` scaled at every position."""
+        return f * self.coefficients(f, g)
+
+    def open_gate(self) -> None:
+        """Let the gate start open; behind the last convolution stands a batch norm, so its scale and shift do it."""
+        norm = self.theta[1]
+        nn.init.constant_(norm.weight, OPEN_GATE_SPREAD)  # type: ignore[arg-type]
+        nn.init.constant_(norm.bias, OPEN_GATE_BIAS)  # type: ignore[arg-type]

@@ -76,17 +76,16 @@ def doubled_widths(width: int, *, levels: int = 5) -> tuple[int, ...]:
 
 
 class DoubleConv(nn.Sequential):
-    """Two times (convolution 3x3(x3) with bias, batch norm, ReLU)."""
+    """Two times (convolution 3x3(x3) with bias, batch norm unless ``norm`` is off, ReLU)."""
 
-    def __init__(self, dims: int, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            conv(dims, in_channels, out_channels),
-            batch_norm(dims, out_channels),
-            nn.ReLU(inplace=True),
-            conv(dims, out_channels, out_channels),
-            batch_norm(dims, out_channels),
-            nn.ReLU(inplace=True),
-        )
+    def __init__(self, dims: int, in_channels: int, out_channels: int, *, norm: bool = True) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers.append(conv(dims, channels, out_channels))
+            if norm:
+                layers.append(batch_norm(dims, out_channels))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
 
 
 def initialise(network: nn.Module) -> None:

@@ -13,19 +13,30 @@ from typing import Any
 from torch import nn
 
 from agseg.errors import UsageError
+from agseg.models.anu_net import ANUNet
 from agseg.models.attention_unet import AttentionUNet
 from agseg.models.obelisk import OBELISK_SIDE, Obelisk
+from agseg.models.sononet import AGSononet, Sononet
+from agseg.models.sononet_original import SonoNetOriginal
 from agseg.models.unet import UNet
+from agseg.models.unetpp import UNetPlusPlus
 
 __all__ = ["FAMILIES", "PUBLISHED", "Published", "build", "config_of", "prunable"]
 
 AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
 AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
+AGN_TABLE_5 = "Attention Gated Networks (2019), Table 5"
+ANU_TABLE_6 = "ANU-Net (2020), Table 6"
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "attention-unet": AttentionUNet,
     "obelisk-hybrid": Obelisk,
+    "anu-net": ANUNet,
+    "unetpp": UNetPlusPlus,
+    "sononet": Sononet,
+    "ag-sononet": AGSononet,
+    "sononet-original": SonoNetOriginal,
 }
 """Family name to builder; builders take keyword arguments of plain JSON values."""
 
@@ -66,12 +77,36 @@ class Published:
 CT_TILE = (1, 1, 160, 160, 96)
 """Input of the pancreas networks: voxels of 2 mm."""
 
+FETAL_FRAME = (1, 1, 208, 272)
+"""Input of Sononet and AG-Sononet: the centre crop of a frame."""
+
+ABDOMEN_SLICE = (1, 1, 256, 256)
+"""Input of ANU-Net and its baselines."""
+
 PUBLISHED: dict[str, Published] = {
     "unet3d": Published("unet", {}, CT_TILE, AGN_TABLE_1, 5.88, truncated=True),
     "attention-unet3d": Published("attention-unet", {}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
     "attention-unet3d-proj": Published("attention-unet", {"gating": "proj"}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
     "unet3d-6.44m": Published("unet", {"widths": [16, 33, 67, 134, 268]}, CT_TILE, AGN_TABLE_2, 6.44, truncated=True),
     "unet3d-10.40m": Published("unet", {"widths": [21, 42, 85, 170, 341]}, CT_TILE, AGN_TABLE_2, 10.40, truncated=True),
+    "sononet-8": Published("sononet", {"base": 8}, FETAL_FRAME, AGN_TABLE_5, 0.16),
+    "sononet-16": Published("sononet", {"base": 16}, FETAL_FRAME, AGN_TABLE_5, 0.65),
+    "sononet-32": Published("sononet", {"base": 32}, FETAL_FRAME, AGN_TABLE_5, 2.58),
+    "ag-sononet-8": Published("ag-sononet", {"base": 8, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
+    "ag-sononet-16": Published("ag-sononet", {"base": 16, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
+    "ag-sononet-32": Published("ag-sononet", {"base": 32, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 2.79),
+    "ag-sononet-ds-8": Published("ag-sononet", {"base": 8, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
+    "ag-sononet-ds-16": Published("ag-sononet", {"base": 16, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.71),
+    "ag-sononet-ds-32": Published("ag-sononet", {"base": 32, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 2.80),
+    "ag-sononet-ft-8": Published("ag-sononet", {"base": 8, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
+    "ag-sononet-ft-16": Published("ag-sononet", {"base": 16, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
+    "ag-sononet-ft-32": Published("ag-sononet", {"base": 32, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 2.79),
+    "sononet16-original": Published("sononet-original", {"base": 16}, (1, 1, 224, 288), "Baumgartner et al., SonoNet (2017)"),
+    "anu-net-l1": Published("anu-net", {"depth": 1}, ABDOMEN_SLICE, ANU_TABLE_6, 0.1038, decimals=4),
+    "anu-net-l2": Published("anu-net", {"depth": 2}, ABDOMEN_SLICE, ANU_TABLE_6, 0.5134, decimals=4),
+    "anu-net-l3": Published("anu-net", {"depth": 3}, ABDOMEN_SLICE, ANU_TABLE_6, 2.1918, decimals=4),
+    "anu-net-l4": Published("anu-net", {"depth": 4}, ABDOMEN_SLICE, ANU_TABLE_6, 8.9506, decimals=4),
+    "unetpp": Published("unetpp", {}, ABDOMEN_SLICE, "Zhou et al., UNet++ (2018), public code", 9.04),
     "obelisk-hybrid": Published(
         "obelisk-hybrid", {}, (1, 1, OBELISK_SIDE, OBELISK_SIDE, OBELISK_SIDE), "Heinrich et al., OBELISK-Net (2019)"
     ),
@@ -124,4 +159,4 @@ def build(architecture: str, config: Mapping[str, Any] | None = None) -> nn.Modu
 
 def prunable() -> tuple[str, ...]:
     """Names of the architectures that can stop at a smaller depth."""
-    return ()
+    return ("anu-net", "anu-net-l4")
