@@ -6,6 +6,8 @@
     ├── WeightsError     weights that are missing, unverified, corrupt or unfit                    exit 7
     ├── RecipeError      a training recipe, data set or split that does not hold together          exit 2
     ├── InferenceError   the network could not be run on this study                                exit 3 or 4
+    ├── LockedError      another run holds this output                                             exit 6
+    ├── PacsError        an archive that cannot be reached, refuses, or answers nonsense          exit 4
     └── OutputError      a result that could not be written or did not read back                   exit 8
 
 An error carries data (reason code, path, value, expected, hint); the command line makes the sentence. Nothing that comes
@@ -23,7 +25,9 @@ __all__ = [
     "ExitCode",
     "InferenceError",
     "InputError",
+    "LockedError",
     "OutputError",
+    "PacsError",
     "RecipeError",
     "UsageError",
     "WeightsError",
@@ -98,7 +102,10 @@ class Code(StrEnum):
     WEIGHTS = "E_WEIGHTS"
     RECIPE = "E_RECIPE"
     DEADLINE = "E_DEADLINE"
+    PACS = "E_PACS"
     INTERNAL = "E_INTERNAL"
+    LOCKED = "E_LOCKED"
+    INTERRUPTED = "E_INTERRUPTED"
 
     DUPLICATE_SLICES = "W_DUPLICATE_SLICES"
     DUPLICATE_UID = "W_DUPLICATE_UID"
@@ -112,6 +119,8 @@ class Code(StrEnum):
     PHASE = "W_PHASE"
     FALLBACK = "W_FALLBACK"
     SHORT_STACK = "W_SHORT_STACK"
+    NOT_CODED = "W_NOT_CODED"
+    NO_ORGAN = "W_NO_ORGAN"
     FRAMES_LOST = "W_FRAMES_LOST"
     FRAME_TIMES = "W_FRAME_TIMES"
 
@@ -206,6 +215,20 @@ class InferenceError(AgsegError):
 
     exit_code = ExitCode.SOME_NOT_DONE
     default_code = Code.INFERENCE
+
+
+class LockedError(AgsegError):
+    """Another run is writing into this output folder."""
+
+    exit_code = ExitCode.LOCKED
+    default_code = Code.LOCKED
+
+
+class PacsError(AgsegError):
+    """An archive could not be reached in time, refused, or answered with nonsense."""
+
+    exit_code = ExitCode.NONE_DONE
+    default_code = Code.PACS
 
 
 class OutputError(AgsegError):
