@@ -168,8 +168,6 @@ def recolour(
         low, high = FAT_TO_TISSUE_HU
         tissue = ((image - low) / (high - low)).clamp(0.0, 1.0).maximum(_mask(structures, tissues, (Tissue.FAT,)))
         new = torch.lerp(image, new, tissue)
-            image, new, ((image - low) / (high - low)).clamp(0.0, 1.0).maximum(_mask(structures, tissues, (Tissue.FAT,)))
-        )
     if plan.phase in (Phase.ARTERIAL, Phase.VENOUS):
         new = _brighten_cortex(new, structures, tissues, generator)
     if not textured:
@@ -220,7 +218,8 @@ def _mask(structures: Tensor, tissues: Mapping[int, Tissue], wanted: Sequence[Ti
     for structure, tissue in tissues.items():
         if tissue in wanted:
             table[structure] = 1.0
-    return table[structures.long()]
+    found: Tensor = table[structures.long()]
+    return found
 
 
 def _brighten_cortex(image: Tensor, structures: Tensor, tissues: Mapping[int, Tissue], generator: torch.Generator) -> Tensor:
