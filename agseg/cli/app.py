@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import console
+from agseg.cli import console, dataset, inspect, phantom
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -42,6 +42,11 @@ def _root(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+
+
+inspect.register(app)
+phantom.register(app)
+dataset.register(app)
 
 
 def main() -> None:

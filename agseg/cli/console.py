@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -94,4 +95,8 @@ def setup_logging(*, verbose: bool = False, quiet: bool = False, debug: bool = F
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("agseg").setLevel(level)
     # Libraries log header values (pydicom) and warn at import; nothing of a patient's may reach the log.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("pydicom")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    if not debug:
+        warnings.simplefilter("ignore")

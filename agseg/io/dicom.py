@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agseg.errors import AgsegError, Code, InputError
+from agseg.errors import Code, InputError
 from agseg.grid import Grid
+from agseg.io.dicom_dataset import open_dataset
 from agseg.io.dicom_enhanced import enhanced_frames
 from agseg.io.dicom_header import SliceHeader, read_header
 from agseg.io.dicom_pixels import HuScale, check_frame_size, decode_frame, hu_table, native_frame
@@ -102,12 +103,12 @@ def read_dicom(study: Study) -> Volume:
     # C order (k, j, i) in memory is Fortran order (i, j, k): every slice is one block, as it lies in the file.
     memory: NDArray[Any] = np.empty((slices, rows, columns), dtype=np.int16 if whole else np.float32)
 
-    def fill(k: int, open_dataset: Callable[[Path], Any]) -> None:
+    def fill(k: int, dataset_of: Callable[[Path], Any]) -> None:
         group = stack.order[k]
-        _decode_into(memory[k], frames[group[0]], scales[group[0]], open_dataset)
+        _decode_into(memory[k], frames[group[0]], scales[group[0]], dataset_of)
         for other in group[1:]:
             twin = np.empty_like(memory[k])
-            _decode_into(twin, frames[other], scales[other], open_dataset)
+            _decode_into(twin, frames[other], scales[other], dataset_of)
             if not np.array_equal(twin, memory[k]):
                 raise _duplicate_error(stack)
 
@@ -133,12 +134,10 @@ def read_headers(study: Study) -> tuple[Any, ...]:
 
     For an enhanced series these are its files, in order of their first frame. UIDs that a file lacks stay empty.
     """
-    import pydicom
-
     frames = [frame for path in study.files for frame in frames_of(read_header(path))]
     stack = stack_frames(frames)
     paths = dict.fromkeys(frames[group[0]].header.path for group in stack.order)
-    return tuple(pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths)
+    return tuple(open_dataset(path, with_pixels=False) for path in paths)
 
 
 def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequence[Frame], slices: int) -> None:
@@ -146,13 +145,13 @@ def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequ
     opened: dict[Path, Any] = {}
     for header in {id(frame.header): frame.header for frame in frames}.values():
         if header.frames > 1 and native_frame(header, 0) is None:
-            opened[header.path] = _open_dataset(header.path)
+            opened[header.path] = open_dataset(header.path)
 
-    def open_dataset(path: Path) -> Any:
-        return opened[path] if path in opened else _open_dataset(path)
+    def dataset_of(path: Path) -> Any:
+        return opened[path] if path in opened else open_dataset(path)
 
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        work = [pool.submit(fill, k, open_dataset) for k in range(slices)]
+        work = [pool.submit(fill, k, dataset_of) for k in range(slices)]
         try:
             for done in work:
                 done.result()
@@ -161,26 +160,13 @@ def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequ
             raise
 
 
-def _decode_into(target: NDArray[Any], frame: Frame, scale: HuScale, open_dataset: Callable[[Path], Any]) -> None:
+def _decode_into(target: NDArray[Any], frame: Frame, scale: HuScale, dataset_of: Callable[[Path], Any]) -> None:
     stored = native_frame(frame.header, frame.index)
     if stored is None:
-        stored = decode_frame(open_dataset(frame.header.path), frame.header, frame.index)
+        stored = decode_frame(dataset_of(frame.header.path), frame.header, frame.index)
     table = hu_table(scale, whole=target.dtype == np.int16)
     # mode "clip" writes straight into the target; no index can lie outside a table of all bit patterns.
     np.take(table, stored, out=target, mode="clip")
-
-
-def _open_dataset(path: Path) -> Any:
-    import pydicom
-
-    try:
-        return pydicom.dcmread(path, force=True)
-    except AgsegError:
-        raise
-    except EOFError:
-        raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=path) from None
-    except Exception as error:
-        raise InputError(f"the file cannot be read ({type(error).__name__})", code=Code.UNREADABLE_FILE, path=path) from None
 
 
 def _duplicate_error(stack: Stack) -> InputError:

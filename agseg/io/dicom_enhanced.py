@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom_dataset import open_dataset
 from agseg.io.dicom_header import SliceHeader
 from agseg.io.dicom_stack import Plane
 
@@ -16,6 +17,8 @@ __all__ = ["enhanced_frames"]
 
 MOST_FRAMES = 20_000
 """More frames than this are a header that lies."""
+
+_GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 FrameFacts = tuple[Plane, float | None, float | None]
 
@@ -28,17 +31,10 @@ def enhanced_frames(header: SliceHeader) -> list[FrameFacts]:
     InputError
         ``E_NO_GEOMETRY`` without functional groups, ``E_HEADER_LIES`` if they are not one per frame.
     """
-    import pydicom
-
     if not 1 <= header.frames <= MOST_FRAMES:
         raise InputError("implausible NumberOfFrames", code=Code.HEADER_LIES, value=header.frames)
     try:
-        dataset = pydicom.dcmread(
-            header.path,
-            stop_before_pixels=True,
-            force=True,
-            specific_tags=["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"],
-        )
+        dataset = open_dataset(header.path, with_pixels=False, only=_GROUPS)
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
         per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
         if shared is None and not per_frame:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom_dataset import open_dataset
 
 __all__ = ["UNDEFINED_LENGTH", "PixelSpan", "SliceHeader", "looks_like_dicom", "read_header"]
 
@@ -281,10 +282,9 @@ def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
 
 
 def _via_pydicom(path: Path, file_bytes: int) -> SliceHeader:
-    import pydicom
     from pydicom.tag import Tag
 
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[Tag(tag) for tag in _WANTED])
+    dataset = open_dataset(path, with_pixels=False, only=[Tag(tag) for tag in _WANTED])
     meta = dataset.file_meta
     signed = dataset.get(Tag(0x00280103), None) is not None and int(dataset[0x00280103].value or 0) == 1
     fields: dict[str, Any] = {}
@@ -318,10 +318,10 @@ def looks_like_dicom(head: bytes) -> bool:
         return True
     if len(head) < 16:
         return False
-    group, element, vr, length = _explicit(head, 0)
+    group, element, length = _implicit(head, 0)
     if group not in (0x0002, 0x0008) or element > 0x0018:
         return False
-    return vr in (b"UL", b"UI", b"CS", b"OB") or 0 < length + (struct.unpack("<H", vr)[0] << 16) <= 128
+    return head[4:6] in (b"UL", b"UI", b"CS", b"OB") or 0 < length <= 128
 
 
 def read_header(path: Path, *, head: bytes | None = None, file_bytes: int | None = None) -> SliceHeader:

@@ -1,0 +1,301 @@
+"""Which studies lie below the inputs, and why every other file does not belong to one.
+
+Law of the ledger: every file is in exactly one study or in ``skipped``. Only headers are read here (and the first voxels of
+NIfTI, MetaImage and NRRD, to tell label maps apart).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from agseg.errors import Code, InputError
+from agseg.io.dicom_header import FIRST_READ_BYTES, SliceHeader, read_header
+from agseg.io.dicom_series import Series, group_series
+from agseg.io.itk import read_itk_header
+from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
+from agseg.io.nifti import pair_image, read_nifti_header
+from agseg.io.sniff import Content, claimed_by_suffix, series_suffix, sniff
+from agseg.io.walk import FoundFile, Reason, walk
+from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
+
+__all__ = ["discover"]
+
+OWN_RECORD = "study.json"
+"""A folder with this file, written by agseg, holds results and no studies."""
+
+LONGEST_RECORD_BYTES = 16 * 1024**2
+
+
+@dataclass
+class _Ledger:
+    """What has been found so far; each file ends in one of these."""
+
+    dicom: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
+    broken: list[tuple[FoundFile, Rejected]] = field(default_factory=list)
+    volumes: list[tuple[FoundFile, Content]] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def skip(self, file: FoundFile, reason: str, detail: str = "") -> None:
+        self.skipped.append(Skipped(file.path, reason, detail))
+
+
+def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Discovery:
+    """Find the studies below the inputs.
+
+    Parameters
+    ----------
+    inputs
+        Folders (walked through) and files.
+    include, exclude
+        Globs on paths below INPUT; ``*`` also matches ``/``.
+
+    Raises
+    ------
+    UsageError
+        If an input does not exist.
+    """
+    ledger = _Ledger()
+    files: list[FoundFile] = []
+    for item in walk(inputs, include=include, exclude=exclude):
+        if isinstance(item, Skipped):
+            ledger.skipped.append(item)
+        else:
+            files.append(item)
+    own = _own_folders(files)
+    for file in files:
+        if _lies_in(file, own):
+            ledger.skip(file, Reason.OWN_OUTPUT)
+        else:
+            _sort(file, ledger)
+    _add_dicom(ledger)
+    _add_volumes(ledger)
+    studies = _with_unique_ids(ledger.studies)
+    return Discovery(tuple(studies), tuple(sorted(ledger.skipped, key=lambda skip: os.fspath(skip.path))))
+
+
+def _own_folders(files: Sequence[FoundFile]) -> set[tuple[Path, str]]:
+    return {(file.root, file.folder) for file in files if file.path.name == OWN_RECORD and _is_own_record(file)}
+
+
+def _is_own_record(file: FoundFile) -> bool:
+    if file.size > LONGEST_RECORD_BYTES or file.is_input:
+        return False
+    try:
+        record = json.loads(file.path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"input", "status", "organs"} <= record.keys()
+
+
+def _lies_in(file: FoundFile, folders: set[tuple[Path, str]]) -> bool:
+    if not folders:
+        return False
+    parents = [file.folder, *(str(parent) for parent in PurePosixPath(file.folder).parents)]
+    return any((file.root, "" if parent == "." else parent) in folders for parent in parents)
+
+
+def _sort(file: FoundFile, ledger: _Ledger) -> None:
+    """Put a file where its content belongs."""
+    claimed = claimed_by_suffix(file.path.name)
+    try:
+        head = _head(file.path)
+    except OSError as error:
+        code = Code.PERMISSION if isinstance(error, PermissionError) else Code.UNREADABLE_FILE
+        ledger.broken.append((file, Rejected(code, "the file may not be read")))
+        return
+    content = sniff(head)
+    if content is Content.DICOM:
+        try:
+            ledger.dicom.append((file, read_header(file.path, head=head, file_bytes=file.size)))
+        except InputError as error:
+            if claimed is None and error.code is Code.NOT_DICOM:
+                ledger.skip(file, Reason.NOT_AN_IMAGE)
+            else:
+                ledger.broken.append((file, Rejected(error.code, error.sentence())))
+    elif content is Content.EMPTY:
+        ledger.broken.append((file, Rejected(Code.TRUNCATED, "the file is empty")))
+    elif content in (Content.OTHER, Content.ARCHIVE) and claimed is not None:
+        code = {StudyKind.DICOM: Code.NOT_DICOM, StudyKind.NIFTI: Code.NOT_NIFTI}.get(claimed, Code.HEADER_INVALID)
+        ledger.broken.append((file, Rejected(code, "the content is not what the suffix says")))
+    elif content is Content.ARCHIVE:
+        ledger.skip(file, Code.UNSUPPORTED_INPUT, "archives are not opened; unpack it first")
+    elif content is Content.OTHER:
+        ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
+    else:
+        ledger.volumes.append((file, content))
+
+
+def _head(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        return os.read(descriptor, FIRST_READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+# -- DICOM ----------------------------------------------------------------------------------------------------------------
+
+
+def _add_dicom(ledger: _Ledger) -> None:
+    series, skipped = group_series(ledger.dicom)
+    ledger.skipped.extend(skipped)
+    left: list[tuple[FoundFile, Rejected]] = []
+    for file, why in ledger.broken:
+        beside = [one for one in series if _lies_beside(one, file)]
+        for one in beside:
+            # It may be a slice that was lost on the way: without it the organ could be cut, and nobody would see.
+            if one.rejected is None and series_suffix(file.path) in _suffixes(one):
+                one.rejected = Rejected(why.code, f"a file beside the slices cannot be read: {why.message}")
+        if beside and claimed_by_suffix(file.path.name) in (None, StudyKind.DICOM):
+            ledger.skip(file, why.code, why.message)
+        else:
+            left.append((file, why))
+    counts = Counter((one.files[0].root, _series_path(one)) for one in series)
+    for one in series:
+        path = _series_path(one)
+        several = counts[(one.files[0].root, path)] > 1
+        ledger.studies.append(
+            Study(
+                id=f"{path}/series-{one.number}-{one.digest}" if several else path,
+                root=one.files[0].root,
+                files=tuple(file.path for file in one.files),
+                kind=StudyKind.DICOM,
+                modality=one.modality,
+                reason=one.reason,
+                rejected=one.rejected,
+                warnings=tuple(one.warnings),
+            )
+        )
+    _add_broken(left, ledger)
+
+
+def _lies_beside(series: Series, file: FoundFile) -> bool:
+    return any(other.folder == file.folder and other.root == file.root for other, _ in series.headers)
+
+
+def _suffixes(series: Series) -> set[str]:
+    return {series_suffix(file.path) for file, _ in series.headers}
+
+
+def _series_path(series: Series) -> str:
+    """The series' folder below INPUT, or the common ancestor of its folders; INPUT's own name for INPUT itself."""
+    first = series.files[0]
+    if first.is_input and len(series.files) == 1:
+        return _readable(_stem(first.path.name))
+    folders = sorted({file.folder for file in series.files})
+    common = os.path.commonpath(folders) if all(folders) else ""
+    return _readable(common or first.root.name or "input")
+
+
+def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> None:
+    """Unreadable files beside no slices: one rejected study per DICOM folder or volume file; anything else is skipped."""
+    folders: dict[tuple[Path, str], list[tuple[FoundFile, Rejected]]] = defaultdict(list)
+    for file, why in broken:
+        claimed = claimed_by_suffix(file.path.name)
+        if claimed is not None and claimed is not StudyKind.DICOM:
+            ledger.studies.append(_volume_study(file, (file.path,), claimed, rejected=why))
+        elif claimed is None and (file.size == 0 or why.code is Code.PERMISSION):
+            ledger.skip(file, why.code, why.message)
+        else:
+            folders[(file.root, file.folder)].append((file, why))
+    for (root, folder), group in folders.items():
+        alone = group[0][0].is_input
+        name = _stem(group[0][0].path.name) if alone else folder or root.name or "input"
+        files = tuple(file.path for file, _ in group)
+        ledger.studies.append(Study(_readable(name), root, files, StudyKind.DICOM, rejected=group[0][1]))
+
+
+# -- NIfTI, MetaImage, NRRD -----------------------------------------------------------------------------------------------
+
+
+def _add_volumes(ledger: _Ledger) -> None:
+    taken: set[Path] = set()
+    for file, content in ledger.volumes:
+        study = _nifti_study(file, content) if content in _NIFTI_CONTENTS else _itk_study(file)
+        if study is None:
+            ledger.skip(file, Reason.LABEL_MAP)
+            continue
+        taken.update(study.files[1:])
+        ledger.studies.append(study)
+    # A pair's image and a header's data file were met on their own; now they belong to their study.
+    ledger.skipped = [skip for skip in ledger.skipped if skip.path not in taken]
+    ledger.studies = [study for study in ledger.studies if study.rejected is None or study.files[0] not in taken]
+
+
+_NIFTI_CONTENTS = frozenset({Content.NIFTI, Content.NIFTI_PAIR, Content.ANALYZE})
+
+
+def _nifti_study(file: FoundFile, content: Content) -> Study | None:
+    image = pair_image(file.path) if content is not Content.NIFTI else None
+    files = (file.path,) if image is None else (file.path, image)
+    rejected = None
+    if content is Content.ANALYZE:
+        rejected = Rejected(Code.NO_GEOMETRY, "Analyze 7.5 does not say where left and right are")
+        return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
+    try:
+        header = read_nifti_header(file.path)
+    except InputError as error:
+        rejected = Rejected(error.code, error.sentence())
+        return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
+    if header.is_pair and image is None:
+        rejected = Rejected(Code.NO_PIXELS, "a header without its .img file")
+    elif is_nifti_label_map(file.path, header):
+        return None
+    return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
+
+
+def _itk_study(file: FoundFile) -> Study | None:
+    try:
+        header = read_itk_header(file.path)
+    except InputError as error:
+        kind = claimed_by_suffix(file.path.name) or StudyKind.METAIMAGE
+        return _volume_study(file, (file.path,), kind, rejected=Rejected(error.code, error.sentence()))
+    if is_itk_label_map(file.path):
+        return None
+    files = (file.path,) if header.data_file == file.path else (file.path, header.data_file)
+    return _volume_study(file, files, header.kind)
+
+
+def _volume_study(file: FoundFile, files: tuple[Path, ...], kind: StudyKind, *, rejected: Rejected | None = None) -> Study:
+    below = f"{file.folder}/{_stem(file.path.name)}" if file.folder else _stem(file.path.name)
+    reason = "" if rejected else "one volume per file; the format carries no modality"
+    return Study(_readable(below), file.root, files, kind, reason=reason, rejected=rejected)
+
+
+# -- names ----------------------------------------------------------------------------------------------------------------
+
+
+def _stem(name: str) -> str:
+    """The name without its suffix; ``.nii.gz`` counts as one."""
+    return PurePosixPath(name.removesuffix(".gz")).stem or name
+
+
+def _readable(path: str) -> str:
+    """The path with bytes that are not UTF-8 written out, so that it can stand in JSON."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _with_unique_ids(studies: Sequence[Study]) -> list[Study]:
+    """Ids that name one study each: where two collide, the INPUT's name goes before and, if need be, a digest behind."""
+    counts = Counter(study.id for study in studies)
+    named = [
+        replace(study, id=f"{_readable(study.root.name)}/{study.id}")
+        if counts[study.id] > 1 and _several_roots(studies)
+        else study
+        for study in studies
+    ]
+    counts = Counter(study.id for study in named)
+    unique = []
+    for study in named:
+        if counts[study.id] > 1:
+            digest = hashlib.sha256(os.fsencode(study.files[0])).hexdigest()[:6]
+            study = replace(study, id=f"{study.id}-{digest}")
+        unique.append(study)
+    return sorted(unique, key=lambda study: study.id)

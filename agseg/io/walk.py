@@ -1,0 +1,124 @@
+"""Every file below the inputs, without following a link and without opening anything but regular files."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from agseg.errors import Code, UsageError
+from agseg.study import Skipped
+
+__all__ = ["FoundFile", "Reason", "walk"]
+
+
+class Reason:
+    """Plain words for files that belong to no study (``Skipped.reason``); ``E_`` codes stand beside them."""
+
+    EXCLUDED = "excluded"
+    HIDDEN = "hidden_file"
+    NOT_REGULAR = "not_a_regular_file"
+    OWN_OUTPUT = "own_output"
+    NOT_AN_IMAGE = "not_an_image"
+    LABEL_MAP = "label_map"
+    DICOMDIR = "dicomdir"
+    DICOM_OBJECT = "dicom_object"
+    SECONDARY_CAPTURE = "secondary_capture"
+    LOCALIZER = "localizer"
+    OTHER_MODALITY = "other_modality"
+    IDENTICAL_COPY = "identical_copy"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file: absolute path, the INPUT it lies below, its path below that (``/``-separated), its size."""
+
+    path: Path
+    root: Path
+    below: str
+    size: int
+    is_input: bool = False
+    """True if the file itself was given as INPUT."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder's path below INPUT; empty for INPUT itself."""
+        return self.below.rpartition("/")[0]
+
+
+def walk(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Iterator[FoundFile | Skipped]:
+    """Regular files below the inputs, in a fixed order; everything else as Skipped. No file is given twice.
+
+    An INPUT that is itself a link was typed by the user and is resolved; links below it are not followed.
+
+    Raises
+    ------
+    UsageError
+        If an input does not exist.
+    """
+    include, exclude = tuple(include), tuple(exclude)
+    seen: set[Path] = set()
+    for given in inputs:
+        try:
+            root = given.resolve(strict=True)
+            mode = root.stat().st_mode
+        except (OSError, RuntimeError):
+            raise UsageError("no such file or folder", path=given) from None
+        if stat.S_ISDIR(mode):
+            found = _walk_folder(root)
+        elif stat.S_ISREG(mode):
+            found = iter([FoundFile(root, root.parent, root.name, root.stat().st_size, is_input=True)])
+        else:
+            found = iter([Skipped(root, Reason.NOT_REGULAR)])
+        for item in found:
+            if item.path in seen:
+                continue
+            seen.add(item.path)
+            if isinstance(item, FoundFile) and not item.is_input:
+                if (include and not _matches(item.below, include)) or _matches(item.below, exclude):
+                    yield Skipped(item.path, Reason.EXCLUDED)
+                    continue
+                if any(part.startswith(".") for part in item.below.split("/")):
+                    yield Skipped(item.path, Reason.HIDDEN)
+                    continue
+            yield item
+
+
+def _walk_folder(root: Path) -> Iterator[FoundFile | Skipped]:
+    # A list instead of recursion: folders may be nested deeper than Python's stack.
+    folders = [("", os.fspath(root))]
+    while folders:
+        below, folder = folders.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError:
+            yield Skipped(Path(folder), Code.PERMISSION, "the folder cannot be listed")
+            continue
+        inner = []
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except OSError:
+                yield Skipped(Path(entry.path), Code.UNREADABLE_FILE, "the file has gone or cannot be examined")
+                continue
+            if stat.S_ISLNK(info.st_mode):
+                yield Skipped(Path(entry.path), Code.SYMLINK, "links are not followed")
+            elif stat.S_ISDIR(info.st_mode):
+                inner.append((name, entry.path))
+            elif stat.S_ISREG(info.st_mode):
+                yield FoundFile(Path(entry.path), root, name, info.st_size)
+            else:
+                yield Skipped(Path(entry.path), Reason.NOT_REGULAR)
+        folders.extend(reversed(inner))
+
+
+def _matches(below: str, patterns: Sequence[str]) -> bool:
+    """Whether the path below INPUT, a folder on the way, or the bare name fits one of the patterns."""
+    path = PurePosixPath(below)
+    names = [below, path.name, *(str(parent) for parent in path.parents if parent.name)]
+    return any(fnmatch.fnmatchcase(name, pattern.rstrip("/")) for name in names for pattern in patterns)

@@ -1,0 +1,177 @@
+"""What segment would do with these inputs, and why: every study is read to the last voxel, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agseg.errors import Code, ExitCode, InputError
+from agseg.grid import Grid
+from agseg.io.dicom import LPS_TO_RAS
+from agseg.io.discover import discover
+from agseg.io.read import read_volume
+from agseg.study import Discovery, Rejected, Skipped, Study
+from agseg.volume import Volume, Warned
+
+__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "sample_trilinear"]
+
+OUTSIDE_TOLERANCE = 1e-3
+"""A point may lie this far (voxels) outside the outermost voxel centres and still be sampled there."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The value at a point given in DICOM's LPS (mm); None outside the volume."""
+
+    lps_mm: tuple[float, float, float]
+    value: float | None
+
+
+@dataclass(frozen=True)
+class InspectedStudy:
+    """One study: accepted, with what was read, or rejected, with the reason."""
+
+    study: Study
+    rejected: Rejected | None
+    warnings: tuple[Warned, ...]
+    grid: Grid | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def is_ok(self) -> bool:
+        """True if segment would segment it."""
+        return self.rejected is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``agseg inspect --json`` prints it."""
+        grid = self.grid
+        return {
+            "input": self.study.id,
+            "status": "ok" if self.is_ok else "rejected",
+            "code": None if self.rejected is None else str(self.rejected.code),
+            "message": self.study.reason if self.rejected is None else self.rejected.message,
+            "warnings": [warned.to_dict() for warned in self.warnings],
+            "kind": self.study.kind.value,
+            "modality": self.study.modality or None,
+            "files": len(self.study.files),
+            "shape": None if grid is None else list(grid.shape),
+            "spacing_mm": None if grid is None else [round(s, 6) for s in grid.spacing_mm],
+            "voxel_volume_mm3": None if grid is None else grid.voxel_volume_mm3,
+            "axis_codes": None if grid is None else grid.axis_codes,
+            "affine_ras": None if grid is None else grid.affine.tolist(),
+            "min": self.low,
+            "max": self.high,
+            "samples": [{"lps_mm": list(sample.lps_mm), "value": sample.value} for sample in self.samples],
+        }
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All studies, and all files that belong to none; ``skipped`` pairs a path below INPUT with its Skipped."""
+
+    studies: tuple[InspectedStudy, ...]
+    skipped: tuple[tuple[str, Skipped], ...]
+    discovery: Discovery
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 if all studies are accepted, 3 if some are, 4 if none is, 5 if there is none."""
+        if not self.studies:
+            return ExitCode.NO_STUDY
+        accepted = sum(study.is_ok for study in self.studies)
+        if accepted == len(self.studies):
+            return ExitCode.OK
+        return ExitCode.SOME_NOT_DONE if accepted else ExitCode.NONE_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that ``agseg inspect --json`` prints."""
+        return {
+            "studies": [study.to_dict() for study in self.studies],
+            "skipped_files": [
+                {"path": below, "reason": str(skip.reason), "detail": skip.detail} for below, skip in self.skipped
+            ],
+            "exit_code": int(self.exit_code),
+        }
+
+
+def inspect(
+    inputs: Sequence[Path],
+    *,
+    at_lps_mm: Sequence[tuple[float, float, float]] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    on_progress: Callable[..., None] | None = None,
+) -> Inspection:
+    """Find and read every study below the inputs.
+
+    Parameters
+    ----------
+    at_lps_mm
+        Points (x, y, z) in DICOM's LPS, mm, at which every accepted study is sampled.
+    on_progress
+        Called as ``on_progress(done, total, text)``.
+    """
+    discovery = discover(inputs, include=include, exclude=exclude)
+    studies = []
+    for number, study in enumerate(discovery.studies):
+        if on_progress is not None:
+            on_progress(number, len(discovery.studies), study.id)
+        studies.append(_inspect_study(study, at_lps_mm))
+    skipped = [(_below(skip.path, inputs), skip) for skip in discovery.skipped]
+    for folder in inputs:
+        if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
+            nothing = Skipped(folder.resolve(), Code.NO_IMAGE_SERIES, "no CT series below this folder")
+            skipped.append((".", nothing))
+    return Inspection(tuple(studies), tuple(skipped), discovery)
+
+
+def _inspect_study(study: Study, points: Sequence[tuple[float, float, float]]) -> InspectedStudy:
+    try:
+        volume = read_volume(study)
+    except InputError as error:
+        return InspectedStudy(study, Rejected(error.code, error.sentence()), study.warnings)
+    except MemoryError:
+        return InspectedStudy(study, Rejected(Code.OUT_OF_MEMORY, "not enough memory to read the study"), study.warnings)
+    except Exception as error:
+        # One study's surprise must not hide the others; its text may quote a header, so only its kind is said.
+        return InspectedStudy(
+            study, Rejected(Code.INTERNAL, f"unexpected {type(error).__name__}; this is a bug"), study.warnings
+        )
+    samples = tuple(Sample(point, sample_trilinear(volume, point)) for point in points)
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    return InspectedStudy(study, None, volume.warnings, volume.grid, low, high, samples)
+
+
+def sample_trilinear(volume: Volume, lps_mm: Sequence[float]) -> float | None:
+    """The value at a point in LPS mm, trilinear between the eight voxels around it; None outside."""
+    ras_mm = LPS_TO_RAS[:3, :3] @ np.asarray(lps_mm, dtype=np.float64)
+    index = volume.grid.to_index(ras_mm[None])[0]
+    last = np.asarray(volume.grid.shape) - 1
+    if (index < -OUTSIDE_TOLERANCE).any() or (index > last + OUTSIDE_TOLERANCE).any():
+        return None
+    index = np.clip(index, 0, last)
+    low = np.minimum(np.floor(index).astype(int), np.maximum(last - 1, 0))
+    share = index - low
+    block = volume.voxels[tuple(slice(start, start + 2) for start in low)].astype(np.float64)
+    for fraction in share:
+        # Each pass folds the first axis that is left.
+        block = block[0] * (1 - fraction) + block[-1] * fraction
+    return float(block)
+
+
+def _below(path: Path, inputs: Sequence[Path]) -> str:
+    """The path below its INPUT; the bare name for a file that was given itself."""
+    for given in inputs:
+        root = given.resolve()
+        if path == root:
+            return path.name
+        if path.is_relative_to(root):
+            text = path.relative_to(root).as_posix()
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path.name
