@@ -1,0 +1,48 @@
+# Everything runs in .venv/ in this folder; nothing else needs to be installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+
+.PHONY: demo test check docs bench protocols weights clean
+
+demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask per good study, a reason for the bad one
+	@rm -rf agseg-out
+	@$(BIN)/agseg segment examples/studies examples/rejected --organ pancreas -o agseg-out -v; code=$$?; \
+	if [ $$code -eq 3 ]; then echo "Exit code 3: some studies were not segmented, as expected. Results: agseg-out/"; else \
+	echo "Exit code $$code, expected 3 (the study in examples/rejected must be refused)"; exit 1; fi
+
+test: $(STAMPS)/dev  ## all extras, all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+check: $(STAMPS)/dev  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMPS)/dev  ## the site, strict
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMPS)/dev  ## side by side with the peers; takes an hour
+	$(BIN)/python benchmarks/run.py
+
+protocols: $(STAMPS)/dev  ## BFT, AFT and SCR on phantoms: build/protocols/
+	$(BIN)/python -m agseg.workflows.protocols
+
+weights: $(STAMPS)/dev  ## repeat the training of the packaged weights from ../shared/data
+	$(BIN)/python -m agseg.workflows.pretrain
+
+clean:
+	rm -rf build dist site agseg-out .pytest_cache .mypy_cache .ruff_cache
+
+$(STAMPS)/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/core $@
