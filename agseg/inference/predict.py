@@ -14,7 +14,7 @@ from agseg.inference.tiling import TilePlan
 from agseg.labels import LabelSet
 from agseg.weights.entry import Padding
 
-__all__ = ["left_right_pairs", "mirrored", "probabilities", "tile_scores"]
+__all__ = ["cut_tiles", "left_right_pairs", "mirrored", "probabilities", "tile_scores"]
 
 
 def tile_scores(
@@ -45,14 +45,17 @@ def tile_scores(
         Test-time mirroring: spatial axes to flip, and the class pairs (left, right) that change places with the first of
         them if that is the left-right axis.
     """
-    padded = _padded(tensor, tiles, padding)
-    corners = tiles.corners()
-    while True:
-        chunk = list(islice(corners, batch))
-        if not chunk:
-            return
-        stack = torch.stack([_cut(padded, corner, tiles.tile) for corner in chunk])[:, None]
+    cut = cut_tiles(tensor, tiles, padding=padding)
+    while chunk := list(islice(cut, batch)):
+        stack = torch.stack(chunk)[:, None]
         yield from mirrored(network, stack, axes=mirror, swap=swap) if mirror else network(stack)
+
+
+def cut_tiles(tensor: Tensor, tiles: TilePlan, *, padding: Padding) -> Iterator[Tensor]:
+    """Views of the (padded) model grid, one per tile, in the order of ``tiles.corners()``."""
+    padded = _padded(tensor, tiles, padding)
+    for corner in tiles.corners():
+        yield padded[tuple(slice(c, c + t) for c, t in zip(corner, tiles.tile, strict=True))]
 
 
 def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swap: tuple[tuple[int, int], ...]) -> Tensor:
@@ -104,8 +107,3 @@ def _padded(tensor: Tensor, tiles: TilePlan, padding: Padding) -> Tensor:
     if padding is Padding.EDGE:
         return F.pad(tensor[None, None], widths, mode="replicate")[0, 0]
     return F.pad(tensor, widths)
-
-
-def _cut(tensor: Tensor, corner: tuple[int, int, int], tile: tuple[int, int, int]) -> Tensor:
-    (a, b, c), (x, y, z) = corner, tile
-    return tensor[a : a + x, b : b + y, c : c + z]

@@ -1,4 +1,7 @@
-"""What the model process does with one study: predict, measure, write. No batch, no ledger, no printing."""
+"""What the model process does with one study: predict, measure, write. No ledger, no printing.
+
+This module is imported by the parent process too, so torch is imported inside functions only.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.review import review
+from agseg.errors import AgsegError, Code
 from agseg.io import nifti
-from agseg.io.atomic import make_folder, replacing, write_text
-from agseg.io.preview import write_preview
+from agseg.io.preview import write_overlay, write_preview
 from agseg.measure.volumes import measure
-from agseg.report import DISCLAIMER, Measurement, OrganStatus, StudyReport, StudyStatus, WeightsRef
-from agseg.study import Study
-from agseg.volume import LabelMask, Volume
+from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
+from agseg.volume import LabelMask, Volume, Warned
 from agseg.weights.entry import WeightsEntry
 
 if TYPE_CHECKING:
-    from agseg.inference.network import ReadyNetwork
     from agseg.inference.segment import Segmentation
 
 __all__ = ["OutputType", "SegmenterConfig", "StudySegmenter"]
-
-STUDY_RECORD = "study.json"
-"""Written last: a folder that holds it is complete."""
 
 
 class OutputType(StrEnum):
@@ -43,25 +42,24 @@ class OutputType(StrEnum):
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """Everything the model process needs; crosses the process boundary.
+    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
 
     Parameters
     ----------
     entry, paths
         The weights and their verified files.
-    output
-        The run's output folder.
     organs
         What to report, in the order asked for; those the weights do not know are reported as such.
     device, precision, overlap, fast, mirror, prune_depth
         How to compute.
     outputs, multilabel, preview, attention
         What to write.
+    parameters
+        The run's parameters as they stand in the record.
     """
 
     entry: WeightsEntry
     paths: tuple[Path, ...]
-    output: Path
     organs: tuple[str, ...]
     device: str = "auto"
     precision: str = "auto"
@@ -80,15 +78,20 @@ class SegmenterConfig:
         """The weights as they stand in a record."""
         return WeightsRef(self.entry.id, self.entry.sha256 or "", self.entry.architecture, self.entry.licence)
 
-    def build(self) -> StudySegmenter:
+    def __call__(self) -> StudySegmenter:
         """Load the network; called once in the model process."""
+        from agseg.inference.allocator import keep_freed_memory
+
+        keep_freed_memory()
         return StudySegmenter(self)
 
 
 class StudySegmenter:
-    """A loaded network that turns a study and its volume into files and a report."""
+    """A loaded network that turns one study after the other into files and reports."""
 
     def __init__(self, config: SegmenterConfig) -> None:
+        import torch
+
         from agseg.inference.device import Precision, choose_precision, describe, resolve_device
         from agseg.inference.network import load_network
         from agseg.inference.segment import Settings
@@ -96,138 +99,128 @@ class StudySegmenter:
         self._config = config
         device = resolve_device(config.device)
         precision = choose_precision(Precision(config.precision), device)
-        self._network: ReadyNetwork = load_network(
+        self._network = load_network(
             config.entry, config.paths, device=device, precision=precision, prune_depth=config.prune_depth
         )
         self._settings = Settings(overlap=config.overlap, fast=config.fast, mirror=config.mirror)
-        self.environment = {"device": describe(device), "precision": precision.value}
+        self.environment: dict[str, Any] = {
+            "device": describe(device),
+            "precision": precision.value,
+            "torch": torch.__version__,
+        }
 
-    def process(
-        self,
-        study: Study,
-        volume: Volume,
-        *,
-        read_seconds: float = 0.0,
-        record: dict[str, Any] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> StudyReport:
-        """Segment one study, write its files, and return the report that also stands in its ``study.json``.
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+        """Segment one study and write its files.
 
         Parameters
         ----------
-        study, volume
-            What was found and what was read.
-        read_seconds
-            How long reading took, for the record.
-        record
-            What the batch wants to find again in ``study.json`` (fingerprint, ...).
-        progress
-            Told the tiles done and their number.
+        task, volume
+            What is to be done and what was read.
+        stage
+            Told what is being done.
         """
         from agseg.inference.segment import segment_with_entry
 
         begun = time.perf_counter()
+        stage("predict")
         known = [organ for organ in self._config.organs if organ in self._config.entry.labels]
-        result = segment_with_entry(
-            volume, self._network, self._config.entry, organs=known, settings=self._settings, progress=progress
-        )
-        measured = self._measure(result, volume)
-        folder = make_folder(self._config.output / study.id)
-        (folder / STUDY_RECORD).unlink(missing_ok=True)
+        result = segment_with_entry(volume, self._network, self._config.entry, organs=known, settings=self._settings)
+        measured = self._measured(result, volume)
+        stage("write")
         writing = time.perf_counter()
-        files = self._write(folder, study, volume, result, measured)
-        seconds = {"read": read_seconds, **result.seconds, "write": time.perf_counter() - writing}
-        seconds["total"] = read_seconds + time.perf_counter() - begun
-        report = StudyReport(
-            input=study.id,
-            output=study.id,
-            status=StudyStatus.DONE,
-            warnings=(*study.warnings, *volume.warnings, *result.warnings),
-            shape=volume.grid.shape,
-            spacing_mm=volume.grid.spacing_mm,
-            modality=volume.modality,
-            organs=measured,
-            files=(*files, STUDY_RECORD),
-            seconds={stage: round(value, 3) for stage, value in seconds.items()},
-            extra=record or {},
-        )
-        write_study_record(folder / STUDY_RECORD, report, self._config)
-        return report
+        with StudyFolder(task) as folder:
+            warnings = (*result.warnings, *self._write(folder.path, task, volume, result, measured))
+            seconds = {"read": task.read_seconds, **result.seconds, "write": time.perf_counter() - writing}
+            seconds["total"] = task.read_seconds + time.perf_counter() - begun
+            return folder.publish(
+                volume,
+                organs=measured,
+                warnings=warnings,
+                seconds={name: round(value, 3) for name, value in seconds.items()},
+            )
 
-    def _measure(self, result: Segmentation, volume: Volume) -> tuple[Measurement, ...]:
+    def _measured(self, result: Segmentation, volume: Volume) -> tuple[Measurement, ...]:
         """Measurements in the order of the organs asked for, with the reasons to look twice."""
         by_name = {measurement.name: measurement for measurement in measure(result.mask, volume)}
-        out = []
+        measured = []
         for organ in self._config.organs:
-            measurement = by_name.get(organ)
-            if measurement is None:
-                out.append(Measurement(organ, OrganStatus.NOT_IN_WEIGHTS))
+            found = by_name.get(organ)
+            if found is None:
+                measured.append(Measurement(organ, OrganStatus.NOT_IN_WEIGHTS))
                 continue
             reasons = review(
-                measurement, probability=result.probability.get(organ), components=result.components.get(organ, 0)
+                found, probability=result.probability.get(organ), components=result.components.get(organ, 0)
             )
-            out.append(replace(measurement, review=reasons))
-        return tuple(out)
+            measured.append(replace(found, review=reasons))
+        return tuple(measured)
 
     def _write(
-        self, folder: Path, study: Study, volume: Volume, result: Segmentation, measured: tuple[Measurement, ...]
-    ) -> list[str]:
-        mask = result.mask
-        files: list[str] = []
+        self, folder: Path, task: StudyTask, volume: Volume, result: Segmentation, measured: tuple[Measurement, ...]
+    ) -> tuple[Warned, ...]:
+        """All files of the study but its record; returns what could not be written and why."""
+        mask, warnings = result.mask, []
         if OutputType.NIFTI in self._config.outputs:
-            files += _write_masks(folder, mask, multilabel=self._config.multilabel)
-        write_text(folder / "statistics.json", json.dumps(_statistics(measured, mask), indent=2) + "\n")
-        files.append("statistics.json")
+            _write_masks(folder, mask, multilabel=self._config.multilabel)
+        statistics = json.dumps(_statistics(measured, mask), indent=2)
+        (folder / "statistics.json").write_text(statistics + "\n", encoding="utf-8")
         if self._config.preview:
-            with replacing(folder / "preview.png") as temporary:
-                write_preview(temporary, volume, mask, measured)
-            files.append("preview.png")
-        objects = [kind for kind in self._config.outputs if kind is not OutputType.NIFTI]
+            write_preview(folder / "preview.png", volume, mask, measured)
+        objects = tuple(kind for kind in self._config.outputs if kind is not OutputType.NIFTI)
         if objects:
-            files += self._write_objects(folder, study, mask, measured, objects)
+            warnings += self._write_objects(folder, task, mask, measured, objects)
         if self._config.attention:
-            files += self._write_attention(folder, volume)
-        return files
+            self._write_attention(folder / "attention", volume)
+        return tuple(warnings)
 
     def _write_objects(
-        self, folder: Path, study: Study, mask: LabelMask, measured: tuple[Measurement, ...], kinds: list[OutputType]
-    ) -> list[str]:
-        raise NotImplementedError
+        self,
+        folder: Path,
+        task: StudyTask,
+        mask: LabelMask,
+        measured: tuple[Measurement, ...],
+        kinds: tuple[OutputType, ...],
+    ) -> list[Warned]:
+        from agseg.io.dicom_out import write_objects
 
-    def _write_attention(self, folder: Path, volume: Volume) -> list[str]:
-        raise NotImplementedError
+        try:
+            write_objects(
+                folder,
+                kinds=tuple(kind.value for kind in kinds),
+                study=task.study,
+                mask=mask,
+                measurements=measured,
+                weights=self._config.weights,
+                parameters=self._config.parameters,
+            )
+        except AgsegError as error:
+            # The masks stand; a study that cannot be filed in a PACS is not lost.
+            if error.code not in (Code.MISSING_UIDS, Code.UNSUPPORTED_INPUT):
+                raise
+            return [Warned(Code.MISSING_UIDS, error.sentence())]
+        return []
+
+    def _write_attention(self, folder: Path, volume: Volume) -> None:
+        from agseg.inference.attention import gate_maps
+
+        folder.mkdir()
+        for gate in gate_maps(volume, self._network, self._config.entry.input):
+            nifti.write_scalar(folder / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
+            write_overlay(folder / f"{gate.name}.png", volume, gate.alpha)
 
 
-def write_study_record(path: Path, report: StudyReport, config: SegmenterConfig) -> None:
-    """``study.json``: the study's record with what made it."""
-    record = {
-        "schema": "agseg.study/1",
-        "disclaimer": DISCLAIMER,
-        "weights": config.weights.to_dict(),
-        "parameters": config.parameters,
-        **report.to_dict(),
-    }
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write_masks(folder: Path, mask: LabelMask, *, multilabel: bool) -> list[str]:
+def _write_masks(folder: Path, mask: LabelMask, *, multilabel: bool) -> None:
     if multilabel:
         nifti.write_mask(folder / "labels.nii.gz", mask.labels, mask.grid)
-        return ["labels.nii.gz"]
-    names = []
+        return
     for label in mask.label_set:
-        name = f"{label.name}.nii.gz"
-        nifti.write_mask(folder / name, (mask.labels == label.index).view(np.uint8), mask.grid)
-        names.append(name)
-    return names
+        organ = (mask.labels == label.index).view(np.uint8)
+        nifti.write_mask(folder / f"{label.name}.nii.gz", organ, mask.grid)
 
 
 def _statistics(measured: tuple[Measurement, ...], mask: LabelMask) -> dict[str, dict[str, float | None]]:
     """TotalSegmentator's ``statistics.json``: volume in mm³ and mean HU; organs that are not present are left out."""
     return {
-        m.name: {"volume": round(m.voxels * mask.grid.voxel_volume_mm3, 3), "intensity": m.mean_hu}
-        for m in measured
-        if m.voxels
+        found.name: {"volume": round(found.voxels * mask.grid.voxel_volume_mm3, 3), "intensity": found.mean_hu}
+        for found in measured
+        if found.voxels
     }
-
-

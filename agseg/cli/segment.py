@@ -1,0 +1,196 @@
+"""``agseg segment``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agseg.cli import console, options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agseg.batch import BatchEvent
+    from agseg.report import BatchReport, StudyReport
+
+STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("segment")(segment)
+
+
+def segment(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT...", help="Folders (walked recursively), DICOM series or NIfTI files.")
+    ] = None,
+    more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),
+    organ: Annotated[
+        list[str] | None,
+        typer.Option("--organ", "--roi-subset", metavar="NAME", help="Organ to segment (repeatable); default: all known."),
+    ] = None,
+    weights: options.WeightsId = None,
+    manifest: options.Manifest = None,
+    device: options.Device = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Number format of the network.")] = "auto",
+    overlap: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Fraction shared by neighbouring tiles; default: the weights' own.")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Crop to the body, largest tiles: faster, labels may differ slightly.")] = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirror image: slower.")] = False,
+    prune_depth: Annotated[
+        int | None, typer.Option(metavar="1..4", help="ANU-Net only: stop at this depth, for speed.")
+    ] = None,
+    multilabel: Annotated[bool, typer.Option("--ml", help="One labels.nii.gz instead of a file per organ.")] = False,
+    output_type: Annotated[
+        list[str] | None,
+        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct", help="What to write (repeatable); default nifti."),
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview/--no-preview", help="Draw an overlay picture per study.")] = True,
+    attention: Annotated[bool, typer.Option("--attention", help="Write the attention gates' coefficients.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished studies again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    deadline: Annotated[float | None, typer.Option(metavar="MIN", help="Begin no study later than this (minutes).")] = None,
+    min_age: Annotated[float, typer.Option(metavar="S", help="Defer studies with files younger than this (seconds).")] = 0.0,
+    study_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Give a study up after this long (seconds).")
+    ] = None,
+    include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only paths below INPUT that match.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="No paths below INPUT that match.")] = None,
+    num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
+    part_id: Annotated[int, typer.Option(metavar="I", min=0, help="Which of them this is, from 0.")] = 0,
+    offline: options.Offline = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Segment organs in CT studies: masks on each study's own grid, volumes, one record per study."""
+    from agseg.batch import Limits, Part
+    from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
+    from agseg.errors import UsageError
+    from agseg.workflows import segment as workflow
+    from agseg.workflows.study_segmenter import OutputType
+
+    console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
+    paths = tuple([*(inputs or []), *(more_inputs or [])])
+    if not paths:
+        raise UsageError("no input given", hint="agseg segment ./studies --organ pancreas")
+    request = workflow.SegmentRequest(
+        inputs=paths,
+        output=output,
+        home=options.home(),
+        organs=tuple(dict.fromkeys(organ or [])),
+        weights=weights,
+        manifest=manifest,
+        offline=offline,
+        device=device,
+        precision=_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+        overlap=overlap,
+        fast=fast,
+        mirror=mirror,
+        prune_depth=prune_depth,
+        outputs=tuple(
+            OutputType(_choice("--output-type", kind.replace("_", "-"), tuple(OutputType)))
+            for kind in dict.fromkeys(output_type or ["nifti"])
+        ),
+        multilabel=multilabel,
+        preview=preview,
+        attention=attention,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        limits=Limits(
+            study_timeout_s=DEFAULT_STUDY_TIMEOUT_S if study_timeout is None else study_timeout,
+            deadline_s=None if deadline is None else deadline * 60.0,
+            min_age_s=min_age,
+        ),
+        part=Part(part_id, num_parts),
+        overwrite=overwrite,
+        dry_run=dry_run,
+        debug=debug,
+    )
+    with console.progress("segmenting", quiet=quiet or as_json) as advance:
+        report = workflow.segment(request, on_event=lambda event: _tell(advance, event))
+    if as_json:
+        console.document(report.to_dict())
+    elif console.is_terminal() and not quiet or verbose:
+        show(report, output)
+    else:
+        _one_line_each(report, quiet=quiet)
+    if report.exit_code:
+        raise typer.Exit(int(report.exit_code))
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    from agseg.errors import UsageError
+
+    if value not in allowed:
+        raise UsageError(f"{option} does not know this", value=value, expected=f"one of {', '.join(allowed)}")
+    return value
+
+
+def _tell(advance: console.Advance, event: BatchEvent) -> None:
+    text = f"{event.study} {event.stage}".strip()
+    advance(event.done, event.total, text or None)
+
+
+def show(report: BatchReport, output: Path) -> None:
+    """The run for people: a table of volumes, then what was not segmented and why."""
+    console.print_table(volumes_table(report))
+    left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
+    if left_out:
+        console.print_table(reasons_table(left_out))
+    counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
+    weights = "" if report.weights is None else f" with {report.weights.id}"
+    device = report.environment.get("device")
+    console.note(f"{counts or 'no study found'}{weights}{f' on {device}' if device else ''}; results in {output}")
+
+
+def volumes_table(report: BatchReport) -> Table:
+    """One row per study and organ."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Volumes")
+    for heading, justify in (("study", "left"), ("organ", "left"), ("status", "left"), ("ml", "right"), ("mean HU", "right")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("look at", overflow="fold")
+    for study in report.studies:
+        for number, organ in enumerate(study.organs):
+            table.add_row(
+                Text(study.input if number == 0 else ""),
+                organ.name,
+                organ.status.value,
+                "" if organ.volume_ml is None else f"{organ.volume_ml:.1f}",
+                "" if organ.mean_hu is None else f"{organ.mean_hu:.0f}",
+                "; ".join(organ.review),
+            )
+    return table
+
+
+def reasons_table(studies: list[StudyReport]) -> Table:
+    """One row per study that was not segmented."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Not segmented")
+    for heading in ("study", "status", "code", "why"):
+        table.add_column(heading, overflow="fold")
+    for study in studies:
+        status = study.status.value
+        # Text, not markup: a folder may be called "[red]".
+        table.add_row(Text(study.input), Text(status, STATUS_STYLE[status]), Text(study.code or ""), Text(study.message or ""))
+    return table
+
+
+def _one_line_each(report: BatchReport, *, quiet: bool) -> None:
+    """In cron: nothing on success, a line per study that was not segmented."""
+    if quiet:
+        return
+    for study in report.studies:
+        if study.status.value in ("rejected", "failed"):
+            console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")

@@ -1,0 +1,199 @@
+"""``agseg segment``: a folder of studies in, masks, volumes and one honest record per study out.
+
+    inputs -> weights entry -> lock -> discover -> [read -> prepare -> predict -> restore -> measure -> write]* -> run.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
+from agseg.errors import UsageError
+from agseg.report import BatchReport
+from agseg.weights.cache import WeightsCache
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.manifest import Manifest
+from agseg.workflows.study_segmenter import OutputType, SegmenterConfig
+
+__all__ = ["SegmentRequest", "choose_entry", "segment"]
+
+MODALITY = "CT"
+"""What ``agseg segment`` segments; ultrasound has its own command."""
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """One run, as it was asked for.
+
+    Parameters
+    ----------
+    inputs, output
+        What to segment and where the results go.
+    home
+        Folder of the weights cache.
+    organs
+        Names to report; empty means all that the weights know.
+    weights, manifest, offline
+        Which weights, and whether they may be fetched.
+    device, precision, overlap, fast, mirror, prune_depth
+        How to compute.
+    outputs, multilabel, preview, attention
+        What to write.
+    include, exclude
+        Globs on paths below the inputs.
+    limits, part
+        Deadline, ages, time-outs; and which share of the studies is ours.
+    overwrite, dry_run, debug, include_identifiers
+        As on the command line.
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    home: Path
+    organs: tuple[str, ...] = ()
+    weights: str | None = None
+    manifest: Path | None = None
+    offline: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    overlap: float | None = None
+    fast: bool = False
+    mirror: bool = False
+    prune_depth: int | None = None
+    outputs: tuple[OutputType, ...] = (OutputType.NIFTI,)
+    multilabel: bool = False
+    preview: bool = True
+    attention: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    part: Part = field(default_factory=Part)
+    overwrite: bool = False
+    dry_run: bool = False
+    debug: bool = False
+
+    def parameters(self, entry: WeightsEntry, organs: tuple[str, ...]) -> dict[str, Any]:
+        """Everything that can change a result: part of the resume key and of every record."""
+        return {
+            "organs": list(organs),
+            "weights": entry.id,
+            "device": self.device,
+            "precision": self.precision,
+            "overlap": self.overlap,
+            "fast": self.fast,
+            "mirror": self.mirror,
+            "prune_depth": self.prune_depth,
+            "outputs": [kind.value for kind in self.outputs],
+            "multilabel": self.multilabel,
+            "preview": self.preview,
+            "attention": self.attention,
+        }
+
+
+def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
+    """Run a batch.
+
+    Raises
+    ------
+    UsageError
+        For an unknown organ, weights that cannot do what was asked, or a device that is not there.
+    OutputError, LockedError
+        Before anything else, if the output cannot be written to or another run holds it.
+    WeightsError
+        If weights are missing, unverified or corrupt.
+    """
+    manifest = Manifest.load(request.manifest)
+    entry = choose_entry(manifest, request.organs, request.weights)
+    organs = request.organs or entry.labels.names
+    check_prune_depth(entry, request.prune_depth)
+    with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
+        paths = () if request.dry_run else WeightsCache(request.home, offline=request.offline).ensure(entry)
+        parameters = request.parameters(entry, organs)
+        config = SegmenterConfig(
+            entry=entry,
+            paths=paths,
+            organs=organs,
+            device=request.device,
+            precision=request.precision,
+            overlap=request.overlap,
+            fast=request.fast,
+            mirror=request.mirror,
+            prune_depth=request.prune_depth,
+            outputs=request.outputs,
+            multilabel=request.multilabel,
+            preview=request.preview,
+            attention=request.attention,
+            parameters=parameters,
+        )
+        job = BatchJob(
+            inputs=request.inputs,
+            model=config,
+            weights=config.weights,
+            parameters=parameters,
+            include=request.include,
+            exclude=request.exclude,
+            limits=request.limits,
+            overwrite=request.overwrite,
+            dry_run=request.dry_run,
+            debug=request.debug,
+        )
+        return run_batch(job, output, on_event=on_event)
+
+
+def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | None) -> WeightsEntry:
+    """The one manifest entry of a run.
+
+    Raises
+    ------
+    UsageError
+        If an organ is known to no entry, or the organs' defaults differ; the message names ``--weights``.
+    """
+    if weights is not None:
+        entry = manifest.entry(weights)
+        if organs and not any(organ in entry.labels for organ in organs):
+            raise UsageError(
+                f"weights {weights!r} know none of these organs",
+                value=", ".join(organs),
+                expected=f"one of {', '.join(entry.labels.names)}",
+            )
+        known = {name for other in manifest.entries for name in other.labels.names}
+        for organ in organs:
+            if organ not in known:
+                raise UsageError(f"unknown organ {organ!r}", expected=f"one of {', '.join(sorted(known))}")
+        return entry
+    if organs:
+        defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
+        if len({entry.id for entry in defaults.values()}) > 1:
+            told = ", ".join(f"{organ}: {entry.id}" for organ, entry in defaults.items())
+            raise UsageError("these organs have different default weights", value=told, hint="Choose one with --weights ID.")
+        return next(iter(defaults.values()))
+    counted = Counter({entry.id: len(entry.default_for) for entry in manifest.entries if entry.input.modality == MODALITY})
+    best = [name for name, count in counted.most_common(1) if count]
+    if not best:
+        raise UsageError("the manifest names no default weights", hint="Choose one with --weights ID.")
+    return manifest.entry(best[0])
+
+
+def check_prune_depth(entry: WeightsEntry, depth: int | None) -> None:
+    """Refuse a prune depth for networks that have none, without importing torch.
+
+    Raises
+    ------
+    UsageError
+        With the list of networks that can.
+    """
+    if depth is None:
+        return
+    deepest = entry.config.get("depth")
+    if deepest is None:
+        raise UsageError(
+            f"weights {entry.id!r} ({entry.architecture}) cannot be pruned",
+            value=f"--prune-depth {depth}",
+            expected="weights of an ANU-Net (anu-net-l4), e.g. anu-net-abdomen",
+        )
+    if not 1 <= depth <= int(deepest):
+        raise UsageError("that depth does not exist in these weights", value=depth, expected=f"1 to {deepest}")
