@@ -16,6 +16,12 @@ __all__ = ["LABEL_LIMIT", "as_hounsfield", "check_looks_like_hu"]
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""
 
+LEAST_SHARE_BELOW_WATER = 0.01
+"""A CT of a body has at least this share of voxels below 0 HU."""
+
+LARGEST_SHARE_CLIPPED = 0.05
+"""And at most this share above HU_MAX."""
+
 LABEL_LIMIT = 255
 """A volume of whole numbers from 0 to this is a label map, not a CT."""
 
@@ -92,20 +98,23 @@ def _nonfinite(count: int) -> tuple[Warned, ...]:
 def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None:
     """Refuse voxels that cannot be a CT, for formats that carry no modality.
 
-    Fat and air lie below water: a CT of a body has values below 0. A label map, an MR or a PET image has none.
+    Fat and air lie below water, so a CT of a body has many values below 0; a label map, an MR or a PET image has hardly any.
+    And only metal lies above HU_MAX, to which the values have been clipped.
 
     Raises
     ------
     InputError
-        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if no voxel is below 0.
+        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are not those of a CT.
     """
-    low, high = float(voxels.min()), float(voxels.max())
+    low, high = voxels.min(), voxels.max()
     if low == high:
         raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
-    if low >= 0:
+    below_water = np.count_nonzero(voxels < 0) / voxels.size
+    clipped = np.count_nonzero(voxels >= HU_MAX) / voxels.size
+    if below_water < LEAST_SHARE_BELOW_WATER or clipped > LARGEST_SHARE_CLIPPED:
         raise InputError(
-            "the values do not look like HU: nothing lies below water",
+            "the values do not look like HU, so this is no CT",
             code=Code.MODALITY,
-            value=f"minimum {low:g}",
-            expected="a CT, with fat and air below 0",
+            value=f"{below_water:.1%} of the voxels below 0 and {clipped:.1%} above {HU_MAX}",
+            expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
         )
