@@ -1,0 +1,181 @@
+"""Who trains, who validates, who is kept for the test: one file per cohort, shared by every protocol.
+
+A rule orders the case ids by a hash of (seed, id) and cuts the list, so a split does not depend on a random generator's
+version, and a case keeps its side when others are added at the end of the list. Cases that belong together (one subject's
+frames) are cut together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agseg.errors import RecipeError
+from agseg.io.atomic import write_text
+from agseg.io.resources import resource_path
+from agseg.training.binding import load
+
+__all__ = ["SPLITS_FILE", "Split", "SplitPlan", "SplitRule", "plan_of", "read_split", "split_cases", "write_splits"]
+
+SPLITS_FILE = "splits.json"
+"""Beside ``dataset.json``: every named split of the cohort, each a list of folds."""
+
+NNUNET_SPLITS_FILE = "splits_final.json"
+"""nnU-Net's own file: a list of folds with ``train`` and ``val``."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids per side; no case stands on two sides."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        everyone = [*self.train, *self.validation, *self.test]
+        doubled = sorted({case for case in everyone if everyone.count(case) > 1})
+        if doubled:
+            raise RecipeError("a case stands on two sides of a split", value=doubled[:5])
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How a cohort is cut.
+
+    Parameters
+    ----------
+    source
+        Where the numbers come from.
+    test
+        Cases kept for the test, as a number of ``of``; a cohort of another size is cut in the same proportion.
+    of
+        Size of the cohort that the numbers speak of.
+    validation
+        Share of the remaining cases that choose the best checkpoint.
+    folds
+        Cross-validation in place of one test set: each case is tested once.
+    seed
+        Of the order.
+    """
+
+    source: str
+    test: int = 0
+    of: int = 1
+    validation: float = 0.1
+    folds: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test < self.of or not 0 <= self.validation < 1 or self.folds < 0:
+            raise ValueError("a rule needs 0 <= test < of, 0 <= validation < 1 and folds >= 0")
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The named rules of a data set (``train/splits/<dataset>.yaml``), and the one that is used if none is named."""
+
+    dataset: str
+    default: str
+    splits: dict[str, SplitRule]
+
+    def __post_init__(self) -> None:
+        if self.default not in self.splits:
+            raise ValueError(f"the default split {self.default!r} is not among {', '.join(self.splits)}")
+
+
+def plan_of(dataset: str) -> SplitPlan:
+    """The rules that ``train/splits`` holds for a data set."""
+    path = resource_path("train/splits") / f"{dataset}.yaml"
+    if not path.exists():
+        raise RecipeError("no splits are known for this data set", value=dataset)
+    return load(path, SplitPlan)
+
+
+def split_cases(ids: Sequence[str], rule: SplitRule, *, group_of: Callable[[str], str] | None = None) -> tuple[Split, ...]:
+    """Cut a cohort by a rule: one split, or one per fold.
+
+    Parameters
+    ----------
+    ids
+        Case ids, in any order.
+    rule
+        How to cut.
+    group_of
+        Which group a case belongs to; groups are never cut. By default every case is its own.
+    """
+    group_of = group_of or (lambda case: case)
+    groups: dict[str, list[str]] = {}
+    for case in sorted(ids):
+        groups.setdefault(group_of(case), []).append(case)
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{rule.seed}:{group}".encode()).hexdigest())
+    if rule.folds:
+        tests = [order[fold :: rule.folds] for fold in range(rule.folds)]
+    else:
+        tests = [order[: _part(len(order), rule.test / rule.of)]]
+    splits = []
+    for test in tests:
+        rest = [group for group in order if group not in set(test)]
+        held = rest[: _part(len(rest), rule.validation)]
+        sides = [[case for group in side for case in groups[group]] for side in (rest[len(held) :], held, test)]
+        splits.append(Split(*(tuple(sorted(side)) for side in sides)))
+    if any(not split.train for split in splits):
+        raise RecipeError("too few cases: nothing is left to train on", value=len(order))
+    return tuple(splits)
+
+
+def _part(count: int, share: float) -> int:
+    """The share as a whole number of cases, at least one where the share is not nothing."""
+    return max(1, round(count * share)) if share > 0 and count > 1 else 0
+
+
+def write_splits(root: Path, splits: Mapping[str, Sequence[Split]]) -> None:
+    """Write ``splits.json``, and nnU-Net's ``splits_final.json`` for the split with the most folds (no test case in it)."""
+    content = {name: [asdict(split) for split in folds] for name, folds in splits.items()}
+    write_text(root / SPLITS_FILE, json.dumps(content, indent=2) + "\n")
+    most = max(splits.values(), key=len)
+    folds = [{"train": list(split.train), "val": list(split.validation)} for split in most]
+    write_text(root / NNUNET_SPLITS_FILE, json.dumps(folds, indent=2) + "\n")
+
+
+def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
+    """One split of a cohort.
+
+    Parameters
+    ----------
+    root
+        The cohort's folder; ``splits.json`` is read, or else nnU-Net's ``splits_final.json`` (which knows no test cases).
+    name
+        Which split; may be left out where there is only one.
+    fold
+        Which fold of it.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such split or fold.
+    """
+    try:
+        if (root / SPLITS_FILE).exists():
+            named = json.loads((root / SPLITS_FILE).read_text(encoding="utf-8"))
+        else:
+            folds = json.loads((root / NNUNET_SPLITS_FILE).read_text(encoding="utf-8"))
+            named = {"splits_final": [{"train": f["train"], "validation": f["val"]} for f in folds]}
+            name = None
+        chosen = named[name] if name is not None else next(iter(named.values()))
+        found = chosen[fold]
+        return Split(**{side: tuple(cases) for side, cases in found.items()})
+    except OSError:
+        raise RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE) from None
+    except (KeyError, IndexError) as error:
+        raise RecipeError(
+            "no such split or fold",
+            path=root / SPLITS_FILE,
+            value=f"{name}, fold {fold}",
+            expected=f"one of {', '.join(named)}",
+        ) from error
+    except (TypeError, ValueError, StopIteration) as error:
+        raise RecipeError("the split file is not as agseg writes it", path=root / SPLITS_FILE) from error
