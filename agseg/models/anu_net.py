@@ -6,7 +6,8 @@ networks.md, sections 3.1 to 3.4:
     X[i][j] = Phi([Ag(X[i][0]), ..., Ag(X[i][j-1]), Up(X[i+1][j-1])])
 
 Equation (4) prints a sum but the text says concatenation, which is what stands here. "Deconvolution" is a transposed
-convolution 2x2(x2). No self-similar network has the four printed counts; ours lie within 3 % of them (networks.md, section 3.4).
+convolution 2x2(x2). No self-similar network has the four printed counts; ours lie within 3 % of them (networks.md,
+section 3.4).
 """
 
 from __future__ import annotations
