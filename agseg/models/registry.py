@@ -15,7 +15,11 @@ from torch import nn
 from agseg.errors import UsageError
 from agseg.models.anu_net import ANUNet
 from agseg.models.attention_unet import AttentionUNet
+from agseg.models.focusnet import FocusNet
+from agseg.models.focusnet_released import FocusNetReleased
+from agseg.models.monai_nets import monai_segresnet, monai_unet, monai_vnet
 from agseg.models.obelisk import OBELISK_SIDE, Obelisk
+from agseg.models.r2unet import R2UNet
 from agseg.models.sononet import AGSononet, Sononet
 from agseg.models.sononet_original import SonoNetOriginal
 from agseg.models.unet import UNet
@@ -23,10 +27,12 @@ from agseg.models.unetpp import UNetPlusPlus
 
 __all__ = ["FAMILIES", "PUBLISHED", "Published", "build", "config_of", "prunable"]
 
+# Where the numbers or topologies are published.
 AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
 AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
 AGN_TABLE_5 = "Attention Gated Networks (2019), Table 5"
 ANU_TABLE_6 = "ANU-Net (2020), Table 6"
+R2UNET = "Alom et al., R2U-Net (2018), a baseline of ANU-Net (2020), Tables 2 to 5"
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
@@ -34,9 +40,15 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "obelisk-hybrid": Obelisk,
     "anu-net": ANUNet,
     "unetpp": UNetPlusPlus,
+    "r2unet": R2UNet,
+    "focusnet": FocusNet,
+    "focusnet-released": FocusNetReleased,
     "sononet": Sononet,
     "ag-sononet": AGSononet,
     "sononet-original": SonoNetOriginal,
+    "monai:UNet": monai_unet,
+    "monai:SegResNet": monai_segresnet,
+    "monai:VNet": monai_vnet,
 }
 """Family name to builder; builders take keyword arguments of plain JSON values."""
 
@@ -107,6 +119,10 @@ PUBLISHED: dict[str, Published] = {
     "anu-net-l3": Published("anu-net", {"depth": 3}, ABDOMEN_SLICE, ANU_TABLE_6, 2.1918, decimals=4),
     "anu-net-l4": Published("anu-net", {"depth": 4}, ABDOMEN_SLICE, ANU_TABLE_6, 8.9506, decimals=4),
     "unetpp": Published("unetpp", {}, ABDOMEN_SLICE, "Zhou et al., UNet++ (2018), public code", 9.04),
+    "r2unet": Published("r2unet", {}, ABDOMEN_SLICE, R2UNET),
+    "attention-r2unet": Published("r2unet", {"gated": True}, ABDOMEN_SLICE, R2UNET),
+    "focusnet": Published("focusnet", {}, (1, 3, 256, 256), "Kaul et al., FocusNet (2019), section 2"),
+    "focusnet-released": Published("focusnet-released", {}, (1, 3, 256, 256), "FocusNet, the authors' code of September 2019"),
     "obelisk-hybrid": Published(
         "obelisk-hybrid", {}, (1, 1, OBELISK_SIDE, OBELISK_SIDE, OBELISK_SIDE), "Heinrich et al., OBELISK-Net (2019)"
     ),
