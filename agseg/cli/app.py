@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import console, dataset, inspect, phantom
+from agseg.cli import classify_us, console, dataset, inspect, models, phantom, weights
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -47,6 +47,9 @@ def _root(
 inspect.register(app)
 phantom.register(app)
 dataset.register(app)
+weights.register(app)
+models.register(app)
+classify_us.register(app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,3 +24,12 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network;
 WeightsId = Annotated[
     str | None, typer.Option("--weights", metavar="ID", help="An entry of the weights manifest, see `agseg weights list`.")
 ]
+
+
+def home() -> Path:
+    """``$AGSEG_HOME``, or the platform's cache folder: where weights (and a site's ``config.yaml``) live."""
+    if given := os.environ.get("AGSEG_HOME"):
+        return Path(given).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("agseg", appauthor=False)

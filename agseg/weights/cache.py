@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ __all__ = ["FileState", "WeightsCache"]
 
 LOCK_TIMEOUT_S = 3600.0
 """How long a process waits for another that is fetching the same file."""
+
+CONVERTER_VERSION = 1
+"""Grows when a conversion writes other tensors than before; cached conversions of another version are made again."""
 
 PACKAGED_FOLDER = Path(agseg.__file__).resolve().parent / "weights" / "packaged"
 """Weights that travel with agseg."""
@@ -114,19 +118,32 @@ class WeightsCache:
             files.append(file if record is None else replace(file, sha256=record.sha256, size_bytes=record.size_bytes))
         return replace(entry, files=tuple(files))
 
-    def add(self, file: WeightsFile, source: Path) -> Path:
+    def add(self, file: WeightsFile, source: Path, *, commit: str | None = None) -> Path:
         """Copy a file that somebody brought into the cache, if it is the one the manifest describes.
+
+        Parameters
+        ----------
+        commit
+            The hub's commit that the bringer recorded, if known.
 
         Raises
         ------
         WeightsError
-            ``E_WEIGHTS_CHECKSUM`` if it is another.
+            ``E_WEIGHTS_CHECKSUM`` if it is another file.
         """
-        record = self.trust.get(file)
         digest = Digest.of(source)
-        refuse_unless(digest, file, path=source, recorded_sha256=record.sha256 if record else None)
+        refuse_unless(digest, file, path=source, recorded_sha256=self._sha256(file))
         with self._lock(_key(file)):
-            return self._keep(file, source, digest, commit=record.commit if record else None)
+            return self._keep(file, source, digest, commit=commit)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A path in the cache for a passing file; whatever is there at the end is removed."""
+        path = make_folder(self.root / "partial") / f"scratch-{secrets.token_hex(8)}"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def path_of(self, file: WeightsFile) -> Path | None:
         """Where the published file is or would be; None where its SHA-256 is not known yet."""
@@ -223,7 +240,7 @@ class WeightsCache:
         return path
 
     def _convert(self, original: Path, path: Path, weights_format: WeightsFormat) -> None:
-        from agseg.weights.convert import CONVERTER_VERSION, convert
+        from agseg.weights.convert import convert
 
         with replacing(path) as temporary:
             convert(original, temporary, weights_format=weights_format)
@@ -234,8 +251,6 @@ class WeightsCache:
 
     def _is_good_conversion(self, path: Path, weights_format: WeightsFormat) -> bool:
         """Whether the cached conversion is of today's converter; a damaged one is refused, not made again silently."""
-        from agseg.weights.convert import CONVERTER_VERSION
-
         record_path = path.with_suffix(".json")
         if not path.is_file() or not record_path.is_file():
             return False

@@ -18,10 +18,7 @@ from torch import Tensor
 from agseg.errors import Code, WeightsError
 from agseg.weights.entry import WeightsFormat
 
-__all__ = ["CONVERTER_VERSION", "convert", "from_monai", "from_obelisk", "from_sononet"]
-
-CONVERTER_VERSION = 1
-"""Grows when a conversion writes other tensors than before; cached conversions of another version are made again."""
+__all__ = ["convert", "from_monai", "from_obelisk", "from_sononet"]
 
 SONONET_LAYERS = 15
 """Convolutions of SonoNet, each with W, beta, gamma, mean and inverse standard deviation (Lasagne's order)."""
@@ -101,7 +98,7 @@ def from_sononet(path: Path) -> dict[str, Tensor]:
 
 
 def _sononet_names(layer: int) -> tuple[str, str]:
-    return f"convs.{layer}", f"norms.{layer}"
+    return f"layers.{layer}.0", f"layers.{layer}.1"
 
 
 def _load(path: Path) -> Any:

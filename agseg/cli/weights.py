@@ -1,0 +1,214 @@
+"""``agseg weights``: what trained weights there are, and getting them here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agseg.cli import console, options
+from agseg.cli.options import Debug, Json, Quiet
+from agseg.errors import ExitCode
+
+if TYPE_CHECKING:
+    from agseg.weights.cache import WeightsCache
+    from agseg.weights.manifest import Manifest
+
+__all__ = ["register"]
+
+MEGABYTE = 1e6
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries of the manifest.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the app."""
+    group = typer.Typer(name="weights", help="List, fetch, check, import and export trained weights.", no_args_is_help=True)
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("fetch")(fetch)
+    group.command("verify")(verify)
+    group.command("import")(import_)
+    group.command("export")(export)
+    app.add_typer(group)
+
+
+def list_(manifest: options.Manifest = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Every entry of the manifest, those not fetched included."""
+    from agseg.workflows.weights import summaries
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    rows = summaries(*_opened(manifest, offline=True))
+    if as_json:
+        console.document(rows)
+    else:
+        _print_list(rows)
+
+
+def show(
+    weights_id: Annotated[str, typer.Argument(metavar="ID", help="An entry of the manifest.")],
+    manifest: options.Manifest = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """One entry: files and digests, input, organs, scores, licence, attribution, intended use."""
+    from agseg.workflows.weights import describe
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    loaded, cache = _opened(manifest, offline=True)
+    content = describe(loaded.entry(weights_id), cache)
+    if as_json:
+        console.document(content)
+    else:
+        _print_entry(content)
+
+
+def fetch(
+    ids: Ids = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every entry of the manifest.")] = False,
+    manifest: options.Manifest = None,
+    offline: options.Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Get what is missing, check it and keep it; interrupted downloads are taken up again."""
+    from agseg.workflows.weights import fetch_weights
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    loaded, cache = _opened(manifest, offline=offline)
+    with console.progress("fetching", quiet=quiet or as_json) as advance:
+        cache.progress = advance
+        done = fetch_weights(loaded, cache, ids or (), everything=everything)
+    if as_json:
+        console.document([{"id": weights_id, "available": True} for weights_id in done])
+    elif not quiet:
+        console.note(f"here and checked: {', '.join(done)}")
+
+
+def verify(
+    weights_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One entry; default: all that are here.")] = None,
+    manifest: options.Manifest = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Read every file that is here and compare its digest. Exit 7 if one is corrupt, or missing from the entry named."""
+    from agseg.weights.cache import FileState
+    from agseg.workflows.weights import verify_weights
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    checked = verify_weights(*_opened(manifest, offline=True), weights_id)
+    bad = {FileState.CORRUPT} if weights_id is None else {FileState.CORRUPT, FileState.MISSING}
+    if as_json:
+        console.document([file.to_dict() for file in checked])
+    elif not quiet:
+        _print_table("Weights files", ("weights", "file", "state"), [(c.id, c.filename, str(c.state)) for c in checked])
+    raise typer.Exit(ExitCode.WEIGHTS if any(file.state in bad for file in checked) else ExitCode.OK)
+
+
+def import_(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE_OR_BUNDLE...", help="Weights files, or bundles of `export`.")],
+    as_id: Annotated[str | None, typer.Option("--as", metavar="ID", help="Only this entry may be meant.")] = None,
+    manifest: options.Manifest = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Bring weights here without a network; files are known by their digest."""
+    from agseg.workflows.weights import import_weights
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    loaded, cache = _opened(manifest, offline=True)
+    done = [file for path in paths for file in import_weights(loaded, cache, path, as_id=as_id)]
+    if as_json:
+        console.document([file.to_dict() for file in done])
+    elif not quiet:
+        for file in done:
+            rest = "complete" if file.missing == 0 else f"{file.missing} more to come"
+            console.note(f"{file.filename} imported into {file.id} ({rest})")
+
+
+def export(
+    ids: Ids = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The tar file to write.")] = Path(
+        "bundle.tar"
+    ),
+    manifest: options.Manifest = None,
+    offline: options.Offline = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write weights into one file, for a hospital without a network: there, `agseg weights import` it."""
+    from agseg.workflows.weights import export_weights
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    loaded, cache = _opened(manifest, offline=offline)
+    with console.progress("fetching", quiet=quiet) as advance:
+        cache.progress = advance
+        names = export_weights(loaded, cache, ids or (), output)
+    if not quiet:
+        console.note(f"{output}: {', '.join(names)}")
+
+
+def _opened(manifest: Path | None, *, offline: bool) -> tuple[Manifest, WeightsCache]:
+    from agseg.weights.cache import WeightsCache
+    from agseg.weights.manifest import Manifest
+
+    loaded = Manifest.load(manifest)
+    return loaded, WeightsCache(options.home(), offline=offline, allowed_hosts=loaded.allowed_hosts)
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    def organs(names: list[str]) -> str:
+        return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+    columns = ("weights", "modality", "organs", "MB", "here", "default for", "licence")
+    cells = [
+        (
+            row["id"],
+            row["modality"],
+            organs(row["organs"]),
+            "?" if row["size_bytes"] is None else f"{row['size_bytes'] / MEGABYTE:.1f}",
+            "yes" if row["available"] else "no",
+            organs(row["default_for"]),
+            row["licence"],
+        )
+        for row in rows
+    ]
+    _print_table("Weights", columns, cells)
+
+
+def _print_entry(content: dict[str, Any]) -> None:
+    files = [f"{file['filename']} ({'here' if file['available'] else 'not here'})" for file in content["files"]]
+    names = list(content["labels"].values()) or content["classes"]
+    told = {
+        "architecture": f"{content['architecture']} {content['config'] or ''}",
+        "files": "\n".join(files),
+        "sha256": content["sha256"] or "known after the first fetch",
+        "knows": ", ".join(names),
+        "default for": ", ".join(content["default_for"]) or "nothing: name it with --weights",
+        "input": ", ".join(f"{key} {value}" for key, value in content["input"].items() if value is not None),
+        "scores": "\n".join(f"{key}: {value}" for key, value in content["scores"].items()) or "none measured",
+        "licence": content["licence"],
+        "attribution": content["attribution"],
+        "citation": content["citation"],
+        "intended use": content["intended_use"],
+        "caution": content["caution"],
+    }
+    _print_table(content["id"], ("", ""), [(key, str(value)) for key, value in told.items()])
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=any(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print_table(table)
