@@ -123,6 +123,7 @@ class Code(StrEnum):
     NO_ORGAN = "W_NO_ORGAN"
     FRAMES_LOST = "W_FRAMES_LOST"
     FRAME_TIMES = "W_FRAME_TIMES"
+    NO_FAN = "W_NO_FAN"
 
 
 class AgsegError(Exception):

@@ -13,15 +13,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from agseg.errors import Code, InputError
 from agseg.io.frames import Box
 
-__all__ = ["INPUT_ASPECT", "SONONET_CROP", "View", "ViewKind", "box_iou", "cropped_view", "find_view", "whole_view"]
+__all__ = [
+    "INPUT_ASPECT",
+    "SONONET_CROP",
+    "View",
+    "ViewKind",
+    "box_iou",
+    "cropped_view",
+    "find_view",
+    "masked",
+    "view_pixels",
+    "whole_view",
+]
 
 SONONET_SIZE = (975, 735)
 """Width and height of the scanner's screen from which SonoNet's training frames were taken (networks.md 2.4)."""
@@ -61,6 +74,7 @@ class ViewKind(StrEnum):
     GIVEN = "given"
     SONONET_LAYOUT = "sononet_layout"
     FAN = "fan"
+    REGION = "region"
     WHOLE = "whole"
 
 
@@ -94,14 +108,22 @@ class View:
         return np.asarray(image)
 
 
-def find_view(grey: NDArray[np.uint8]) -> View:
+def find_view(grey: NDArray[np.uint8], *, region: Box | None = None) -> View:
     """The view of a frame, or of the brightest of several frames of one recording.
 
     Parameters
     ----------
     grey
         uint8 (row, column).
+    region
+        Where the file itself says that the ultrasound image lies; nothing outside of it is taken for image.
     """
+    if region is not None:
+        x0, y0, x1, y1 = region
+        inner = np.zeros_like(grey)
+        inner[y0:y1, x0:x1] = grey[y0:y1, x0:x1]
+        found = find_view(inner)
+        return found if found.kind is ViewKind.FAN else View(ViewKind.REGION, _to_aspect(region), _corners(region))
     if _has_sononet_layout(grey):
         return View(ViewKind.SONONET_LAYOUT, SONONET_CROP)
     outline = _find_fan(grey)
@@ -119,10 +141,43 @@ def whole_view(size: tuple[int, int]) -> View:
 
 
 def cropped_view(box: Box, size: tuple[int, int]) -> View:
-    """The box that the user gave, cut to a frame of ``size`` (width, height)."""
+    """The box that the user gave, cut to a frame of ``size`` (width, height).
+
+    Raises
+    ------
+    InputError
+        If the box lies outside of the frame.
+    """
     x0, y0, x1, y1 = box
     inside = (max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1]))
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise InputError(
+            "the crop lies outside of the frame",
+            code=Code.DIMENSIONS,
+            value=",".join(map(str, box)),
+            expected=f"x0,y0,x1,y1 within {size[0]} x {size[1]} pixels",
+        )
     return View(ViewKind.GIVEN, inside)
+
+
+def view_pixels(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """What the network is shown: the view's box, uint8 (row, column, 3), black outside of the frame and of the outline."""
+    cropped = np.asarray(Image.fromarray(pixels).crop(view.box))
+    if not view.outline:
+        return cropped
+    return cropped * _mask_of_box(view, (pixels.shape[1], pixels.shape[0]))
+
+
+def masked(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """The whole frame, uint8 (row, column, 3), black outside of the ultrasound image: what may be shown."""
+    return pixels * view.mask((pixels.shape[1], pixels.shape[0]))[..., None].astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _mask_of_box(view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (row, column, 1) of the view's box: 1 where the ultrasound image lies."""
+    inside = Image.fromarray(view.mask(size).astype(np.uint8))
+    return np.asarray(inside.crop(view.box), dtype=np.uint8)[..., None]
 
 
 def box_iou(one: Box, other: Box) -> float:

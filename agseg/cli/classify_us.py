@@ -1,0 +1,107 @@
+"""``agseg classify-us``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agseg.cli import console, options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agseg.report import BatchReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("classify-us")(classify_us)
+
+
+def classify_us(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Videos (mp4, mov, avi, mkv), ultrasound DICOM, images, or folders of them."),
+    ] = None,
+    more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),
+    weights: options.WeightsId = None,
+    manifest: options.Manifest = None,
+    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Analyse every N-th frame.")] = 1,
+    crop: Annotated[
+        str | None, typer.Option("--crop", metavar="X0,Y0,X1,Y1", help="The ultrasound image in source pixels; default: found.")
+    ] = None,
+    annotate: Annotated[bool, typer.Option("--annotate", help="Write a video with label, probability, box and map.")] = False,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Find fetal standard planes in ultrasound clips: a timeline, the best frame of each plane, where the network looked."""
+    from agseg.errors import UsageError
+    from agseg.inference.allocator import keep_freed_memory
+    from agseg.workflows import classify_us as workflow
+
+    console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
+    keep_freed_memory()
+    paths = (*(inputs or ()), *(more_inputs or ()))
+    if not paths:
+        raise UsageError("no input given", hint="agseg classify-us video.mp4")
+    request = workflow.ClassifyRequest(
+        inputs=paths,
+        output=output,
+        home=options.home(),
+        weights=weights,
+        manifest=manifest,
+        offline=offline,
+        device=device,
+        step=every,
+        crop=None if crop is None else _box(crop),
+        annotated=annotate,
+    )
+    with console.progress("classifying", quiet=quiet or as_json) as advance:
+        report = workflow.classify_us(request, on_clip=lambda name, done, total: advance(done, total, name))
+    if as_json:
+        console.document(report.to_dict())
+    elif (console.is_terminal() and not quiet) or verbose:
+        console.print_table(planes_table(report))
+        console.note(f"results in {output}; not for clinical decisions without review")
+    if not quiet and not as_json:
+        for study in report.studies:
+            if study.status.value in ("rejected", "failed"):
+                console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")
+    if report.exit_code:
+        raise typer.Exit(int(report.exit_code))
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    from agseg.errors import UsageError
+
+    try:
+        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError("--crop wants four whole numbers", value=text, expected="x0,y0,x1,y1") from None
+    return x0, y0, x1, y1
+
+
+def planes_table(report: BatchReport) -> Table:
+    """One row per clip."""
+    from rich.table import Table
+
+    table = Table(title="Standard planes")
+    for heading in ("clip", "status", "frames", "plane / background / unsure", "planes found"):
+        table.add_column(heading, overflow="fold")
+    for study in report.studies:
+        states = study.extra.get("states", {})
+        table.add_row(
+            study.input,
+            study.status.value,
+            str(study.extra.get("frames", "")),
+            " / ".join(str(states.get(state, "")) for state in ("plane", "background", "unsure")) if states else "",
+            ", ".join(study.extra.get("planes", ())),
+        )
+    return table

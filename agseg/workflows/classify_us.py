@@ -1,0 +1,304 @@
+"""``agseg classify-us``: fetal standard planes from ultrasound clips, one record per clip."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from agseg import __version__
+from agseg.batch.folder import json_text
+from agseg.batch.outcome import failure_of
+from agseg.batch.output import Output, claim_output, make_folders, output_error, temporary_name
+from agseg.batch.run import exit_code_of
+from agseg.errors import Code, ExitCode, OutputError, UsageError
+from agseg.io.atomic import FOLDER_MODE, write_text
+from agseg.io.clips import Clip, ClipDiscovery, find_clips
+from agseg.io.frames import Box
+from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
+from agseg.weights.cache import WeightsCache
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.manifest import Manifest
+
+if TYPE_CHECKING:
+    from agseg.workflows.clip_classifier import ClipClassifier, ClipResult
+
+__all__ = ["DEFAULT_WEIGHTS", "ClassifyRequest", "OnClip", "classify_us"]
+
+DEFAULT_WEIGHTS = "sononet16"
+"""The entry that classifies where the user names none."""
+
+MODALITY = "US"
+
+_LAST = "planes.json"
+"""Written last and removed first: a folder that has it is complete."""
+
+_SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
+
+OnClip = Callable[[str, int, int | None], None]
+"""``on_clip(name, frames done, frames in all if known)``: how a run tells its progress."""
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """What was asked for.
+
+    Parameters
+    ----------
+    inputs
+        Videos, DICOM files, image files, or folders of them.
+    output, home
+        Where results go, and where weights are kept.
+    weights, manifest, offline
+        An entry (default :data:`DEFAULT_WEIGHTS`), a site's own manifest, and whether the network may be used.
+    device
+        ``auto``, ``cpu``, ``gpu[:N]``, ``cuda[:N]`` or ``mps``.
+    step
+        Analyse every ``step``-th frame.
+    crop
+        x0, y0, x1, y1 in source pixels, or None to find the fan.
+    annotated
+        Whether to write ``annotated.mp4``.
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    home: Path
+    weights: str | None = None
+    manifest: Path | None = None
+    offline: bool = False
+    device: str = "auto"
+    step: int = 1
+    crop: Box | None = None
+    annotated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise UsageError("--every must be at least 1", value=self.step)
+        if self.crop is not None and (self.crop[0] >= self.crop[2] or self.crop[1] >= self.crop[3]):
+            raise UsageError(
+                "--crop is empty", value=",".join(map(str, self.crop)), expected="x0,y0,x1,y1 with x0 < x1, y0 < y1"
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that can change a result, as it stands in run.json."""
+        return {
+            "every": self.step,
+            "crop": None if self.crop is None else list(self.crop),
+            "annotate": self.annotated,
+            "device": self.device,
+        }
+
+
+class _Interrupted(BaseException):
+    """A signal asked the run to end."""
+
+
+@dataclass
+class _Run:
+    """What a run knows as it goes."""
+
+    request: ClassifyRequest
+    output: Output
+    on_clip: OnClip
+    started: str = field(default_factory=lambda: _now())
+    records: list[StudyReport] = field(default_factory=list)
+    asked: set[ExitCode] = field(default_factory=set)
+    caught: ExitCode | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def go(self) -> BatchReport:
+        """Find, load, classify, write down."""
+        with self._signals(), warnings.catch_warnings():
+            # Libraries quote headers in their warnings.
+            warnings.simplefilter("ignore")
+            found = find_clips(self.request.inputs)
+            entry, classifier = self._load() if found.clips else (self._entry(), None)
+            for clip in found.clips:
+                if self.caught is not None or ExitCode.OUTPUT in self.asked or classifier is None:
+                    self.records.append(self._left_over(clip))
+                else:
+                    self.records.append(self._classify(clip, classifier))
+            report = self._report(found, entry)
+            self.output.release_reserve()
+            write_text(self.output.root / "run.json", json_text(report.to_dict()))
+        return report
+
+    def _entry(self) -> WeightsEntry:
+        return Manifest.load(self.request.manifest).entry(self.request.weights or DEFAULT_WEIGHTS)
+
+    def _load(self) -> tuple[WeightsEntry, ClipClassifier]:
+        """The weights checked before torch is imported, then the network."""
+        manifest = Manifest.load(self.request.manifest)
+        entry = manifest.entry(self.request.weights or DEFAULT_WEIGHTS)
+        cache = WeightsCache(self.request.home, offline=self.request.offline, allowed_hosts=manifest.allowed_hosts)
+        files = cache.ensure(entry)
+
+        import torch
+
+        from agseg.inference.device import describe, resolve_device
+        from agseg.ultrasound.planes import load_planes
+        from agseg.workflows.clip_classifier import ClipClassifier
+
+        device = resolve_device(self.request.device)
+        network = load_planes(entry, files, device=device)
+        self.environment = {"device": describe(device), "torch": torch.__version__}
+        request = self.request
+        return entry, ClipClassifier(network, step=request.step, crop=request.crop, annotated=request.annotated)
+
+    def _classify(self, clip: Clip, classifier: ClipClassifier) -> StudyReport:
+        def progress(done: int, total: int | None) -> None:
+            if self.caught is not None:
+                raise _Interrupted
+            self.on_clip(clip.name, done, total)
+
+        try:
+            with _ClipFolder(self.output.root, clip.name) as folder:
+                result = classifier.classify(clip, folder.path, progress=progress)
+                files = folder.publish()
+        except _Interrupted:
+            return self._left_over(clip)
+        except Exception as error:  # one clip is never worth the run
+            return self._failed(clip, error)
+        return _done(clip, result, files)
+
+    def _failed(self, clip: Clip, error: Exception) -> StudyReport:
+        failure = failure_of(error, None)
+        if isinstance(error, OutputError):
+            self.asked.add(ExitCode.OUTPUT)
+        elif failure.blame == "bug":
+            self.asked.add(ExitCode.BUG)
+        return StudyReport(
+            input=clip.name,
+            status=StudyStatus(failure.status),
+            code=Code(failure.code),
+            message=failure.message,
+            modality=MODALITY,
+        )
+
+    def _left_over(self, clip: Clip) -> StudyReport:
+        code = Code.INTERRUPTED if self.caught is not None else Code.OUTPUT
+        message = (
+            "the run was interrupted"
+            if self.caught is not None
+            else "the run ended before this clip: results cannot be written"
+        )
+        return StudyReport(input=clip.name, status=StudyStatus.DEFERRED, code=code, message=message, modality=MODALITY)
+
+    def _report(self, found: ClipDiscovery, entry: WeightsEntry) -> BatchReport:
+        studies = tuple(self.records)
+        reasons: dict[str, int] = {}
+        for skipped in found.skipped:
+            reasons[skipped.reason] = reasons.get(skipped.reason, 0) + 1
+        used = sum(len(clip.files) for clip in found.clips)
+        return BatchReport(
+            version=__version__,
+            started=self.started,
+            finished=_now(),
+            exit_code=exit_code_of(studies, asked=self.asked, caught=self.caught),
+            weights=WeightsRef(entry.id, entry.sha256 or "", entry.architecture, entry.licence),
+            parameters=self.request.parameters,
+            environment=self.environment,
+            studies=studies,
+            files={"found": used + len(found.skipped), "used": used, "skipped": dict(sorted(reasons.items()))},
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the run after the frames in hand, with its record written."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def catch(number: int, _frame: FrameType | None) -> None:
+            self.caught = self.caught or _SIGNALS[signal.Signals(number)]
+
+        before = {number: signal.signal(number, catch) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def classify_us(request: ClassifyRequest, *, on_clip: OnClip | None = None) -> BatchReport:
+    """Classify every clip below the inputs; ``run.json`` and one folder per clip are written.
+
+    Raises
+    ------
+    UsageError
+        If an input, the weights entry or the device does not exist.
+    WeightsError
+        If the weights are missing or unverified.
+    OutputError, LockedError
+        If the output folder cannot be written to, or another run holds it.
+    """
+    with claim_output(request.output) as output:
+        return _Run(request, output, on_clip or (lambda _name, _done, _total: None)).go()
+
+
+class _ClipFolder:
+    """A clip's results, hidden until all of them are on the disk; what a former run wrote is replaced."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root, self._name = root, name
+        self.path = root / temporary_name()
+
+    def __enter__(self) -> _ClipFolder:
+        try:
+            self.path.mkdir(mode=FOLDER_MODE)
+        except OSError as error:
+            raise output_error(error, "a clip's folder cannot be made") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def publish(self) -> tuple[str, ...]:
+        """Move every file into place, the last one last; returns their names."""
+        files = sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
+        files.sort(key=lambda name: name == _LAST)
+        target = make_folders(self._root, self._name)
+        try:
+            (target / _LAST).unlink(missing_ok=True)
+            for name in ("annotated.mp4", *_pictures(target)):
+                if name not in files:
+                    (target / name).unlink(missing_ok=True)
+            for name in files:
+                if "/" in name:
+                    make_folders(target, name.rpartition("/")[0])
+                (self.path / name).replace(target / name)
+        except OSError as error:
+            raise output_error(error, "a clip's results cannot be moved into place") from error
+        return tuple(files)
+
+
+def _pictures(target: Path) -> list[str]:
+    """Pictures of a former run: planes that are no longer found must not stay."""
+    return [path.relative_to(target).as_posix() for part in ("best", "attention") for path in (target / part).glob("*.png")]
+
+
+def _done(clip: Clip, result: ClipResult, files: tuple[str, ...]) -> StudyReport:
+    return StudyReport(
+        input=clip.name,
+        status=StudyStatus.DONE,
+        output=clip.name,
+        warnings=result.warnings,
+        modality=MODALITY,
+        files=files,
+        seconds={key: round(value, 3) for key, value in result.seconds.items()},
+        extra=result.extra,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,321 @@
+"""What is done with one ultrasound clip: read, classify, decide, look where, write.
+
+The clip is read twice: once to classify every wanted frame, and once more, when the timeline is known, for the pictures of the
+best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agseg.errors import Code, InputError
+from agseg.io.atomic import replacing, write_text
+from agseg.io.clips import Clip, open_clip
+from agseg.io.frames import Box, Frame, FrameSource, every
+from agseg.io.video_writer import VideoWriter
+from agseg.ultrasound.draw import annotate, draw_timeline
+from agseg.ultrasound.fan import View, ViewKind, masked, view_pixels
+from agseg.ultrasound.localise import Map, box_in_source, combine, find_box
+from agseg.ultrasound.planes import PlaneNetwork
+from agseg.ultrasound.timeline import FrameState, Timeline, best_frames, make_timeline
+from agseg.ultrasound.views import ViewTracker
+from agseg.volume import Warned
+
+__all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult", "picture_name"]
+
+BATCH_FRAMES = 8
+"""Frames that the network sees at once; more are no faster on a CPU and only take memory."""
+
+STILL_S = 1.0
+"""How long a still stands in an annotated video (seconds)."""
+
+ASSUMED_RATE = 25.0
+"""Frames per second of an annotated video of a recording that states no times."""
+
+Progress = Callable[[int, int | None], None]
+"""``progress(frames done, frames in all if known)``."""
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What a clip's record needs; see docs/ultrasound.md for ``extra``."""
+
+    warnings: tuple[Warned, ...]
+    seconds: dict[str, float]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Where the network looked in one frame: the mean map, and the box in source pixels."""
+
+    heat: Map
+    covers: Box
+    box: Box | None
+
+
+class ClipClassifier:
+    """Classifies clips with one network.
+
+    Parameters
+    ----------
+    network
+        The classifier.
+    step
+        Analyse every ``step``-th frame.
+    crop
+        The user's box, or None to find the fan.
+    annotated
+        Whether to write ``annotated.mp4``.
+    """
+
+    def __init__(self, network: PlaneNetwork, *, step: int = 1, crop: Box | None = None, annotated: bool = False) -> None:
+        self.network = network
+        self.step = step
+        self.crop = crop
+        self.annotated = annotated
+
+    def classify(self, clip: Clip, folder: Path, *, progress: Progress) -> ClipResult:
+        """Write a clip's results into ``folder``, which exists and is nobody else's.
+
+        Raises
+        ------
+        InputError
+            If the clip cannot be read or shows nothing.
+        OutputError
+            If a result cannot be written.
+        """
+        started = time.perf_counter()
+        source = open_clip(clip)
+        timeline, views = self._classify_frames(source, clip, progress)
+        classified = time.perf_counter()
+        best = best_frames(timeline)
+        found = self._draw_frames(source, timeline, views, best, folder)
+        _write_frames(folder / "frames.csv", timeline)
+        _write_picture(folder / "timeline.png", draw_timeline(timeline))
+        write_text(folder / "planes.json", _to_json(_planes(timeline, best, found)))
+        finished = time.perf_counter()
+        return ClipResult(
+            warnings=(*source.warnings, *_view_warnings(views)),
+            seconds={"classify": classified - started, "write": finished - classified, "total": finished - started},
+            extra=_facts(source, timeline, views, best),
+        )
+
+    def _classify_frames(self, source: FrameSource, clip: Clip, progress: Progress) -> tuple[Timeline, list[View]]:
+        tracker = ViewTracker(moving=source.moving, crop=self.crop, region=source.region)
+        indices: list[int] = []
+        times_s: list[float | None] = []
+        views: list[View] = []
+        rows: list[NDArray[np.float32]] = []
+        total = None if source.frame_count is None else -(-source.frame_count // self.step)
+        for batch in _batches(source.frames(every(self.step))):
+            inputs = []
+            for frame in batch:
+                view = tracker.view_of(frame)
+                inputs.append(self.network.input.prepare(view_pixels(frame.pixels, view)))
+                indices.append(frame.index)
+                times_s.append(frame.time_s)
+                views.append(view)
+            rows.append(self.network.probabilities(inputs))
+            progress(len(indices), total)
+        if not rows:
+            raise InputError("the clip holds no frame", code=Code.VIDEO, path=clip.files[0])
+        timeline = make_timeline(
+            np.concatenate(rows), classes=self.network.classes, indices=indices, times_s=times_s, moving=source.moving
+        )
+        return timeline, views
+
+    def _draw_frames(
+        self, source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int], folder: Path
+    ) -> dict[str, Box | None]:
+        """Read the clip again and write its pictures; returns the boxes of the best frames by plane."""
+        planes_at: dict[int, list[str]] = {}
+        for plane, position in best.items():
+            planes_at.setdefault(position, []).append(plane)
+        positions = {index: position for position, index in enumerate(timeline.indices)}
+        left = set(positions.values()) if self.annotated else set(planes_at)
+        wanted = {timeline.indices[position] for position in left}
+        boxes: dict[str, Box | None] = {}
+        if not wanted:
+            return boxes
+        with _annotated_video(folder / "annotated.mp4", source) if self.annotated else _no_video() as video:
+            for frame in source.frames(wanted.__contains__):
+                position = positions[frame.index]
+                shown = masked(frame.pixels, views[position])
+                for plane in planes_at.get(position, []):
+                    boxes[plane] = self._draw_best(frame, shown, views[position], timeline, position, plane, folder)
+                if video is not None:
+                    video.write(
+                        self._annotate(frame, shown, views[position], timeline, position), time_s=_time_of(frame, source)
+                    )
+                left.discard(position)
+                if not left:
+                    break
+        return boxes
+
+    def _draw_best(
+        self, frame: Frame, shown: NDArray[np.uint8], view: View, timeline: Timeline, position: int, plane: str, folder: Path
+    ) -> Box | None:
+        """``best/<plane>.png``, the frame as it is, and ``attention/<plane>.png``, the same with map and box."""
+        seen = self._look(frame, view, plane)
+        probability = float(timeline.probabilities[position, timeline.classes.index(plane)])
+        overlay = annotate(
+            shown, label=plane, state=FrameState.PLANE, probability=probability, box=seen.box, heat=seen.heat, view=seen.covers
+        )
+        _write_picture(folder / "best" / f"{picture_name(plane)}.png", Image.fromarray(shown))
+        _write_picture(folder / "attention" / f"{picture_name(plane)}.png", Image.fromarray(overlay))
+        return seen.box
+
+    def _annotate(
+        self, frame: Frame, shown: NDArray[np.uint8], view: View, timeline: Timeline, position: int
+    ) -> NDArray[np.uint8]:
+        label, state = timeline.smoothed_labels[position], timeline.states[position]
+        # Only planes are looked for: where the network saw none there is nothing to point at, and half the time is saved.
+        seen = self._look(frame, view, label) if state is FrameState.PLANE else None
+        return annotate(
+            shown,
+            label=label,
+            state=state,
+            probability=float(timeline.smoothed[position, timeline.classes.index(label)]),
+            box=None if seen is None else seen.box,
+            heat=None if seen is None else seen.heat,
+            view=view.box if seen is None else seen.covers,
+        )
+
+    def _look(self, frame: Frame, view: View, plane: str) -> _Seen:
+        maps = self.network.maps(self.network.input.prepare(view_pixels(frame.pixels, view)), plane=plane)
+        covers = self.network.input.seen(view.box)
+        box = find_box(maps)
+        if box is not None:
+            size = (frame.pixels.shape[1], frame.pixels.shape[0])
+            box = box_in_source(box, shape=self.network.input.shape, view=covers, size=size)
+        return _Seen(combine(maps), covers, box)
+
+
+def picture_name(plane: str) -> str:
+    """The plane's name as a file name: names may come from a site's manifest."""
+    return re.sub(r"[^\w ().+-]", "_", plane).strip(" .") or "plane"
+
+
+def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == BATCH_FRAMES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write_frames(path: Path, timeline: Timeline) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes])
+    rows = zip(
+        timeline.indices,
+        timeline.times_s,
+        timeline.labels,
+        timeline.smoothed_labels,
+        timeline.states,
+        timeline.probabilities,
+        strict=True,
+    )
+    for index, time_s, label, smoothed_label, state, row in rows:
+        shown = "" if time_s is None else f"{time_s:.6f}"
+        table.writerow([index, shown, label, f"{row.max():.6f}", smoothed_label, state.value, *(f"{p:.6f}" for p in row)])
+    write_text(path, text.getvalue())
+
+
+def _planes(timeline: Timeline, best: dict[str, int], boxes: dict[str, Box | None]) -> dict[str, Any]:
+    """The content of planes.json: one entry per plane found, by its name."""
+    content = {}
+    for plane, position in best.items():
+        box = boxes.get(plane)
+        content[plane] = {
+            "frame": timeline.indices[position],
+            "time_s": _rounded(timeline.times_s[position]),
+            "probability": _rounded(float(timeline.probabilities[position, timeline.classes.index(plane)])),
+            "box": None if box is None else list(box),
+            "picture": f"best/{picture_name(plane)}.png",
+            "segments": [
+                {
+                    "first_frame": timeline.indices[segment.first],
+                    "last_frame": timeline.indices[segment.last],
+                    "start_s": _rounded(timeline.times_s[segment.first]),
+                    "end_s": _rounded(timeline.times_s[segment.last]),
+                }
+                for segment in timeline.segments
+                if segment.label == plane
+            ],
+        }
+    return content
+
+
+def _facts(source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int]) -> dict[str, Any]:
+    states = [state.value for state in timeline.states]
+    return {
+        "size": list(source.size),
+        "frames": len(timeline.indices),
+        "frames_per_second": _rounded(source.frames_per_second),
+        "moving": source.moving,
+        "views": sorted({view.kind.value for view in views}),
+        "states": {state.value: states.count(state.value) for state in FrameState},
+        "planes": list(best),
+    }
+
+
+def _view_warnings(views: list[View]) -> tuple[Warned, ...]:
+    count = sum(view.kind is ViewKind.WHOLE for view in views)
+    if not count:
+        return ()
+    message = f"no fan was found in {count} of {len(views)} frames: all of them was looked at, and burned-in text is not masked"
+    return (Warned(Code.NO_FAN, message),)
+
+
+def _annotated_video(path: Path, source: FrameSource) -> VideoWriter:
+    rate = source.frames_per_second or (ASSUMED_RATE if source.moving else 1.0 / STILL_S)
+    return VideoWriter(path, size=source.size, frames_per_second=rate)
+
+
+class _no_video:  # noqa: N801 - reads like nullcontext
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _time_of(frame: Frame, source: FrameSource) -> float:
+    if frame.time_s is not None:
+        return frame.time_s
+    return frame.index / ASSUMED_RATE if source.moving else frame.index * STILL_S
+
+
+def _write_picture(path: Path, image: Image.Image) -> None:
+    def check(written: Path) -> None:
+        with Image.open(written) as back:
+            back.verify()
+
+    with replacing(path, check=check) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _to_json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
