@@ -163,7 +163,7 @@ def recolour(
     factor, shift = plan.factor[index], plan.shift[index]
     # Seams between structures lie in partial volume; without softening every organ would wear an outline.
     factor, shift = _soften(torch.stack([factor, shift]))
-    new = image * factor + shift
+    new: Tensor = image * factor + shift
     if textured:
         low, high = FAT_TO_TISSUE_HU
         tissue = ((image - low) / (high - low)).clamp(0.0, 1.0).maximum(_mask(structures, tissues, (Tissue.FAT,)))

@@ -1,0 +1,104 @@
+"""What a run leaves to look at: ``log.csv``, TensorBoard events and ``curves.png``."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agseg.training.loop import Progress
+
+__all__ = ["History", "draw_curves"]
+
+LOG = "log.csv"
+CURVES = "curves.png"
+_COLUMNS = ("step", "loss", "learning_rate", "seconds_per_step", "score")
+
+
+@dataclass
+class History:
+    """An open log. ``writes`` is False on all processes but the first."""
+
+    folder: Path
+    writes: bool
+    _board: Any = None
+
+    @classmethod
+    def open(cls, folder: Path, *, from_step: int, writes: bool) -> History:
+        """Open the logs; lines beyond ``from_step`` belong to steps that a resumed run takes again, and are cut off."""
+        history = cls(folder, writes)
+        if not writes:
+            return history
+        path = folder / LOG
+        rows = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= from_step]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        history._board = _board(folder, from_step)
+        return history
+
+    def add(self, news: Progress) -> None:
+        """One line, flushed."""
+        if not self.writes:
+            return
+        row = {
+            "step": news.step,
+            "loss": f"{news.loss:.6f}",
+            "learning_rate": f"{news.learning_rate:.3e}",
+            "seconds_per_step": f"{news.seconds_per_step:.3f}",
+            "score": "" if news.score is None else f"{news.score:.5f}",
+        }
+        with (self.folder / LOG).open("a", newline="") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(row)
+        if self._board is not None:
+            self._board.add_scalar("loss", news.loss, news.step)
+            self._board.add_scalar("learning_rate", news.learning_rate, news.step)
+            if news.score is not None:
+                self._board.add_scalar("score", news.score, news.step)
+
+    def close(self) -> None:
+        """Finish the events and draw the curves."""
+        if not self.writes:
+            return
+        if self._board is not None:
+            self._board.close()
+        draw_curves(self.folder)
+
+
+def _board(folder: Path, from_step: int) -> Any:
+    """TensorBoard's writer, or None where the package is not installed: the CSV says the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+
+
+def draw_curves(folder: Path) -> Path | None:
+    """``curves.png`` from ``log.csv``: loss and, where there is one, the validation score; None without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    with (folder / LOG).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.add_subplot()
+    left.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], color="tab:blue", linewidth=0.8)
+    left.set_xlabel("optimiser step")
+    left.set_ylabel("training loss", color="tab:blue")
+    scored = [r for r in rows if r["score"]]
+    if scored:
+        right = left.twinx()
+        right.plot([int(r["step"]) for r in scored], [float(r["score"]) for r in scored], color="tab:orange", marker="o")
+        right.set_ylabel("validation score", color="tab:orange")
+    figure.savefig(folder / CURVES, dpi=110)
+    return folder / CURVES

@@ -1,0 +1,300 @@
+"""The one training loop: every network, two or three dimensions, CPU or GPU, one process or many.
+
+Batches come from a :class:`BatchSource`, which gives the batch of any step on demand. A run that is stopped and resumed
+therefore sees the same batches, and with the restored random numbers, optimiser and averages it ends with the same weights,
+bit for bit on the CPU. Several processes (``torchrun``) take interleaved batches and average their gradients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from agseg.errors import RecipeError, UsageError
+from agseg.training.averaging import AveragedNetwork
+from agseg.training.checkpoint import BEST, LAST, Checkpoint, random_state, restore_random_state
+from agseg.training.history import History
+from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser
+
+__all__ = ["Batch", "BatchSource", "Progress", "TrainingResult", "train"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one forward pass learns from.
+
+    Parameters
+    ----------
+    image
+        float32 ``[B, C, *grid]``.
+    target
+        Labels ``[B, *grid]`` or classes ``[B]``, any integer or float type.
+    known
+        Classes that the labels tell apart, None for all (:mod:`agseg.training.partial_loss`).
+    """
+
+    image: Tensor
+    target: Tensor
+    known: tuple[int, ...] | None = None
+
+
+class BatchSource(Protocol):
+    """Gives the batches from a position on; the position alone decides what they are."""
+
+    def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
+        """The batches number ``start``, ``start + stride``, … below ``stop``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback hears, once per ``log_every`` steps."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds_per_step: float
+    score: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """A finished run: the network as it is to be exported (averaged where an average is kept), and its figures."""
+
+    network: nn.Module
+    step: int
+    loss: float
+    best_score: float | None
+    folder: Path
+
+
+Loss = Callable[[Tensor, Batch], Tensor]
+"""Logits of one head and the batch -> scalar."""
+
+Transform = Callable[[Batch, torch.Generator], Batch]
+"""Augmentation on the device; the generator depends on seed and batch number only."""
+
+Validate = Callable[[nn.Module], float]
+"""The product's own prediction over the validation cases -> a score of which more is better."""
+
+
+class _Trainee(nn.Module):
+    """A network with all its outputs behind ``forward``, which is the call that gradient averaging listens to."""
+
+    def __init__(self, network: nn.Module, *, every_head: bool) -> None:
+        super().__init__()
+        self.network, self.every_head = network, every_head
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return cast(Any, self.network).heads(x) if self.every_head else [self.network(x)]
+
+
+def train(
+    network: nn.Module,
+    *,
+    source: BatchSource,
+    loss: Loss,
+    settings: LoopSettings,
+    folder: Path,
+    transform: Transform | None = None,
+    validate: Validate | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    resume: bool = False,
+    fingerprint: str = "",
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    stop_after: int | None = None,
+) -> TrainingResult:
+    """Train ``network`` in place; ``last.pt``, ``best.pt``, ``log.csv``, ``curves.png`` and TensorBoard's events go there.
+
+    Parameters
+    ----------
+    loss
+        Called once per head with the logits in float32.
+    validate
+        Called every ``settings.validate_every`` steps on the (averaged) network in evaluation mode, on the first process.
+    resume
+        Go on from ``last.pt``; without it, a folder that holds one is refused.
+    fingerprint
+        What this run is (data, recipe); a resumed run must have the same.
+    stop_after
+        Leave after this step with a checkpoint: for schedulers with a time limit, and for tests.
+
+    Raises
+    ------
+    RecipeError
+        If there is nothing to resume, something that would be overwritten, or another run in the folder.
+    """
+    fabric = _launch(settings, accelerator=accelerator, devices=devices)
+    fabric.seed_everything(settings.seed, verbose=False)
+    run = _Run(fabric, network, settings, folder, fingerprint, loss, transform)
+    run.start(resume=resume)
+    history = History.open(folder, from_step=run.step, writes=fabric.is_global_zero)
+    stop = settings.steps if stop_after is None else min(settings.steps, stop_after)
+    began, began_at, value, score = time.monotonic(), run.step, float("nan"), None
+    stream = source.batches(
+        run.step * settings.accumulate * fabric.world_size + fabric.global_rank,
+        settings.steps * settings.accumulate * fabric.world_size,
+        stride=fabric.world_size,
+    )
+    while run.step < stop:
+        value = run.take_step(stream)
+        due = run.step == settings.steps
+        if validate is not None and settings.validate_every and (due or run.step % settings.validate_every == 0):
+            score = run.validate(validate)
+        if due or run.step % settings.log_every == 0:
+            pace = (time.monotonic() - began) / (run.step - began_at)
+            news = Progress(run.step, settings.steps, value, run.rate, pace, score)
+            history.add(news)
+            score = None
+            if progress is not None and fabric.is_global_zero:
+                progress(news)
+        if due or run.step == stop or run.step % settings.checkpoint_every == 0:
+            run.save(folder / LAST)
+    history.close()
+    return TrainingResult(run.exported(), run.step, value, run.best_score, folder)
+
+
+def _launch(settings: LoopSettings, *, accelerator: str, devices: int | str) -> Any:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise UsageError("training needs Lightning Fabric", hint="pip install 'agseg[train]'") from error
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=cast(Any, str(settings.precision)))
+    fabric.launch()
+    return fabric
+
+
+class _Run:
+    """A run's moving parts: network, optimiser, average, counters."""
+
+    def __init__(
+        self,
+        fabric: Any,
+        network: nn.Module,
+        settings: LoopSettings,
+        folder: Path,
+        fingerprint: str,
+        loss: Loss,
+        transform: Transform | None,
+    ) -> None:
+        self.fabric, self.network, self.settings, self.folder = fabric, network, settings, folder
+        self.fingerprint, self.loss, self.transform = fingerprint, loss, transform
+        self.step, self.best_score = 0, None
+        self.rate = learning_rate_at(0, settings)
+        self.average = AveragedNetwork(network, settings.average_decay) if settings.average_decay else None
+        optimiser = make_optimiser(network.parameters(), settings)
+        trainee = _Trainee(network, every_head=settings.head_weights is not None)
+        self.trainee, self.optimiser = fabric.setup(trainee, optimiser)
+        if self.average is not None:
+            self.average.to(fabric.device)
+
+    best_score: float | None
+
+    def start(self, *, resume: bool) -> None:
+        last = self.folder / LAST
+        if not resume:
+            if last.exists():
+                raise RecipeError("the folder holds a run already", path=self.folder, hint="resume it or name another folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return
+        state = Checkpoint.read(last)
+        if state.fingerprint != self.fingerprint:
+            raise RecipeError(
+                "the folder holds another run", path=self.folder, hint="use the recipe and data it was started with"
+            )
+        self.network.load_state_dict(state.network)
+        self.optimiser.load_state_dict(state.optimiser)
+        if self.average is not None and state.averaged is not None:
+            self.average.network.load_state_dict(state.averaged)
+        self.step, self.best_score = state.step, state.best_score
+        restore_random_state(state.random)
+
+    def take_step(self, stream: Iterator[Batch]) -> float:
+        """One optimiser step; the mean loss of its batches."""
+        self._set_mode()
+        settings = self.settings
+        self.rate = learning_rate_at(self.step, settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        total = 0.0
+        for part in range(settings.accumulate):
+            last = part == settings.accumulate - 1
+            batch = self._fetch(stream, part)
+            with self.fabric.no_backward_sync(self.trainee, enabled=not last):
+                value = self._loss(batch) / settings.accumulate
+                self.fabric.backward(value)
+            total += float(value.detach())
+        if settings.clip_norm is not None:
+            self.fabric.clip_gradients(self.trainee, self.optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.network, self.step)
+        return float(self.fabric.all_reduce(torch.tensor(total, device=self.fabric.device), reduce_op="mean"))
+
+    def _fetch(self, stream: Iterator[Batch], part: int) -> Batch:
+        batch = next(stream)
+        device = self.fabric.device
+        image, target = batch.image.to(device, non_blocking=True), batch.target.to(device, non_blocking=True)
+        moved = Batch(image, target, batch.known)
+        if self.transform is None:
+            return moved
+        number = (self.step * self.settings.accumulate + part) * self.fabric.world_size + self.fabric.global_rank
+        generator = torch.Generator(device=device).manual_seed(self.settings.seed * 1_000_003 + number)
+        return self.transform(moved, generator)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        outputs = self.trainee(batch.image)
+        weights = self.settings.head_weights or (1.0,)
+        if len(outputs) != len(weights):
+            raise RecipeError("head_weights do not fit the network", value=len(weights), expected=len(outputs))
+        terms = [w * self.loss(logits.float(), batch) for w, logits in zip(weights, outputs, strict=True) if w]
+        return torch.stack(terms).sum()
+
+    def _set_mode(self) -> None:
+        self.network.train()
+        if self.settings.freeze_norm_from is not None and self.step >= self.settings.freeze_norm_from:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def validate(self, validate: Validate) -> float:
+        """Score of the network as it would be exported; the best one is kept."""
+        score = 0.0
+        if self.fabric.is_global_zero:
+            with torch.inference_mode():
+                score = validate(self.exported())
+        score = float(self.fabric.broadcast(score))
+        if self.best_score is None or score > self.best_score:
+            self.best_score = score
+            self.save(self.folder / BEST)
+        return score
+
+    def exported(self) -> nn.Module:
+        """The averaged network where there is one, in evaluation mode."""
+        network = self.network if self.average is None else self.average.network
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        averaged = None if self.average is None else self.average.network.state_dict()
+        state = Checkpoint(
+            step=self.step,
+            network=self.network.state_dict(),
+            averaged=averaged,
+            optimiser=self.optimiser.state_dict(),
+            best_score=self.best_score,
+            random=random_state(),
+            fingerprint=self.fingerprint,
+        )
+        state.write(path)
