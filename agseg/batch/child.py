@@ -1,0 +1,205 @@
+"""What runs in a reader process or in the model process. It answers in JSON: the parent unpickles nothing from a child."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
+from typing import Any
+
+from agseg.batch.arrival import check_unchanged, files_beside
+from agseg.batch.handover import pack, unpack
+from agseg.batch.job import Processor, StudyTask
+from agseg.batch.outcome import failure_of
+
+__all__ = ["Hello", "Role", "Says", "main"]
+
+_ON_LINUX = platform.system() == "Linux"
+_PR_SET_PDEATHSIG = 1
+_ORPHAN_CHECK_S = 1.0
+_PRIVATE_UMASK = 0o077
+_OOM_SCORE = "500"
+"""Where memory runs out, the kernel ends a child before the process that writes the record."""
+
+
+class Role(StrEnum):
+    """What a child is for."""
+
+    READER = "reader"
+    MODEL = "model"
+
+
+class Says(StrEnum):
+    """Kinds of messages from a child."""
+
+    READY = "ready"
+    STAGE = "stage"
+    VOLUME = "volume"
+    REPORT = "report"
+    FAILURE = "failure"
+    LOG = "log"
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first thing a child is told.
+
+    Parameters
+    ----------
+    role
+        Reader or model.
+    target
+        ``read(study) -> Volume`` for a reader, the model factory for the model process.
+    address_space_bytes
+        Hard limit set by the child on itself (readers; a GPU's driver reserves more addresses than there is memory).
+    debug
+        Tracebacks go to stderr.
+    log_level
+        From which level on log records are passed to the parent.
+    """
+
+    role: Role
+    target: Callable[..., Any]
+    address_space_bytes: int | None
+    debug: bool
+    log_level: int
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(_PRIVATE_UMASK)
+    _die_with(parent)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    connection = Connection(descriptor)
+    with suppress(EOFError, ConnectionError):
+        hello: Hello = connection.recv()
+        if hello.address_space_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (hello.address_space_bytes, hello.address_space_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _forward_logs(connection, hello.log_level)
+        if hello.role is Role.READER:
+            _serve_reader(connection, hello)
+        else:
+            _serve_model(connection, hello)
+    # No interpreter shutdown: whatever a library does there must not keep the parent waiting.
+    os._exit(0)
+
+
+def _serve_reader(connection: Connection, hello: Hello) -> None:
+    _say(connection, Says.READY, environment={})
+    while True:
+        task: StudyTask = connection.recv()
+        started = time.monotonic()
+        try:
+            beside = files_beside(task.study)
+            check_unchanged(task.study, task.states)
+            volume = hello.target(task.study)
+            check_unchanged(task.study, task.states, listing=beside)
+            header, voxels = pack(volume)
+            del volume
+        except BaseException as error:
+            if _fail(connection, error, task, hello.debug, writing=False):
+                return
+            continue
+        try:
+            _say(connection, Says.VOLUME, header=header, seconds=time.monotonic() - started)
+            send_handle(connection, voxels, os.getppid())
+        finally:
+            os.close(voxels)
+
+
+def _serve_model(connection: Connection, hello: Hello) -> None:
+    try:
+        processor = hello.target()
+    except BaseException as error:
+        _fail(connection, error, None, hello.debug, writing=False)
+        return
+    _say(connection, Says.READY, environment=processor.environment)
+    while True:
+        task, header, read_seconds = connection.recv()
+        voxels = recv_handle(connection)
+        try:
+            provenance = {**task.provenance, "environment": processor.environment}
+            task = replace(task, provenance=provenance, read_seconds=read_seconds)
+            answer = _process(processor, task, header, voxels, connection)
+        except BaseException as error:
+            if _fail(connection, error, task, hello.debug, writing=True):
+                return
+        else:
+            _say(connection, Says.REPORT, report=answer)
+
+
+def _process(
+    processor: Processor, task: StudyTask, header: dict[str, Any], voxels: int, connection: Connection
+) -> dict[str, Any]:
+    """One study; its volume is gone when this returns."""
+    return processor.process(task, unpack(header, voxels), lambda stage: _say(connection, Says.STAGE, stage=stage)).to_dict()
+
+
+def _say(connection: Connection, kind: Says, **content: Any) -> None:
+    connection.send_bytes(json.dumps({"kind": kind, **content}, default=str).encode())
+
+
+def _fail(connection: Connection, error: BaseException, task: StudyTask | None, debug: bool, *, writing: bool) -> bool:
+    """Tell what went wrong; True if this process is not to be used again."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        raise error
+    failure = failure_of(error, None if task is None else task.study, writing=writing)
+    if debug:
+        sys.excepthook(type(error), error, error.__traceback__)
+    # The traceback holds the frames, and they hold the volume.
+    error.__traceback__ = None
+    _say(connection, Says.FAILURE, **failure.to_dict())
+    return failure.ends_process
+
+
+def _die_with(parent: int) -> None:
+    """End with the parent: by the kernel's word on Linux, by looking elsewhere."""
+    if _ON_LINUX:
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_CHECK_S)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _PipeHandler(logging.Handler):
+    """Passes agseg's own log records on; other libraries' may quote headers."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError, ValueError):
+            _say(self.connection, Says.LOG, name=record.name, level=record.levelno, text=record.getMessage())
+
+
+def _forward_logs(connection: Connection, level: int) -> None:
+    logger = logging.getLogger("agseg")
+    logger.setLevel(level)
+    logger.addHandler(_PipeHandler(connection))
+    logger.propagate = False

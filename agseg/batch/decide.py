@@ -1,0 +1,158 @@
+"""What becomes of each study that was found: done before, refused before, still arriving, or to be done now."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agseg import __version__
+from agseg.batch.arrival import FileState, newest_mtime_s, states_of
+from agseg.batch.fingerprint import input_fingerprint, resume_key
+from agseg.batch.folder import read_record
+from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.output import Output
+from agseg.errors import Code, InputError
+from agseg.report import StudyReport, StudyStatus
+from agseg.study import Discovery, Study
+
+__all__ = ["RUN_JSON", "Decisions", "decide"]
+
+RUN_JSON = "run.json"
+_RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
+"""Names directly below the output folder that a study's folder must not take."""
+
+_DRY_RUN_MESSAGE = "dry run: it would be segmented"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The plan of a run.
+
+    Parameters
+    ----------
+    settled
+        Records of studies that need no work, by output folder.
+    tasks
+        Studies to be done, in order.
+    """
+
+    settled: dict[str, StudyReport]
+    tasks: tuple[StudyTask, ...]
+
+    @property
+    def total(self) -> int:
+        """Studies of this run."""
+        return len(self.settled) + len(self.tasks)
+
+
+def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
+    """Sort the studies of this process's part."""
+    known = _earlier_rejections(output)
+    run = secrets.token_hex(8)
+    settled: dict[str, StudyReport] = {}
+    tasks: list[StudyTask] = []
+    for study in found.studies[output.part.index :: output.part.count]:
+        name = _output_name(study, taken=settled.keys() | {task.output for task in tasks})
+        outcome = _decide_one(study, name, job, output, known, run)
+        if isinstance(outcome, StudyTask):
+            tasks.append(outcome)
+        else:
+            settled[name] = outcome
+    if job.dry_run:
+        settled.update({task.output: _record(task.study, StudyStatus.DEFERRED, None, _DRY_RUN_MESSAGE) for task in tasks})
+        tasks = []
+    return Decisions(settled, tuple(tasks))
+
+
+def _decide_one(
+    study: Study, name: str, job: BatchJob, output: Output, known: dict[str, StudyReport], run: str
+) -> StudyReport | StudyTask:
+    try:
+        states = states_of(study)
+    except InputError as error:
+        return _record(study, StudyStatus.DEFERRED, error.code, error.sentence())
+    age_s = time.time() - newest_mtime_s(states)
+    if age_s < job.limits.min_age_s:
+        message = f"its newest file is younger than {job.limits.min_age_s:g} s: it may still be arriving"
+        return _record(study, StudyStatus.DEFERRED, Code.CHANGED, message)
+    provenance = _provenance(study, states, job, run)
+    if study.rejected is not None:
+        earlier = known.get(provenance["key"])
+        report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
+        return replace(report, new=earlier is None, extra=_key_of(provenance))
+    task = StudyTask(study, output.root, name, provenance, states)
+    if job.overwrite:
+        return task
+    return _earlier_result(task) or known.get(provenance["key"]) or task
+
+
+def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:
+    try:
+        fingerprint = input_fingerprint(study.files, states)
+    except OSError:
+        # The reader says what is wrong with it; a key that fits nothing keeps it from being taken for done.
+        fingerprint = secrets.token_hex(32)
+    weights = job.weights
+    key = resume_key(
+        fingerprint=fingerprint,
+        weights_sha256="" if weights is None else weights.sha256,
+        parameters=job.parameters,
+        version=__version__,
+    )
+    return {
+        "version": __version__,
+        "weights": None if weights is None else weights.to_dict(),
+        "parameters": job.parameters,
+        "fingerprint": fingerprint,
+        "key": key,
+        "run": run,
+    }
+
+
+def _earlier_result(task: StudyTask) -> StudyReport | None:
+    """The finished study as ``skipped``, with its organs and files, if it was made from the same things."""
+    record = read_record(task.folder)
+    if record is None or record.get("key") != task.provenance["key"] or task.folder.is_symlink():
+        return None
+    try:
+        report = StudyReport.from_dict(record)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if report.status is not StudyStatus.DONE:
+        return None
+    return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=_key_of(task.provenance))
+
+
+def _earlier_rejections(output: Output) -> dict[str, StudyReport]:
+    """Rejections in the last run's record, by key."""
+    try:
+        studies = json.loads((output.root / RUN_JSON).read_bytes())["studies"]
+        reports = [StudyReport.from_dict(study) for study in studies if study["status"] == StudyStatus.REJECTED]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    keyed = {report.extra.get("key"): report for report in reports}
+    return {key: replace(report, new=False, seconds=None) for key, report in keyed.items() if isinstance(key, str)}
+
+
+def _key_of(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {name: provenance[name] for name in ("key", "fingerprint")}
+
+
+def _record(study: Study, status: StudyStatus, code: Code | None, message: str) -> StudyReport:
+    return StudyReport(
+        input=study.id, status=status, code=code, message=message, warnings=study.warnings, modality=study.modality
+    )
+
+
+def _output_name(study: Study, *, taken: set[str]) -> str:
+    """The study's folder below the output; a name that is taken, or one of ours, gets a tail."""
+    parts = study.id.split("/")
+    if parts[0] in _RESERVED or parts[0].startswith(".agseg"):
+        parts[0] = f"study-{parts[0]}"
+    name = "/".join(parts)
+    while name in taken:
+        name += "-again"
+    return name

@@ -1,0 +1,187 @@
+"""A study's output folder, swapped in whole: nothing of it is visible before all of it is on the disk.
+
+The files are written into a hidden folder directly below the output folder. Where the study has no folder yet, one rename
+makes all of it visible. Where it has one (``--overwrite``, a changed input, a study whose folder also holds another study's)
+its old ``study.json`` goes first, then each file is replaced, and the new ``study.json`` comes last; files that agseg did not
+write, a corrected mask say, stay. Either way a folder with a ``study.json`` is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agseg.batch.job import StudyTask
+from agseg.batch.output import make_folders, output_error, temporary_name
+from agseg.io.atomic import FOLDER_MODE, write_text
+from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
+from agseg.volume import Volume, Warned
+
+__all__ = ["STUDY_JSON", "STUDY_SCHEMA", "StudyFolder", "json_text", "read_record"]
+
+STUDY_JSON = "study.json"
+STUDY_SCHEMA = "agseg.study/1"
+
+
+class StudyFolder:
+    """Write a study's files into ``path``, then :meth:`publish`; whatever is not published is removed.
+
+    Parameters
+    ----------
+    task
+        The study; its folder is ``task.folder``.
+    """
+
+    def __init__(self, task: StudyTask) -> None:
+        self.task = task
+        self.path = task.root / temporary_name()
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(mode=FOLDER_MODE)
+            self.path.chmod(FOLDER_MODE)
+        except OSError as error:
+            raise output_error(error, "a study's folder cannot be made") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise output_error(error, "a study's results cannot be written") from error
+
+    def publish(
+        self,
+        volume: Volume,
+        *,
+        organs: tuple[Measurement, ...] = (),
+        warnings: tuple[Warned, ...] = (),
+        seconds: dict[str, float] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> StudyReport:
+        """Write study.json, make sure that everything is on the disk, and make it visible.
+
+        Parameters
+        ----------
+        volume
+            The study's volume, for its shape, spacing and modality; its own and the study's warnings come first.
+        organs, warnings, seconds
+            As in the record.
+        extra
+            More for study.json and the record (device fallbacks, files of attention maps, ...).
+
+        Returns
+        -------
+        report
+            Status ``done``, with every file written.
+
+        Raises
+        ------
+        OutputError
+            If something cannot be written; then nothing of it is visible.
+        """
+        files = tuple(sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()))
+        report = StudyReport(
+            input=self.task.study.id,
+            output=self.task.output,
+            status=StudyStatus.DONE,
+            warnings=tuple(dict.fromkeys((*self.task.study.warnings, *volume.warnings, *warnings))),
+            shape=volume.grid.shape,
+            spacing_mm=volume.grid.spacing_mm,
+            modality=volume.modality,
+            organs=organs,
+            files=(*files, STUDY_JSON),
+            seconds=seconds,
+            extra=dict(extra or {}),
+        )
+        record = {
+            "schema": STUDY_SCHEMA,
+            "disclaimer": DISCLAIMER,
+            **report.to_dict(),
+            **self.task.provenance,
+        }
+        write_text(self.path / STUDY_JSON, json_text(record))
+        try:
+            self._flush()
+            self._swap_in(report.files)
+        except OSError as error:
+            raise output_error(error, "a study's results cannot be written") from error
+        return report
+
+    def _flush(self) -> None:
+        """Modes as promised, and everything on the disk."""
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                handle = os.open(Path(folder) / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    os.fchmod(handle, 0o600)
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            Path(folder).chmod(FOLDER_MODE)
+            _sync_folder(Path(folder))
+
+    def _swap_in(self, files: tuple[str, ...]) -> None:
+        target = self.task.folder
+        parent = make_folders(self.task.root, "/".join(self.task.output.split("/")[:-1]))
+        if not os.path.lexists(target):
+            self.path.rename(target)
+            _sync_folder(parent)
+            return
+        make_folders(self.task.root, self.task.output)
+        stale = _files_of(target) - set(files)
+        (target / STUDY_JSON).unlink(missing_ok=True)
+        _sync_folder(target)
+        for name in files:
+            if "/" in name:
+                make_folders(target, name.rpartition("/")[0])
+            if name != STUDY_JSON:
+                (self.path / name).replace(target / name)
+        for name in stale:
+            (target / name).unlink(missing_ok=True)
+        (self.path / STUDY_JSON).replace(target / STUDY_JSON)
+        _sync_folder(target)
+
+
+def json_text(content: Any) -> str:
+    """JSON indented by 2, with a line end. NaN and infinity are refused."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Files that agseg's earlier record of this folder names, as far as they lie inside it."""
+    try:
+        names = json.loads((folder / STUDY_JSON).read_bytes())["files"]
+        return {str(name) for name in names if ".." not in str(name).split("/") and not str(name).startswith("/")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The study.json of a finished study, or None where there is none that can be read and whose files are all there."""
+    try:
+        record = json.loads((folder / STUDY_JSON).read_bytes())
+        files = record["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(record, dict) or not isinstance(files, list):
+        return None
+    for name in files:
+        try:
+            found = (folder / str(name)).lstat()
+        except OSError:
+            return None
+        if found.st_size == 0:
+            return None
+    return record

@@ -1,0 +1,82 @@
+"""Hands a volume from the process that read it to the one that segments it, without a copy on any disk.
+
+The voxels lie in anonymous memory (``memfd``, or an unlinked temporary file where the system has none); only its descriptor
+and a small JSON header travel. Nothing has to be cleaned up, whatever dies.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from agseg.errors import Code
+from agseg.grid import Grid
+from agseg.volume import Quantity, Volume, Warned
+
+__all__ = ["pack", "unpack"]
+
+_CHUNK_BYTES = 1 << 26
+
+
+def pack(volume: Volume) -> tuple[dict[str, Any], int]:
+    """The volume's header and a descriptor of its voxels, which the caller closes.
+
+    Returns
+    -------
+    header
+        JSON-able; shape, dtype, memory order, affine, quantity, modality, warnings.
+    descriptor
+        Open file of exactly the voxels' bytes.
+    """
+    voxels = volume.voxels
+    order = "C" if voxels.flags.c_contiguous and not voxels.flags.f_contiguous else "F"
+    data = np.ascontiguousarray(voxels if order == "C" else voxels.T)
+    descriptor = _anonymous()
+    try:
+        view = data.reshape(-1).view(np.uint8).data
+        position = 0
+        while position < len(view):
+            position += os.write(descriptor, view[position : position + _CHUNK_BYTES])
+    except BaseException:
+        os.close(descriptor)
+        raise
+    header = {
+        "shape": list(volume.grid.shape),
+        "dtype": voxels.dtype.str,
+        "order": order,
+        "affine": volume.grid.affine.tolist(),
+        "quantity": str(volume.quantity),
+        "modality": volume.modality,
+        "warnings": [warned.to_dict() for warned in volume.warnings],
+    }
+    return header, descriptor
+
+
+def unpack(header: dict[str, Any], descriptor: int) -> Volume:
+    """The volume over the memory that :func:`pack` filled; closes the descriptor.
+
+    Its voxels may be written to: the pages are copied on write.
+    """
+    try:
+        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    finally:
+        os.close(descriptor)
+    flat = np.frombuffer(memory, dtype=np.dtype(header["dtype"]))
+    return Volume(
+        flat.reshape(header["shape"], order=header["order"]),
+        Grid(tuple(header["shape"]), np.array(header["affine"], dtype=np.float64)),
+        quantity=Quantity(header["quantity"]),
+        modality=header["modality"],
+        warnings=tuple(Warned(Code(w["code"]), w["message"]) for w in header["warnings"]),
+    )
+
+
+def _anonymous() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("agseg", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as stream:
+        return os.dup(stream.fileno())

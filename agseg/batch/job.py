@@ -1,0 +1,170 @@
+"""What is to be done: a whole run, its limits, and one study of it. Everything here crosses a process boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from agseg.batch.arrival import FileState
+from agseg.errors import UsageError
+from agseg.report import StudyReport, WeightsRef
+from agseg.study import Study
+from agseg.volume import Volume
+
+__all__ = ["BatchJob", "Limits", "ModelFactory", "Part", "Processor", "StudyTask"]
+
+DEFAULT_STUDY_TIMEOUT_S = 3600.0
+"""A study that takes longer than this is hung: the slowest known one (512x512x1200 on two cores) stays below half of it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a run, and each study of it, may cost.
+
+    Parameters
+    ----------
+    study_timeout_s
+        Reading and processing of one study together.
+    reader_memory_bytes, model_memory_bytes
+        Largest resident memory of a reader and of the model process; ``None`` takes a share of this machine's memory.
+    deadline_s
+        No study is begun later than this after the start; the rest is deferred.
+    min_age_s
+        A study with a younger file is still arriving: deferred.
+    readers
+        Reader processes.
+    ahead
+        Studies that may be read, or waiting in memory, while another one is in the model.
+    """
+
+    study_timeout_s: float = DEFAULT_STUDY_TIMEOUT_S
+    reader_memory_bytes: int | None = None
+    model_memory_bytes: int | None = None
+    deadline_s: float | None = None
+    min_age_s: float = 0.0
+    readers: int = 1
+    ahead: int = 2
+
+    def __post_init__(self) -> None:
+        if self.study_timeout_s <= 0 or self.min_age_s < 0 or (self.deadline_s is not None and self.deadline_s < 0):
+            raise UsageError("time limits must be positive numbers")
+        if self.readers < 1 or self.ahead < 1:
+            raise UsageError("a run needs at least one reader and one study ahead")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which share of the studies this process takes: every ``count``-th, beginning with number ``index`` (from 0)."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise UsageError("--part-id must be at least 0 and less than --num-parts", value=f"{self.index} of {self.count}")
+
+    @property
+    def is_whole(self) -> bool:
+        """True if one process does everything."""
+        return self.count == 1
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """One study on its way through the processes.
+
+    Parameters
+    ----------
+    study
+        What discovery found.
+    root
+        The run's output folder.
+    output
+        The study's folder below ``root``, ``/``-separated.
+    provenance
+        What goes into study.json beside the record: key, fingerprint, weights, parameters, version.
+    states
+        Size and time of each input file when the run saw it first.
+    read_seconds
+        What the reader took; 0 before it is read.
+    """
+
+    study: Study
+    root: Path
+    output: str
+    provenance: dict[str, Any]
+    states: tuple[FileState, ...] = ()
+    read_seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished study stands. Write through :class:`agseg.batch.folder.StudyFolder`, never here."""
+        return self.root / self.output
+
+
+class Processor(Protocol):
+    """What lives in the model process: a network with its weights, ready for one study after the other."""
+
+    environment: dict[str, Any]
+
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+        """Segment one study and write its files."""
+        ...
+
+
+class ModelFactory(Protocol):
+    """Makes the processor inside the model process; picklable."""
+
+    def __call__(self) -> Processor:
+        """Import torch, load the weights."""
+        ...
+
+
+def _read_volume(study: Study) -> Volume:
+    from agseg.io.read import read_volume
+
+    return read_volume(study)
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """A run: what goes in, what is done with it, and within which limits.
+
+    Parameters
+    ----------
+    inputs
+        Files and folders.
+    model
+        Makes the processor in the model process.
+    weights
+        Which weights that is; part of the resume key.
+    parameters
+        Everything on the command line that can change a result, JSON-able; part of the resume key.
+    environment
+        Facts about this process for run.json; the processor's own are added.
+    include, exclude
+        Globs on paths below INPUT.
+    read
+        Makes a Volume from a Study in a reader process.
+    overwrite
+        Do finished studies again.
+    dry_run
+        Decide, but read no pixel and write nothing.
+    debug
+        Let the children's tracebacks through to stderr. They may quote headers.
+    """
+
+    inputs: tuple[Path, ...]
+    model: ModelFactory
+    weights: WeightsRef | None
+    parameters: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    read: Callable[[Study], Volume] = _read_volume
+    overwrite: bool = False
+    dry_run: bool = False
+    debug: bool = False

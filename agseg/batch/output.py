@@ -1,0 +1,214 @@
+"""The run's output folder: made or checked before anything else, locked, swept of what an interrupted run left.
+
+Two whole runs on one folder exclude each other. Parts of one run (``--num-parts``) share the folder: each holds the run's
+lock shared and its own part's lock alone, so a whole run and a part exclude each other, and so do two of the same part.
+The locks are ``flock``: the kernel frees them when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agseg.batch.job import Part
+from agseg.errors import Code, LockedError, OutputError
+from agseg.io.atomic import FOLDER_MODE, TEMPORARY_SUFFIX
+
+__all__ = [
+    "LOCK_NAME",
+    "TEMPORARY",
+    "Output",
+    "claim_output",
+    "exclusive",
+    "make_folders",
+    "output_error",
+    "temporary_name",
+]
+
+LOCK_NAME = ".agseg.lock"
+
+TEMPORARY = re.compile(r"\.agseg-tmp-[0-9]+-[0-9a-f]{12}")
+"""Names of folders and files that are not finished; they stand directly below the output folder."""
+
+_PREFIX = ".agseg-tmp-"
+_RESERVE_NAME = ".agseg.reserve"
+_RESERVE_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Output:
+    """A claimed output folder. ``existed`` is False in a dry run on a folder that is not there."""
+
+    root: Path
+    part: Part
+    dry_run: bool = False
+
+    def release_reserve(self) -> None:
+        """Give back the space kept for the record, so that it can be written on a full disk."""
+        (self.root / _RESERVE_NAME).unlink(missing_ok=True)
+
+
+def temporary_name() -> str:
+    """A fresh name that :data:`TEMPORARY` matches; the process id tells a sweep whose it was."""
+    return f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def output_error(error: OSError, message: str, *, path: Path | None = None) -> OutputError:
+    """The OutputError for a failed write: disk full, not writable, or another."""
+    if error.errno in _FULL:
+        return OutputError("the disk is full, or a quota or size limit is reached", code=Code.DISK_FULL, path=path)
+    code = Code.OUTPUT_NOT_WRITABLE if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Code.OUTPUT
+    return OutputError(message, code=code, path=path, value=errno.errorcode.get(error.errno or 0, "unknown error"))
+
+
+def make_folders(root: Path, relative: str) -> Path:
+    """Make ``root/relative`` (mode 0700) without following a link on the way.
+
+    Raises
+    ------
+    OutputError
+        ``E_SYMLINK`` if a part of it is a link, ``E_OUTPUT`` if one is a file.
+    """
+    folder = root
+    for name in relative.split("/") if relative else ():
+        if name in ("", ".", ".."):
+            raise OutputError("a study's name must not climb out of the output folder", code=Code.PATH_ESCAPE)
+        folder = folder / name
+        try:
+            folder.mkdir(mode=FOLDER_MODE)
+            folder.chmod(FOLDER_MODE)
+        except FileExistsError:
+            if folder.is_symlink():
+                raise OutputError("the output folder holds a link where a study's folder goes", code=Code.SYMLINK) from None
+            if not folder.is_dir():
+                raise OutputError("the output folder holds a file where a study's folder goes") from None
+    return folder
+
+
+@contextmanager
+def claim_output(root: Path, *, dry_run: bool = False, part: Part | None = None) -> Iterator[Output]:
+    """Hold the output folder for one run.
+
+    Parameters
+    ----------
+    root
+        Where results go; made if it is not there.
+    dry_run
+        Only look: make nothing, lock nothing.
+    part
+        Which share of the run this process does.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or written to.
+    LockedError
+        If another run holds it.
+    """
+    part = part or Part()
+    root = root.absolute()
+    if dry_run:
+        yield Output(root, part, dry_run=True)
+        return
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        root = root.resolve(strict=True)
+    except OSError as error:
+        raise output_error(error, "the output folder cannot be made", path=root) from error
+    with ExitStack() as held:
+        if part.is_whole:
+            held.enter_context(_locked(root / LOCK_NAME, fcntl.LOCK_EX))
+        else:
+            held.enter_context(_locked(root / LOCK_NAME, fcntl.LOCK_SH))
+            held.enter_context(_locked(root / f"{LOCK_NAME}.part-{part.index}-of-{part.count}", fcntl.LOCK_EX))
+        _sweep(root, alone=part.is_whole)
+        output = Output(root, part)
+        _reserve(root)
+        try:
+            yield output
+        finally:
+            output.release_reserve()
+            _sweep(root, alone=part.is_whole)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for, then hold, a short lock (parts that write the common record take turns)."""
+    with _locked(path, fcntl.LOCK_EX, wait=True):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, kind: int, *, wait: bool = False) -> Iterator[None]:
+    try:
+        # O_CLOEXEC: a child never holds the lock, so that it is free as soon as the run's own process is gone.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise output_error(error, "the output folder cannot be written to", path=path.parent) from error
+    try:
+        try:
+            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                "another run is writing into this output folder",
+                path=path.parent,
+                hint="Wait for it to end, or give another folder with -o.",
+            ) from None
+        except OSError as error:
+            raise output_error(error, "this file system does not lock files", path=path.parent) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(root: Path, *, alone: bool) -> None:
+    """Remove what an interrupted run left. A part leaves what a living process may still be writing."""
+    with os.scandir(root) as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        path = root / name
+        if TEMPORARY.fullmatch(name):
+            owner = int(name.removeprefix(_PREFIX).split("-")[0])
+            keep = not alone and owner != os.getpid() and _is_alive(owner)
+        else:
+            keep = not (alone and name.startswith(".") and TEMPORARY_SUFFIX in name)
+        if keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _reserve(root: Path) -> None:
+    """Show that the folder can be written to, and keep room for the record."""
+    path = root / _RESERVE_NAME
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(handle, bytes(_RESERVE_BYTES))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise output_error(error, "the output folder cannot be written to", path=root) from error

@@ -1,0 +1,88 @@
+"""Writes what a run leaves beside its studies: run.json, volumes.csv, report.html, and the earlier runs' records.
+
+Parts of one run (``--num-parts``) each keep their own record, ``run.part-<index>-of-<count>.json``; run.json, volumes.csv and
+report.html unite the newest record of every part.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agseg.batch.decide import RUN_JSON
+from agseg.batch.folder import json_text
+from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
+from agseg.io.atomic import write_text
+from agseg.io.html import write_report
+from agseg.io.tables import write_volumes
+from agseg.report import BatchReport, StudyReport, StudyStatus
+
+__all__ = ["EARLIER_RUNS", "write_records"]
+
+EARLIER_RUNS = "runs"
+"""Folder of the records of earlier runs that measured something; the report draws the trend from it."""
+
+
+def write_records(report: BatchReport, output: Output) -> None:
+    """Write the run's files; run.json comes last, so that it never speaks of files that are not there.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    root, part = output.root, output.part
+    turn: AbstractContextManager[None] = nullcontext()
+    if not part.is_whole:
+        write_text(root / f"run.part-{part.index}-of-{part.count}.json", json_text(report.to_dict()))
+        turn = exclusive(root / f"{LOCK_NAME}.record")
+    with turn:
+        whole = report if part.is_whole else _united(report, output)
+        _keep_earlier(root, whole.started)
+        earlier = _earlier_runs(root)
+        write_volumes(root / "volumes.csv", whole)
+        write_report(root / "report.html", whole, earlier=earlier)
+        write_text(root / RUN_JSON, json_text(whole.to_dict()))
+
+
+def _united(report: BatchReport, output: Output) -> BatchReport:
+    """One part's record with the studies of the other parts."""
+    studies = {study.output or study.input: study for study in report.studies}
+    files: dict[str, Any] = dict(report.files)
+    for path in sorted(output.root.glob(f"run.part-*-of-{output.part.count}.json")):
+        other = _load(path)
+        for study in [] if other is None else other["studies"]:
+            found = StudyReport.from_dict(study)
+            studies.setdefault(found.output or found.input, found)
+    return replace(report, studies=tuple(studies[name] for name in sorted(studies)), files=files)
+
+
+def _keep_earlier(root: Path, started: str) -> None:
+    """Move the last run's record aside if it measured something and was another run."""
+    last = _load(root / RUN_JSON)
+    if last is None or last.get("started") == started:
+        return
+    if not any(study.get("status") == StudyStatus.DONE for study in last["studies"]):
+        return
+    stamp = "".join(c for c in str(last.get("finished", "")) if c.isascii() and (c.isdigit() or c in "-T"))
+    folder = make_folders(root, EARLIER_RUNS)
+    write_text(folder / f"run-{stamp}.json", json_text(last))
+
+
+def _earlier_runs(root: Path) -> tuple[dict[str, Any], ...]:
+    """The earlier runs' records, oldest first."""
+    loaded = [_load(path) for path in sorted((root / EARLIER_RUNS).glob("run-*.json"))]
+    return tuple(sorted((run for run in loaded if run is not None), key=lambda run: str(run.get("finished"))))
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        run = json.loads(path.read_bytes())
+        if isinstance(run, dict) and isinstance(run["studies"], list):
+            return run
+    except (OSError, ValueError, KeyError):
+        return None
+    return None

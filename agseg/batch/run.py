@@ -1,0 +1,232 @@
+"""A run from its inputs to its records: find, decide, do, write down."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+from agseg import __version__
+from agseg.batch.decide import Decisions, decide
+from agseg.batch.events import BatchEvent, EventKind
+from agseg.batch.folder import read_record
+from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.output import Output
+from agseg.batch.record import write_records
+from agseg.batch.supervise import Stop, Supervisor
+from agseg.errors import Code, ExitCode
+from agseg.report import BatchReport, StudyReport, StudyStatus
+from agseg.study import Discovery
+
+__all__ = ["exit_code_of", "run_batch"]
+
+_BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
+_ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.USAGE, ExitCode.DEADLINE)
+_SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_batch(job: BatchJob, output: Output, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
+    """Do a whole run in a claimed output folder.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    output
+        From :func:`agseg.batch.output.claim_output`; its part says which studies are this process's.
+    on_event
+        Told what happens, for progress.
+
+    Returns
+    -------
+    report
+        One record per study, and the exit code. run.json, volumes.csv and report.html are written, unless it is a dry run.
+
+    Raises
+    ------
+    OutputError
+        If the records themselves cannot be written.
+    """
+    return _Run(job, output, on_event or (lambda _event: None)).go()
+
+
+def exit_code_of(studies: tuple[StudyReport, ...], *, asked: set[ExitCode], caught: ExitCode | None) -> ExitCode:
+    """One number for a run: a signal's, else the first that applies of 1, 8, 7, 9, 4, 3, and 5 where there was no study.
+
+    A study that is deferred because it is still arriving does not count; an old rejection does.
+    """
+    if caught is not None:
+        return caught
+    for code in _ORDER:
+        if code in asked:
+            return code
+    if not studies:
+        return ExitCode.NO_STUDY
+    good = sum(study.status in (StudyStatus.DONE, StudyStatus.SKIPPED) for study in studies)
+    bad = sum(study.status in (StudyStatus.REJECTED, StudyStatus.FAILED) for study in studies)
+    if not bad:
+        return ExitCode.OK
+    return ExitCode.SOME_NOT_DONE if good else ExitCode.NONE_DONE
+
+
+class _Caught(BaseException):
+    """A signal came while the studies were being found: nothing has begun, so it may end at once."""
+
+
+class _Run:
+    """What a run knows as it goes."""
+
+    def __init__(self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None]) -> None:
+        self.job, self.output, self.tell = job, output, tell
+        self.started, self.clock = _now(), time.monotonic()
+        self.records: dict[str, StudyReport] = {}
+        self.asked: set[ExitCode] = set()
+        self.caught: ExitCode | None = None
+        self.total = 0
+        self.finding = False
+        self.environment: dict[str, Any] = {}
+
+    def go(self) -> BatchReport:
+        """Find, decide, do, write down."""
+        from agseg.io.discover import discover
+
+        found = Discovery((), ())
+        with self._signals():
+            with suppress(_Caught):
+                self.finding = True
+                found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
+                decisions = decide(found, self.job, self.output)
+                self.finding = False
+            if self.caught is None:
+                self.total = decisions.total
+                self.records.update(decisions.settled)
+                self._event(EventKind.PLANNED)
+                if not self.job.dry_run and decisions.tasks:
+                    self._work(decisions)
+            report = self._report(found)
+            if not self.job.dry_run:
+                self.output.release_reserve()
+                write_records(report, self.output)
+        return report
+
+    def _work(self, decisions: Decisions) -> None:
+        supervisor = Supervisor(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
+        stop, left = supervisor.run(decisions.tasks)
+        self.environment = supervisor.environment
+        if stop is not None:
+            if stop.blame in _BLAMES:
+                self.asked.add(_BLAMES[stop.blame])
+            elif stop.blame == "usage":
+                self.asked.add(ExitCode.USAGE)
+            for task in left:
+                self._end(task, self._left_over(task, stop), "")
+
+    def _left_over(self, task: StudyTask, stop: Stop) -> StudyReport:
+        """The record of a study that the run did not come to; or, if it was published in the last moment, its own."""
+        return StudyReport(
+            input=task.study.id,
+            status=stop.status,
+            code=stop.code,
+            message=stop.message,
+            warnings=task.study.warnings,
+            modality=task.study.modality,
+        )
+
+    def _should_stop(self) -> Stop | None:
+        if self.caught is not None:
+            return Stop(
+                Code.INTERRUPTED,
+                "the run was interrupted; the next run takes this study",
+                status=StudyStatus.DEFERRED,
+                blame="signal",
+            )
+        deadline_s = self.job.limits.deadline_s
+        if deadline_s is not None and time.monotonic() - self.clock > deadline_s:
+            return Stop(
+                Code.DEADLINE,
+                "the deadline was reached; the next run takes this study",
+                status=StudyStatus.DEFERRED,
+                blame="deadline",
+            )
+        return None
+
+    def _stage(self, task: StudyTask, stage: str) -> None:
+        if stage == "read":
+            self._event(EventKind.STARTED, study=task.study.id)
+        self._event(EventKind.STAGE, study=task.study.id, stage=stage)
+
+    def _end(self, task: StudyTask, report: StudyReport, blame: str) -> None:
+        if report.status is not StudyStatus.DONE:
+            published = _published(task)
+            report = published if published is not None else _with_key(report, task)
+            blame = "" if published is not None else blame
+        if blame in _BLAMES:
+            self.asked.add(_BLAMES[blame])
+        self.records[task.output] = report
+        self._event(EventKind.FINISHED, study=task.study.id, report=report)
+
+    def _event(self, kind: EventKind, *, study: str = "", stage: str = "", report: StudyReport | None = None) -> None:
+        self.tell(BatchEvent(kind, len(self.records), self.total, study, stage, report))
+
+    def _report(self, found: Discovery) -> BatchReport:
+        studies = tuple(self.records[name] for name in sorted(self.records))
+        return BatchReport(
+            version=__version__,
+            started=self.started,
+            finished=_now(),
+            exit_code=exit_code_of(studies, asked=self.asked, caught=self.caught),
+            weights=self.job.weights,
+            parameters=self.job.parameters,
+            environment={**self.job.environment, **self.environment},
+            studies=studies,
+            files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the run in order; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def catch(number: int, _frame: FrameType | None) -> None:
+            if self.caught is not None:
+                return
+            self.caught = _SIGNALS[signal.Signals(number)]
+            if self.finding:
+                raise _Caught
+
+        before = {number: signal.signal(number, catch) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _published(task: StudyTask) -> StudyReport | None:
+    """The record of a study that was complete on the disk when its process ended."""
+    record = read_record(task.folder)
+    if record is None or record.get("key") != task.provenance.get("key"):
+        return None
+    if record.get("run") != task.provenance.get("run"):
+        return None
+    return replace(StudyReport.from_dict(record), extra=_short(task))
+
+
+def _short(task: StudyTask) -> dict[str, Any]:
+    return {name: task.provenance[name] for name in ("key", "fingerprint") if name in task.provenance}
+
+
+def _with_key(report: StudyReport, task: StudyTask) -> StudyReport:
+    return replace(report, extra={**report.extra, **_short(task)})

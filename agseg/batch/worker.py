@@ -1,0 +1,144 @@
+"""A child process as the parent sees it: started, given work, listened to, ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+from agseg.batch.child import Hello, Role
+from agseg.batch.job import StudyTask
+from agseg.batch.memory import resident_bytes
+
+__all__ = ["Gone", "Worker"]
+
+_REAP_S = 2.0
+"""How long an ended child may take to leave (a file system that hangs can hold it for ever; then it is left behind)."""
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from agseg.batch.child import main; main({descriptor}, {parent})"
+
+
+class Gone(Exception):  # noqa: N818
+    """The child's end of the pipe is closed: it has ended."""
+
+
+class Worker:
+    """One child process.
+
+    Parameters
+    ----------
+    role, target, debug
+        See :class:`agseg.batch.child.Hello`.
+    memory_bytes
+        Beyond this the supervisor ends it; a reader also limits its own address space.
+    """
+
+    def __init__(
+        self, role: Role, target: Callable[..., Any], *, memory_bytes: int, address_space_bytes: int | None, debug: bool
+    ) -> None:
+        self.role = role
+        self.memory_bytes = memory_bytes
+        self.ready = False
+        self.task: StudyTask | None = None
+        self.started = time.monotonic()
+        self.due = float("inf")
+        self.studies = 0
+        ours, theirs = socket.socketpair()
+        boot = _BOOT.format(path=sys.path, descriptor=theirs.fileno(), parent=os.getpid())
+        # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends the children in order.
+        # Output of C libraries may quote headers: it goes nowhere, unless --debug asks for it.
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
+            [sys.executable, "-P", "-c", boot],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if not debug else sys.stderr,
+            stderr=subprocess.DEVNULL if not debug else None,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        with suppress(BrokenPipeError, ConnectionError):
+            level = logging.getLogger("agseg").getEffectiveLevel()
+            self.connection.send(Hello(role, target, address_space_bytes, debug, level))
+
+    def give(self, task: StudyTask, *, limit_s: float, volume: tuple[dict[str, Any], int, float] | None = None) -> None:
+        """Start the child on a study.
+
+        Parameters
+        ----------
+        task
+            The study.
+        limit_s
+            How long it may take.
+        volume
+            For the model process: header, descriptor (closed here) and the seconds the reader took.
+        """
+        self.task = task
+        self.studies += 1
+        self.due = time.monotonic() + limit_s
+        # If it has just died, the next look at the pipe says so.
+        with suppress(BrokenPipeError, ConnectionError):
+            if volume is None:
+                self.connection.send(task)
+            else:
+                header, descriptor, read_seconds = volume
+                try:
+                    self.connection.send((task, header, read_seconds))
+                    send_handle(self.connection, descriptor, self.process.pid)
+                finally:
+                    os.close(descriptor)
+
+    def hear(self) -> dict[str, Any]:
+        """The next message; raises :class:`Gone` at the end of the child."""
+        try:
+            message = json.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionError) as error:
+            raise Gone from error
+        if not isinstance(message, dict):
+            raise Gone
+        return message
+
+    def receive_descriptor(self) -> int:
+        """The descriptor that follows a ``volume`` message."""
+        try:
+            return recv_handle(self.connection)
+        except (EOFError, OSError, RuntimeError) as error:
+            raise Gone from error
+
+    def idle(self) -> None:
+        """The study is off its hands."""
+        self.task = None
+        self.due = float("inf")
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it uses more memory than it may."""
+        return (resident_bytes(self.process.pid) or 0) > self.memory_bytes
+
+    def end(self, *, at_once: bool) -> int | None:
+        """Take its exit status (negative: the signal), killing it first or, where it is leaving by itself, a moment later.
+
+        Returns
+        -------
+        status
+            None if it does not leave.
+        """
+        with suppress(OSError):
+            self.connection.close()
+        if at_once:
+            self.process.kill()
+        for _ in range(2):
+            try:
+                return self.process.wait(timeout=_REAP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return None

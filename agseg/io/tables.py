@@ -1,0 +1,68 @@
+"""volumes.csv: one row per study and organ, for spreadsheets and statistics."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from agseg.io.atomic import write_text
+from agseg.report import DISCLAIMER, BatchReport, Measurement, StudyReport
+
+__all__ = ["COLUMNS", "write_volumes"]
+
+COLUMNS = (
+    "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review",
+    "weights", "weights_sha256", "version", "note",
+)  # fmt: skip
+"""The first line. ``note`` repeats the disclaimer in each row, because rows get copied out of their file."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins with one of these is run as a formula by spreadsheets: study names get an apostrophe before it."""
+
+
+def write_volumes(path: Path, report: BatchReport) -> None:
+    """Write the table: a row per organ of every study, and one row for a study without organs.
+
+    Parameters
+    ----------
+    path
+        ``OUT/volumes.csv``.
+    report
+        The run; the studies it skipped because they were done before are in it with their organs.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for study in report.studies:
+        for organ in study.organs or (None,):
+            writer.writerow(_row(study, organ, report))
+    write_text(path, text.getvalue())
+
+
+def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> list[str]:
+    weights = report.weights
+    tail = [weights.id if weights else "", weights.sha256 if weights else "", report.version, DISCLAIMER]
+    head = [_safe(study.input), study.status.value, str(study.code or "")]
+    if organ is None:
+        return [*head, *[""] * 7, *tail]
+    return [
+        *head,
+        _safe(organ.name),
+        organ.status.value,
+        "" if organ.volume_ml is None else f"{organ.volume_ml:.3f}",
+        "" if organ.voxels is None else str(organ.voxels),
+        "" if organ.mean_hu is None else f"{organ.mean_hu:.2f}",
+        "yes" if organ.touches_border else "no",
+        "; ".join(organ.review),
+        *tail,
+    ]
+
+
+def _safe(text: str) -> str:
+    return "'" + text if text.startswith(_FORMULA) else text

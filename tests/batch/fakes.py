@@ -1,0 +1,118 @@
+"""Readers and models that do what the test asks for, without torch: what a study is to do stands in its file's name."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from agseg.batch import BatchJob, Limits, Processor, StudyFolder, StudyTask
+from agseg.errors import Code, InferenceError, InputError
+from agseg.grid import Grid
+from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
+from agseg.study import Study
+from agseg.volume import Volume
+
+SHAPE = (12, 10, 8)
+AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
+WEIGHTS = WeightsRef(id="fake", sha256="0" * 64, architecture="threshold", licence="Apache-2.0")
+
+
+def write_study(path: Path, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """A small CT as NIfTI."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).integers(-200, 300, shape).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), path)
+    return path
+
+
+def misbehave(study: Study, where: str) -> None:
+    """Do what the name says, e.g. ``read-segv`` or ``model-hang``."""
+    name = study.files[0].name
+    if f"{where}-kill" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if f"{where}-segv" in name:
+        ctypes.string_at(0)
+    if f"{where}-hang" in name:
+        time.sleep(600)
+    if f"{where}-exit" in name:
+        os._exit(3)
+    if f"{where}-grow" in name:
+        hoard = []
+        while True:
+            hoard.append(np.ones(4 << 20))
+            time.sleep(0.01)
+    if f"{where}-reject" in name:
+        raise InputError("a slice is missing", code=Code.MISSING_SLICES)
+    if f"{where}-infer" in name:
+        raise InferenceError("it does not fit")
+    if f"{where}-bug" in name:
+        raise ZeroDivisionError("SECRET^NAME")
+    if f"{where}-slow" in name:
+        time.sleep(0.3)
+    if f"{where}-full" in name:
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def read(study: Study) -> Volume:
+    """A NIfTI file as a Volume, or trouble."""
+    misbehave(study, "read")
+    image = nibabel.load(study.files[0])
+    if "read-change" in study.files[0].name:
+        os.utime(study.files[0])
+    return Volume(np.asarray(image.dataobj).astype(np.int16), Grid(image.shape, image.affine))
+
+
+class Threshold:
+    """A model: soft tissue is liver."""
+
+    environment: dict[str, Any] = {"device": "none"}  # noqa: RUF012
+
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+        started = time.monotonic()
+        stage("predict")
+        misbehave(task.study, "model")
+        labels = (volume.voxels > 100).astype(np.uint8)
+        with StudyFolder(task) as folder:
+            nibabel.save(nibabel.Nifti1Image(labels, volume.grid.affine), folder.path / "liver.nii.gz")
+            misbehave(task.study, "write")
+            voxels = int(labels.sum())
+            organ = Measurement("liver", OrganStatus.PRESENT, voxels * volume.grid.voxel_volume_ml, voxels, 200.0)
+            return folder.publish(volume, organs=(organ,), seconds={"total": time.monotonic() - started})
+
+
+@dataclass(frozen=True)
+class MakeThreshold:
+    """The factory, or trouble in it."""
+
+    trouble: str = ""
+
+    def __call__(self) -> Processor:
+        if self.trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.trouble == "weights":
+            from agseg.errors import WeightsError
+
+            raise WeightsError("a tensor is missing")
+        return Threshold()
+
+
+def job(*inputs: Path, **changes: Any) -> BatchJob:
+    """A run of the fakes over the inputs; short limits."""
+    given: dict[str, Any] = {
+        "model": MakeThreshold(),
+        "weights": WEIGHTS,
+        "parameters": {"organs": ["liver"]},
+        "read": read,
+        "limits": Limits(study_timeout_s=20),
+    }
+    return BatchJob(inputs=inputs, **{**given, **changes})
