@@ -76,12 +76,12 @@ def _row(name: str, published: Published) -> NetworkRow:
 
 
 def agreement(parameters: int, published: Published) -> str:
-    """``exact`` if our count prints as the paper's figure, ``exact if truncated``, else the deviation in percent."""
+    """``exact`` or ``truncated`` if our count prints as the paper's figure (so rounded or cut off), else the deviation."""
     if published.published_m is None:
-        return "none published"
+        return "not published"
     millions, scale = parameters / 1e6, 10**published.decimals
     if round(millions, published.decimals) == published.published_m:
         return "exact"
     if published.truncated and floor(millions * scale) / scale == published.published_m:
-        return "exact if truncated"
+        return "truncated"
     return f"{100 * (millions / published.published_m - 1):+.2f} %"
