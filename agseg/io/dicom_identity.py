@@ -1,0 +1,48 @@
+"""UIDs that are derived from what a result is, so that making and sending it twice adds nothing to an archive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agseg.volume import LabelMask
+
+__all__ = ["ResultIdentity", "derived_uid", "mask_digest"]
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID below 2.25 (DICOM PS3.5 B.2: a UUID as a decimal number) that depends on nothing but its parts."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+
+
+def mask_digest(mask: LabelMask) -> str:
+    """SHA-256 of labels, shape, affine and label names."""
+    digest = hashlib.sha256(np.ascontiguousarray(mask.labels).tobytes())
+    labels = [(label.index, label.name) for label in mask.label_set]
+    digest.update(json.dumps([mask.grid.shape, mask.grid.affine.tolist(), labels]).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ResultIdentity:
+    """Source series, weights, parameters and mask, as one digest."""
+
+    digest: str
+
+    @classmethod
+    def of(cls, *, series_uid: str, weights_sha256: str, parameters: Mapping[str, Any], mask: LabelMask) -> ResultIdentity:
+        """The identity of the result that these weights and parameters give on this series."""
+        settings = json.dumps(parameters, sort_keys=True, default=str)
+        content = json.dumps([series_uid, weights_sha256, settings, mask_digest(mask)])
+        return cls(hashlib.sha256(content.encode()).hexdigest())
+
+    def uid(self, *role: str) -> str:
+        """The UID of one thing about this result, e.g. ``("sr", "series")`` or ``("organ", "liver")``."""
+        return derived_uid(self.digest, *role)

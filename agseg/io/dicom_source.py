@@ -1,0 +1,156 @@
+"""The DICOM series that a result is derived from: its headers, made fit to be referred to, and its frames.
+
+Patient, study and frame of reference are carried into every result. Values that no DICOM object may hold (a sex that is
+none of M, F, O; a date that is none) are left empty instead of being invented.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from agseg.errors import Code, InputError
+from agseg.io.dicom_frames import planes_of
+from agseg.io.dicom_identity import derived_uid
+from agseg.io.dicom_stack import Plane
+
+__all__ = ["DicomSource", "SourceFrame"]
+
+CARRIED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Attributes of patient and study that every result takes over; DICOM wants them present, if only empty."""
+
+OPTIONAL = (
+    "SpecificCharacterSet", "IssuerOfPatientID", "OtherPatientIDs", "PatientAge", "PatientSize", "PatientWeight",
+    "StudyDescription", "PatientIdentityRemoved", "DeidentificationMethod",
+)  # fmt: skip
+"""Attributes of patient and study that a result takes over where the source has them."""
+
+_LEGAL = {
+    "PatientSex": re.compile(r"[MFO]?"),
+    "PatientBirthDate": re.compile(r"(\d{8})?"),
+    "StudyDate": re.compile(r"(\d{8})?"),
+    "StudyTime": re.compile(r"(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?"),
+    "AccessionNumber": re.compile(r".{0,16}"),
+    "StudyID": re.compile(r".{0,16}"),
+    "PatientID": re.compile(r".{0,64}"),
+}
+"""What an attribute may hold; anything else is carried as empty."""
+
+CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """One image plane of the source: its SOP class and instance, its frame number in a multi-frame file, its plane."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    number: int | None
+    plane: Plane
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource:
+    """A series whose UIDs are complete.
+
+    Parameters
+    ----------
+    headers
+        pydicom data sets, without pixels, in order of position; or one multi-frame header.
+    """
+
+    headers: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, headers: Sequence[Any]) -> DicomSource:
+        """The source that these headers describe; they are copied, not changed.
+
+        Raises
+        ------
+        InputError
+            ``W_MISSING_UIDS`` if study, series or instance cannot be referred to: no DICOM output then.
+            ``E_DIMENSIONS`` if the series is spread over several multi-frame files.
+        """
+        if not headers:
+            raise InputError("no DICOM headers: the source is not a DICOM series", code=Code.MISSING_UIDS)
+        if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
+            raise InputError("a series in several multi-frame files has no DICOM output", code=Code.DIMENSIONS)
+        complete = tuple(_completed(header) for header in headers)
+        for header in complete[1:]:
+            # Some anonymisers give every slice a frame of reference of its own. The slices make one stack, so they share one.
+            header.FrameOfReferenceUID = complete[0].FrameOfReferenceUID
+        return cls(complete)
+
+    @property
+    def first(self) -> Any:
+        """The header that stands for the series."""
+        return self.headers[0]
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID of the source."""
+        return str(self.first.SeriesInstanceUID)
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """FrameOfReferenceUID of the source's first slice, or one derived from the series where it has none."""
+        return str(self.first.FrameOfReferenceUID)
+
+    @cached_property
+    def frames(self) -> tuple[SourceFrame, ...]:
+        """All planes, in the order of the headers and, in a multi-frame file, of its frames."""
+        found = []
+        for header in self.headers:
+            planes = planes_of(header)
+            many = "PerFrameFunctionalGroupsSequence" in header
+            for number, plane in enumerate(planes, start=1):
+                found.append(SourceFrame(str(header.SOPClassUID), str(header.SOPInstanceUID), number if many else None, plane))
+        return tuple(found)
+
+    @property
+    def planes(self) -> list[Plane]:
+        """Where the frames lie."""
+        return [frame.plane for frame in self.frames]
+
+
+def _completed(header: Any) -> Any:
+    """A copy with every attribute that results refer to: recovered, left empty or derived, never invented."""
+    from pydicom import Dataset
+
+    complete = Dataset()
+    # Private groups and group lengths are of no use to a result.
+    complete.update({tag: element for tag, element in header.items() if tag.group % 2 == 0 and tag.element != 0})
+    meta = getattr(header, "file_meta", None) or Dataset()
+    _recover(complete, "SOPInstanceUID", meta.get("MediaStorageSOPInstanceUID"))
+    _recover(complete, "SOPClassUID", meta.get("MediaStorageSOPClassUID") or CT_IMAGE_STORAGE)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not complete.get(keyword):
+            raise InputError(
+                f"the source has no {keyword}: masks and reports are written, DICOM objects are not", code=Code.MISSING_UIDS
+            )
+    if not complete.get("FrameOfReferenceUID"):
+        complete.FrameOfReferenceUID = derived_uid("frame of reference", str(complete.SeriesInstanceUID))
+    for keyword in CARRIED:
+        if not _is_legal(keyword, complete.get(keyword)):
+            setattr(complete, keyword, "")
+    if not complete.get("Modality"):
+        complete.Modality = "CT"
+    return complete
+
+
+def _recover(dataset: Any, keyword: str, value: Any) -> None:
+    if not dataset.get(keyword) and value:
+        setattr(dataset, keyword, str(value))
+
+
+def _is_legal(keyword: str, value: Any) -> bool:
+    if value is None:
+        return False
+    pattern = _LEGAL.get(keyword)
+    return pattern is None or pattern.fullmatch(str(value)) is not None
