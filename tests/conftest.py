@@ -1,0 +1,94 @@
+"""Every test: no network but loopback, a fresh cache folder, a fixed seed."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+SEED = 20260101
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+# Shared machines are slow at times: a law is about results, not about milliseconds.
+settings.register_profile(
+    "agseg", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("agseg")
+
+
+class NetworkUsedError(RuntimeError):
+    """A test tried to reach something that is not this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_connect, real_lookup = socket.socket.connect, socket.getaddrinfo
+
+    def connect(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
+            raise NetworkUsedError(f"a test tried to connect to {address[0]}")
+        return real_connect(self, address)
+
+    def lookup(host: object, *args: object, **kwargs: object) -> object:
+        name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+        if not name.startswith(_LOOPBACK) and name not in ("", "0.0.0.0", socket.gethostname()):
+            raise NetworkUsedError(f"a test tried to look up {name}")
+        return real_lookup(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("AGSEG_HOME", str(tmp_path_factory.mktemp("agseg-home")))
+    for name in ("HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 - libraries still draw from it
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator that gives the same numbers in every run."""
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real data beside the project; the test is skipped, visibly, where it is absent."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real data in ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked corpus of odd and broken inputs; the test is skipped, visibly, where it is absent."""
+    packed = SHARED / "corpus" / "corpus.tar.gz"
+    if not packed.is_file():
+        pytest.skip("needs the corpus in ../shared/corpus")
+    folder = tmp_path_factory.mktemp("corpus")
+    with tarfile.open(packed) as archive:
+        # The corpus holds links and a named pipe on purpose, so tarfile's "data" filter would refuse it.
+        archive.extractall(folder, filter="fully_trusted")
+    return folder
+
+
+def is_root() -> bool:
+    """Whether file permissions mean nothing to this process."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0

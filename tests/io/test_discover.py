@@ -1,0 +1,273 @@
+"""Discovery: every file in exactly one place, every series told apart, nothing followed that must not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agseg.errors import Code, UsageError
+from agseg.io.discover import discover
+from agseg.study import Discovery, StudyKind
+from tests import phantoms
+from tests.conftest import is_root
+
+SHAPE, SPACING = (12, 10, 5), (1.5, 2.0, 2.5)
+
+
+@pytest.fixture
+def series():
+    affine = phantoms.dicom_affine("axial", SHAPE, SPACING)
+    return phantoms.sampled(phantoms.linear_hu, SHAPE, affine), affine
+
+
+def everything_below(root: Path) -> list[Path]:
+    return [Path(parent) / name for parent, folders, names in os.walk(root) for name in [*names, *_links(parent, folders)]]
+
+
+def _links(parent: str, folders: list[str]) -> list[str]:
+    return [name for name in folders if (Path(parent) / name).is_symlink()]
+
+
+def assert_ledger(found: Discovery, root: Path) -> None:
+    listed = [path for study in found.studies for path in study.files] + [skip.path for skip in found.skipped]
+    assert sorted(map(str, listed)) == sorted(map(str, everything_below(root)))
+    assert found.files_found == len(listed)
+
+
+def only(found: Discovery):
+    assert len(found.studies) == 1, [study.id for study in found.studies]
+    return found.studies[0]
+
+
+def reasons(found: Discovery) -> dict[str, str]:
+    return {skip.path.name: str(skip.reason) for skip in found.skipped}
+
+
+class TestLedger:
+    def test_mixed_folder(self, tmp_path, series):
+        hu, affine = series
+        phantoms.write_dicom(tmp_path / "a" / "ct", hu, affine)
+        phantoms.write_dicom(tmp_path / "a" / "mr", hu, affine, modality="MR", series=3)
+        phantoms.write_nifti(tmp_path / "b" / "case.nii.gz", hu, affine)
+        phantoms.write_nifti(tmp_path / "b" / "mask.nii.gz", (hu > 50).astype(np.uint8), affine)
+        (tmp_path / "notes.txt").write_text("hello")
+        (tmp_path / "empty.dcm").touch()
+        (tmp_path / "archive.zip").write_bytes(b"PK\x03\x04rest")
+        (tmp_path / ".DS_Store").write_bytes(b"x")
+        os.symlink(tmp_path / "b", tmp_path / "link-to-folder")
+        os.symlink("/etc/passwd", tmp_path / "link-to-file")
+        os.mkfifo(tmp_path / "pipe")
+        found = discover([tmp_path])
+        assert_ledger(found, tmp_path)
+        assert {study.id for study in found.studies if study.rejected is None} == {"a/ct", "b/case"}
+        assert reasons(found)["mask.nii.gz"] == "label_map"
+        assert reasons(found)["link-to-file"] == reasons(found)["link-to-folder"] == "E_SYMLINK"
+        assert reasons(found)["pipe"] == "not_a_regular_file"
+        assert reasons(found)["archive.zip"] == "E_UNSUPPORTED_INPUT"
+
+    @given(st.data())
+    def test_any_tree(self, tmp_path_factory, data):
+        root = tmp_path_factory.mktemp("tree")
+        contents = [b"", b"text", b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\x07" * 50, b"\x1f\x8b\x08broken", b"PK\x03\x04",
+                    b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", b"\x5c\x01\0\0" + b"\0" * 340 + b"n+1\0", b"NRRD0004\ntype: int\n\n",
+                    b"ObjectType = Image\nNDims = 3\n", b"\x5c\x01\0\0" + b"\0" * 344]  # fmt: skip
+        names = st.sampled_from(
+            ["a", "b.dcm", "c.nii", "c.nii.gz", "d.hdr", "d.img", "e.mha", "f.nrrd", "1.2.840.3", "study.json"]
+        )
+        for folder in data.draw(st.lists(st.sampled_from(["", "x", "x/y", "z"]), max_size=6)):
+            path = root / folder / data.draw(names)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.draw(st.sampled_from(contents)))
+        assert_ledger(discover([root]), root)
+
+    def test_overlapping_inputs_count_once(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path / "ct", *series)
+        found = discover([tmp_path, tmp_path / "ct", tmp_path / "ct" / "IM0000.dcm"])
+        assert_ledger(found, tmp_path)
+        assert only(found).id == "ct"
+
+    def test_missing_input_is_a_usage_error(self, tmp_path):
+        with pytest.raises(UsageError):
+            discover([tmp_path / "nowhere"])
+
+
+class TestSeries:
+    @given(st.permutations(range(SHAPE[2])))
+    def test_files_come_in_order_of_position(self, tmp_path_factory, order):
+        affine = phantoms.dicom_affine("oblique", SHAPE, SPACING)
+        folder = tmp_path_factory.mktemp("ct")
+        written = phantoms.write_dicom(folder, phantoms.sampled(phantoms.linear_hu, SHAPE, affine), affine, order=order)
+        assert only(discover([folder])).files == tuple(written)
+
+    def test_two_series_in_one_folder(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path / "x", *series, series=2)
+        phantoms.write_dicom(tmp_path / "x", *series, series=5, suffix=".ima")
+        ids = [study.id for study in discover([tmp_path]).studies]
+        assert [name.rsplit("-", 1)[0] for name in ids] == ["x/series-2", "x/series-5"]
+        assert all(phantoms.UID_ROOT not in name for name in ids)
+
+    def test_series_over_several_folders_is_one(self, tmp_path, series):
+        paths = phantoms.write_dicom(tmp_path / "cd" / "DIR000", *series)
+        for path in paths[::2]:
+            target = tmp_path / "cd" / "DIR001" / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+        study = only(discover([tmp_path]))
+        assert study.id == "cd"
+        assert study.rejected is None
+        assert len(study.files) == SHAPE[2]
+
+    def test_an_empty_uid_joins_nothing(self, tmp_path, series):
+        def blank(dataset, _k):
+            dataset.StudyInstanceUID = dataset.SeriesInstanceUID = ""
+
+        phantoms.write_dicom(tmp_path / "a", *series, change=blank)
+        phantoms.write_dicom(tmp_path / "b", *series, change=blank)
+        found = discover([tmp_path])
+        assert [study.id for study in found.studies] == ["a", "b"]
+        assert all(study.warnings[0].code is Code.MISSING_UIDS for study in found.studies)
+
+    def test_identical_copies_are_dropped_and_said(self, tmp_path, series):
+        for path in phantoms.write_dicom(tmp_path / "a", *series):
+            (tmp_path / "b").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "b" / path.name)
+        found = discover([tmp_path])
+        study = only(found)
+        assert study.id == "a"
+        assert study.warnings[0].code is Code.DUPLICATE_SLICES
+        assert found.skipped_reasons == {"identical_copy": SHAPE[2]}
+        assert_ledger(found, tmp_path)
+
+    def test_localizer_is_split_off(self, tmp_path, series):
+        hu, affine = series
+        phantoms.write_dicom(tmp_path, hu, affine)
+        scout = phantoms.dicom_affine("coronal", (12, 10, 1), SPACING)
+
+        def localizer(dataset, _k):
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+        phantoms.write_dicom(tmp_path, hu[:, :, :1], scout, suffix=".scout", change=localizer)
+        found = discover([tmp_path])
+        assert only(found).rejected is None
+        assert found.skipped_reasons == {"localizer": 1}
+
+    def test_other_modality_is_rejected_alone_and_skipped_beside_a_ct(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path / "mr", *series, modality="MR", series=3)
+        assert only(discover([tmp_path])).rejected.code is Code.MODALITY
+        phantoms.write_dicom(tmp_path / "ct", *series)
+        found = discover([tmp_path])
+        assert only(found).id == "ct"
+        assert found.skipped_reasons == {"other_modality": SHAPE[2]}
+
+    @pytest.mark.parametrize(("name", "is_lost_slice"), [("lost.dcm", True), ("lost", False), ("lost.txt", False)])
+    def test_unreadable_file_with_the_slices_suffix_rejects(self, tmp_path, series, name, is_lost_slice):
+        phantoms.write_dicom(tmp_path, *series)
+        (tmp_path / name).touch()
+        found = discover([tmp_path])
+        assert (only(found).rejected is not None) is is_lost_slice
+        assert_ledger(found, tmp_path)
+
+    @pytest.mark.skipif(is_root(), reason="root may read every file")
+    def test_locked_slice_rejects(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path, *series)[2].chmod(0)
+        assert only(discover([tmp_path])).rejected.code is Code.PERMISSION
+
+
+class TestNames:
+    def test_files_directly_in_input_take_its_name(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path / "patient", *series)
+        assert only(discover([tmp_path / "patient"])).id == "patient"
+
+    def test_volume_files_lose_their_suffix(self, tmp_path, series):
+        for name in ("CASE.nii.gz", "OTHER_0000.nii.gz", "sub/x.nii"):
+            phantoms.write_nifti(tmp_path / name, *series)
+        assert [study.id for study in discover([tmp_path]).studies] == ["CASE", "OTHER_0000", "sub/x"]
+
+    def test_same_names_in_two_inputs_stay_apart(self, tmp_path, series):
+        for day in ("monday", "tuesday"):
+            phantoms.write_nifti(tmp_path / day / "case.nii.gz", *series)
+        ids = [study.id for study in discover([tmp_path / "monday", tmp_path / "tuesday"]).studies]
+        assert ids == ["monday/case", "tuesday/case"]
+
+    def test_ids_never_collide(self, tmp_path, series):
+        phantoms.write_nifti(tmp_path / "x.nii.gz", *series)
+        phantoms.write_nifti(tmp_path / "x.nii", *series)
+        phantoms.write_dicom(tmp_path / "x", *series)
+        ids = [study.id for study in discover([tmp_path]).studies]
+        assert len(set(ids)) == 3
+
+    def test_globs(self, tmp_path, series):
+        for name in ("a/1.nii.gz", "a/2.nii.gz", "b/1.nii.gz"):
+            phantoms.write_nifti(tmp_path / name, *series)
+        assert [s.id for s in discover([tmp_path], include=["a/*"]).studies] == ["a/1", "a/2"]
+        assert [s.id for s in discover([tmp_path], exclude=["a"]).studies] == ["b/1"]
+        assert [s.id for s in discover([tmp_path], include=["1.nii.gz"], exclude=["b/*"]).studies] == ["a/1"]
+        assert_ledger(discover([tmp_path], include=["a/*"], exclude=["*2*"]), tmp_path)
+
+
+class TestVolumes:
+    def test_own_results_are_skipped(self, tmp_path, series):
+        hu, affine = series
+        phantoms.write_nifti(tmp_path / "out" / "case" / "attention" / "gate.nii.gz", hu.astype(np.float32), affine)
+        record = {"input": "case", "status": "done", "organs": []}
+        (tmp_path / "out" / "case" / "study.json").write_text(json.dumps(record))
+        found = discover([tmp_path])
+        assert found.studies == ()
+        assert found.skipped_reasons == {"own_output": 2}
+
+    def test_a_foreign_study_json_hides_nothing(self, tmp_path, series):
+        phantoms.write_nifti(tmp_path / "case.nii.gz", *series)
+        (tmp_path / "study.json").write_text('{"patient": 1}')
+        assert only(discover([tmp_path])).id == "case"
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+    def test_label_maps_of_any_type(self, tmp_path, series, dtype):
+        hu, affine = series
+        labels = (hu > 50).astype(dtype) * 7
+        phantoms.write_nifti(tmp_path / "labels.nii.gz", labels, affine)
+        assert discover([tmp_path]).skipped_reasons == {"label_map": 1}
+
+    def test_an_empty_mask_is_a_label_map_but_an_empty_ct_is_a_study(self, tmp_path, series):
+        _, affine = series
+        phantoms.write_nifti(tmp_path / "mask.nii.gz", np.zeros(SHAPE, np.uint8), affine)
+        phantoms.write_nifti(tmp_path / "ct.nii.gz", np.zeros(SHAPE, np.int16), affine)
+        assert only(discover([tmp_path])).id == "ct"
+
+    def test_pair_is_one_study(self, tmp_path, series):
+        import nibabel
+
+        hu, affine = series
+        nibabel.save(nibabel.Nifti1Pair(hu, affine), tmp_path / "pair.img")
+        found = discover([tmp_path])
+        assert [path.name for path in only(found).files] == ["pair.hdr", "pair.img"]
+        assert_ledger(found, tmp_path)
+
+    def test_kinds(self, tmp_path, series):
+        import SimpleITK
+
+        image = SimpleITK.GetImageFromArray(series[0])
+        for name in ("a.mha", "b.nrrd", "c.mhd"):
+            SimpleITK.WriteImage(image, str(tmp_path / name))
+        found = discover([tmp_path])
+        assert [study.kind for study in found.studies] == [StudyKind.METAIMAGE, StudyKind.NRRD, StudyKind.METAIMAGE]
+        assert [path.name for path in found.studies[2].files] == ["c.mhd", "c.raw"]
+        assert_ledger(found, tmp_path)
+
+
+def test_headers_are_read_fast(tmp_path, series):
+    """Not a benchmark: a factor of three below what two slow cores do, to catch a parse of whole files."""
+    hu, affine = series
+    for number in range(40):
+        phantoms.write_dicom(tmp_path / str(number), hu, affine, series=number + 1)
+    discover([tmp_path])
+    before = time.process_time()
+    found = discover([tmp_path])
+    assert found.files_found / (time.process_time() - before) > 800
