@@ -30,13 +30,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _print(rows: tuple[NetworkRow, ...]) -> None:
-    from rich import box
     from rich.table import Table
 
     # Narrow enough for 80 columns; the sources are in --json.
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, caption="truncated: the paper's table cuts digits off instead of rounding"
-    )
+    table = Table(box=None, padding=(0, 2, 0, 0), caption="truncated: the paper's table cuts digits off instead of rounding")
     for title in ("network", "parameters", "in print", "agreement", "GMAC", "input"):
         table.add_column(title, justify="right" if title in ("parameters", "in print", "GMAC") else "left", no_wrap=True)
     for row in rows:
@@ -46,7 +43,7 @@ def _print(rows: tuple[NetworkRow, ...]) -> None:
             "" if row.published_m is None else f"{_millions(row.published_m)} M",
             "" if row.published_m is None else row.agreement,
             f"{row.gmac:.2f}",
-            "x".join(map(str, row.input_shape[1:])),
+            "x".join(map(str, row.input_shape[2:])),
         )
     console.print_table(table)
 
