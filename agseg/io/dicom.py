@@ -20,7 +20,7 @@ from agseg.grid import Grid
 from agseg.io.dicom_dataset import open_dataset
 from agseg.io.dicom_enhanced import enhanced_frames
 from agseg.io.dicom_header import SliceHeader, read_header
-from agseg.io.dicom_pixels import HuScale, check_frame_size, decode_frame, hu_table, native_frame
+from agseg.io.dicom_pixels import HuScale, check_fragments, check_frame_size, decode_frame, hu_table, native_frame
 from agseg.io.dicom_stack import Plane, Stack, stack_planes
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
@@ -144,6 +144,7 @@ def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequ
     """Run ``fill`` for every slice, in threads; a multi-frame file is opened once."""
     opened: dict[Path, Any] = {}
     for header in {id(frame.header): frame.header for frame in frames}.values():
+        check_fragments(header)
         if header.frames > 1 and native_frame(header, 0) is None:
             opened[header.path] = open_dataset(header.path)
 

@@ -18,13 +18,15 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom_header import SliceHeader
 from agseg.volume import HU_MAX, HU_MIN
 
-__all__ = ["HuScale", "check_codec", "decode_frame", "hu_table", "native_frame"]
+__all__ = ["HuScale", "check_codec", "check_fragments", "check_frame_size", "decode_frame", "hu_table", "native_frame"]
 
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Transfer syntaxes whose pixels can be taken from the file as they are."""
 
 HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 """RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
+
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 LONGEST_SIDE = 16384
 """Rows and Columns beyond this (pixels) are not a CT slice."""
@@ -147,6 +149,36 @@ def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray
     if stored.size != count:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
     return stored.reshape(header.rows, header.columns)
+
+
+def check_fragments(header: SliceHeader) -> None:
+    """Refuse compressed pixels whose fragments do not end within the file: codecs fill the rest with grey and say nothing.
+
+    Source: DICOM PS3.5 A.4 (items of the encapsulated pixel data, closed by a sequence delimiter).
+
+    Raises
+    ------
+    InputError
+        ``E_TRUNCATED`` or ``E_DECODE``.
+    """
+    span = header.pixels
+    if span is None or not span.is_encapsulated:
+        return
+    at = span.offset
+    with header.path.open("rb") as stream:
+        while True:
+            stream.seek(at)
+            start = stream.read(8)
+            if len(start) < 8:
+                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
+            tag, length = start[:4], int.from_bytes(start[4:], "little")
+            if tag == _SEQUENCE_END:
+                return
+            if tag != _ITEM:
+                raise InputError("the compressed pixels are damaged", code=Code.DECODE, path=header.path)
+            at += 8 + length
+            if at > header.file_bytes:
+                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
 
 
 def check_codec(syntax: str) -> None:

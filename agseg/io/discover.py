@@ -285,10 +285,9 @@ def _readable(path: str) -> str:
 def _with_unique_ids(studies: Sequence[Study]) -> list[Study]:
     """Ids that name one study each: where two collide, the INPUT's name goes before and, if need be, a digest behind."""
     counts = Counter(study.id for study in studies)
+    several = len({study.root for study in studies}) > 1
     named = [
-        replace(study, id=f"{_readable(study.root.name)}/{study.id}")
-        if counts[study.id] > 1 and _several_roots(studies)
-        else study
+        replace(study, id=f"{_readable(study.root.name)}/{study.id}") if several and counts[study.id] > 1 else study
         for study in studies
     ]
     counts = Counter(study.id for study in named)

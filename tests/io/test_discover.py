@@ -21,6 +21,21 @@ from tests.conftest import is_root
 
 SHAPE, SPACING = (12, 10, 5), (1.5, 2.0, 2.5)
 
+CONTENTS = [
+    b"",
+    b"text",
+    b"\0" * 128 + b"DICM",
+    b"\0" * 128 + b"DICM" + b"\x07" * 50,
+    b"\x1f\x8b\x08broken",
+    b"PK\x03\x04",
+    b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",
+    b"\x5c\x01\0\0" + b"\0" * 340 + b"n+1\0",
+    b"\x5c\x01\0\0" + b"\0" * 344,
+    b"NRRD0004\ntype: int\n\n",
+    b"ObjectType = Image\nNDims = 3\n",
+]
+"""First bytes of many kinds of file, whole and broken."""
+
 
 @pytest.fixture
 def series():
@@ -62,8 +77,8 @@ class TestLedger:
         (tmp_path / "empty.dcm").touch()
         (tmp_path / "archive.zip").write_bytes(b"PK\x03\x04rest")
         (tmp_path / ".DS_Store").write_bytes(b"x")
-        os.symlink(tmp_path / "b", tmp_path / "link-to-folder")
-        os.symlink("/etc/passwd", tmp_path / "link-to-file")
+        (tmp_path / "link-to-folder").symlink_to(tmp_path / "b")
+        (tmp_path / "link-to-file").symlink_to("/etc/passwd")
         os.mkfifo(tmp_path / "pipe")
         found = discover([tmp_path])
         assert_ledger(found, tmp_path)
@@ -76,16 +91,13 @@ class TestLedger:
     @given(st.data())
     def test_any_tree(self, tmp_path_factory, data):
         root = tmp_path_factory.mktemp("tree")
-        contents = [b"", b"text", b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\x07" * 50, b"\x1f\x8b\x08broken", b"PK\x03\x04",
-                    b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", b"\x5c\x01\0\0" + b"\0" * 340 + b"n+1\0", b"NRRD0004\ntype: int\n\n",
-                    b"ObjectType = Image\nNDims = 3\n", b"\x5c\x01\0\0" + b"\0" * 344]  # fmt: skip
         names = st.sampled_from(
             ["a", "b.dcm", "c.nii", "c.nii.gz", "d.hdr", "d.img", "e.mha", "f.nrrd", "1.2.840.3", "study.json"]
         )
         for folder in data.draw(st.lists(st.sampled_from(["", "x", "x/y", "z"]), max_size=6)):
             path = root / folder / data.draw(names)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data.draw(st.sampled_from(contents)))
+            path.write_bytes(data.draw(st.sampled_from(CONTENTS)))
         assert_ledger(discover([root]), root)
 
     def test_overlapping_inputs_count_once(self, tmp_path, series):
