@@ -28,6 +28,8 @@ class Failure:
         As they go into the record.
     blame
         See :data:`Blame`.
+    hint
+        What to do next.
     ends_process
         The process that met it is not to be used again.
     """
@@ -36,6 +38,7 @@ class Failure:
     code: str
     message: str
     blame: Blame = ""
+    hint: str | None = None
     ends_process: bool = False
 
     def report(self, study: Study) -> StudyReport:
@@ -101,6 +104,6 @@ def _of_our_own(error: AgsegError, study: Study | None) -> Failure:
         blame = "weights"
     elif isinstance(error, UsageError):
         blame = "usage"
-    elif not isinstance(error, InferenceError):
+    elif not isinstance(error, InferenceError) or error.code is Code.INTERNAL:
         blame = "bug"
-    return Failure(StudyStatus.FAILED, error.code, message, blame=blame)
+    return Failure(StudyStatus.FAILED, error.code, message, blame=blame, hint=error.hint)

@@ -27,7 +27,7 @@ from agseg.study import Discovery
 __all__ = ["exit_code_of", "run_batch"]
 
 _BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
-_ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.USAGE, ExitCode.DEADLINE)
+_ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE)
 _SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 
@@ -54,6 +54,8 @@ def run_batch(job: BatchJob, output: Output, *, on_event: Callable[[BatchEvent],
 
     Raises
     ------
+    UsageError
+        If the model cannot be made as asked (a device that is not there); then nothing was done and nothing is written.
     OutputError
         If the records themselves cannot be written.
     """
@@ -126,13 +128,12 @@ class _Run:
         if stop is not None:
             if stop.blame in _BLAMES:
                 self.asked.add(_BLAMES[stop.blame])
-            elif stop.blame == "usage":
-                self.asked.add(ExitCode.USAGE)
             for task in left:
                 self._end(task, self._left_over(task, stop), "")
 
-    def _left_over(self, task: StudyTask, stop: Stop) -> StudyReport:
-        """The record of a study that the run did not come to; or, if it was published in the last moment, its own."""
+    @staticmethod
+    def _left_over(task: StudyTask, stop: Stop) -> StudyReport:
+        """The record of a study that the run did not come to."""
         return StudyReport(
             input=task.study.id,
             status=stop.status,

@@ -21,7 +21,7 @@ from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.memory import machine_memory_bytes
 from agseg.batch.outcome import Failure
 from agseg.batch.worker import Gone, Worker
-from agseg.errors import Code
+from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
 __all__ = ["Stop", "Supervisor"]
@@ -240,6 +240,8 @@ class Supervisor:
         worker.idle()
         if task is None:
             # The factory itself raised: no study can be done without it.
+            if failure.blame == "usage":
+                raise UsageError(failure.message, code=Code(failure.code), hint=failure.hint)
             blame = failure.blame or "bug"
             raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=blame)
         self.on_end(task, failure.report(task.study), failure.blame)
@@ -248,8 +250,8 @@ class Supervisor:
             worker.end(at_once=True)
         if failure.blame == "output" and failure.code in (Code.DISK_FULL, Code.OUTPUT_NOT_WRITABLE):
             raise Stop(Code(failure.code), failure.message, status=StudyStatus.DEFERRED, blame="output")
-        if failure.blame in ("weights", "usage"):
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=failure.blame)
+        if failure.blame == "weights":
+            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame="weights")
 
     # -- children that must go, or have gone ------------------------------------------------------------------------
 
