@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import classify_us, console, dataset, inspect, models, phantom, weights
+from agseg.cli import classify_us, console, dataset, inspect, models, phantom, segment, weights
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -44,6 +44,7 @@ def _root(
     """Options that stand before the command."""
 
 
+segment.register(app)
 inspect.register(app)
 phantom.register(app)
 dataset.register(app)
