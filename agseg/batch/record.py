@@ -15,6 +15,7 @@ from typing import Any
 from agseg.batch.decide import RUN_JSON
 from agseg.batch.folder import json_text
 from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
+from agseg.batch.review import review_list
 from agseg.io.atomic import write_text
 from agseg.io.html import write_report
 from agseg.io.tables import write_volumes
@@ -44,7 +45,8 @@ def write_records(report: BatchReport, output: Output) -> None:
         _keep_earlier(root, whole.started)
         earlier = _earlier_runs(root)
         write_volumes(root / "volumes.csv", whole)
-        write_report(root / "report.html", whole, earlier=earlier)
+        review = {item.study.input: item.reasons for item in review_list(whole)}
+        write_report(root / "report.html", whole, review=review, earlier=earlier)
         write_text(root / RUN_JSON, json_text(whole.to_dict()))
 
 

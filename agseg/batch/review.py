@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agseg.labels import Label
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 
 __all__ = [
@@ -108,7 +109,7 @@ def review_list(report: BatchReport) -> tuple[ReviewItem, ...]:
     """The studies with a reason to look twice, worst first; equally bad ones in the order of their names."""
     items = []
     for study in report.studies:
-        reasons = [(organ.name.replace("_", " "), reason) for organ in study.organs for reason in organ.review]
+        reasons = [(Label(1, organ.name).title, reason) for organ in study.organs for reason in organ.review]
         if reasons:
             reasons.sort(key=lambda pair: -_weight(pair[1]))
             score = sum(_weight(reason) for _, reason in reasons) + 100 * _weight(reasons[0][1])
