@@ -137,9 +137,9 @@ class DicomResult:
         return __version__
 
     @property
-    def software_versions(self) -> tuple[str, ...]:
+    def software_versions(self) -> list[str]:
         """Agseg's version and the weights."""
-        return (f"agseg {__version__}", self.weights.id[:64])
+        return [f"agseg {__version__}", self.weights.id[:64]]
 
     @property
     def device_serial_number(self) -> str:

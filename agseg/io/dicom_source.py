@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,8 +125,8 @@ def _completed(header: Any) -> Any:
     from pydicom import Dataset
 
     complete = Dataset()
-    # Private groups and group lengths are of no use to a result.
-    complete.update({tag: element for tag, element in header.items() if tag.group % 2 == 0 and tag.element != 0})
+    # Private groups and group lengths are of no use to a result. Elements are copied: setting a value changes the element.
+    complete.update({tag: copy(element) for tag, element in header.items() if tag.group % 2 == 0 and tag.element != 0})
     meta = getattr(header, "file_meta", None) or Dataset()
     _recover(complete, "SOPInstanceUID", meta.get("MediaStorageSOPInstanceUID"))
     _recover(complete, "SOPClassUID", meta.get("MediaStorageSOPClassUID") or CT_IMAGE_STORAGE)

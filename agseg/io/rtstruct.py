@@ -170,7 +170,7 @@ def _add_equipment(dataset: Any, result: DicomResult) -> None:
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME
     dataset.DeviceSerialNumber = result.device_serial_number
-    dataset.SoftwareVersions = list(result.software_versions)
+    dataset.SoftwareVersions = result.software_versions
     dataset.InstanceCreationDate = result.created.strftime("%Y%m%d")
     dataset.InstanceCreationTime = result.created.strftime("%H%M%S")
 
