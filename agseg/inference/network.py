@@ -38,7 +38,9 @@ class ReadyNetwork:
 
     def __init__(self, modules: Sequence[nn.Module], *, device: torch.device, precision: Precision) -> None:
         self.device = device
-        self.precision = precision
+        # Some networks do not stand half precision; they run in fp32 whatever was asked, and the record says so.
+        whole = any(getattr(module, "full_precision_only", False) for module in modules)
+        self.precision = Precision.FP32 if whole else precision
         self.modules = tuple(self._placed(module) for module in modules)
 
     def _placed(self, module: nn.Module) -> nn.Module:

@@ -42,6 +42,8 @@ class Obelisk(nn.Module):
     def __init__(self, *, classes: int = 9) -> None:
         super().__init__()
         self.size_multiple = 8
+        # Sampling positions need more than the 8 bits of bf16, and average pooling has no half-precision kernel on the CPU.
+        self.full_precision_only = True
         self.offset1 = nn.Parameter(torch.randn(1, 128, 1, 1, 3) * OFFSET_SPREAD)
         self.offset2 = nn.Parameter(torch.randn(1, 512, 1, 1, 3) * OFFSET_SPREAD)
         self._add_conv("0", 1, 4)

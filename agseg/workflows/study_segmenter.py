@@ -105,7 +105,7 @@ class StudySegmenter:
         self._settings = Settings(overlap=config.overlap, fast=config.fast, mirror=config.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
-            "precision": precision.value,
+            "precision": self._network.precision.value,
             "torch": torch.__version__,
         }
 
