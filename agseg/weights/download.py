@@ -24,7 +24,18 @@ from agseg import __version__
 from agseg.errors import Code, OutputError, WeightsError
 from agseg.io.atomic import FILE_MODE, make_folder
 
-__all__ = ["HostRules", "Progress", "Remote", "download", "is_loopback", "no_progress"]
+__all__ = [
+    "ATTEMPTS",
+    "NETWORK_HINT",
+    "TRANSIENT_STATUS",
+    "HostRules",
+    "Progress",
+    "Remote",
+    "download",
+    "is_loopback",
+    "no_progress",
+    "pause",
+]
 
 Progress = Callable[[int, int | None, str], None]
 """``progress(bytes done, bytes in all if known, file name)``."""
@@ -136,8 +147,7 @@ def download(remote: Remote, partial: Path, *, size_bytes: int | None, progress:
     limit = size_bytes or remote.size_bytes or MAX_BYTES
     opener = _opener(remote)
     for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(BACKOFF_S * 2 ** (attempt - 1))
+        pause(attempt)
         try:
             return _attempt(opener, remote, partial, limit=limit, progress=progress)
         except urllib.error.HTTPError as error:
@@ -152,6 +162,12 @@ def download(remote: Remote, partial: Path, *, size_bytes: int | None, progress:
     raise WeightsError(
         "the download did not succeed", value=f"{status} from {urlsplit(remote.url).hostname}", hint=NETWORK_HINT
     ) from reason
+
+
+def pause(attempt: int) -> None:
+    """Wait before an attempt: not before the first, and twice as long before each further one."""
+    if attempt:
+        time.sleep(BACKOFF_S * 2 ** (attempt - 1))
 
 
 def _attempt(opener: urllib.request.OpenerDirector, remote: Remote, partial: Path, *, limit: int, progress: Progress) -> None:

@@ -11,11 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from agseg.errors import Code, WeightsError
 from agseg.weights.digest import Digest, refuse_unless, short
-from agseg.weights.download import NETWORK_HINT, HostRules, Progress, Remote, download, is_loopback, no_progress
+from agseg.weights.download import (
+    ATTEMPTS,
+    NETWORK_HINT,
+    TRANSIENT_STATUS,
+    HostRules,
+    Progress,
+    Remote,
+    download,
+    is_loopback,
+    no_progress,
+    pause,
+)
 from agseg.weights.entry import SourceKind, WeightsFile
 
 if TYPE_CHECKING:
@@ -161,39 +172,43 @@ def _hub_remote(file: WeightsFile, commit: str | None, weights_id: str) -> Remot
             expected=short(commit),
         )
     etag = (metadata.etag or "").strip('"')
-    token = get_token()
-    stays = _host(metadata.location or url) == _host(url)
+    token, location = get_token(), urljoin(url, metadata.location or url)
     return Remote(
-        metadata.location or url,
+        location,
         rules,
         commit=metadata.commit_hash,
         size_bytes=metadata.size,
         sha256=etag if len(etag) == 64 else None,  # large files carry their SHA-256 as ETag, small ones a git hash
         # The token goes to the hub itself, never to a download host.
-        authorization=f"Bearer {token}" if token and stays else None,
+        authorization=f"Bearer {token}" if token and _host(location) == _host(url) else None,
     )
 
 
 def _metadata(url: str, file: WeightsFile) -> HfFileMetadata:
     """The hub's answer, or a sentence on why there is none."""
-    from huggingface_hub import get_hf_file_metadata
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub import constants, get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        return get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
-    except OfflineModeIsEnabled as error:
-        raise _offline(file, file.filename, "HF_HUB_OFFLINE") from error
-    except HfHubHTTPError as error:
-        response = getattr(error, "response", None)
-        raise WeightsError(
-            f"the hub does not give {file.filename}",
-            value=f"HTTP status {getattr(response, 'status_code', 'unknown')}",
-            hint="If the repository asks for a login, set HF_TOKEN.",
-        ) from error
-    except Exception as error:  # the hub's client raises its HTTP library's errors, and that library changes
-        raise WeightsError(
-            f"the hub cannot be reached for {file.filename}", value=type(error).__name__, hint=NETWORK_HINT
-        ) from error
+    # The client would otherwise ask its endpoint for a list of tools to name in its User-Agent: nobody's business here.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    for attempt in range(ATTEMPTS):
+        pause(attempt)
+        try:
+            return get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
+        except HfHubHTTPError as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            problem = WeightsError(
+                f"the hub does not give {file.filename}",
+                value=f"HTTP status {status}",
+                hint="If the repository asks for a login, set HF_TOKEN.",
+            )
+            if status not in TRANSIENT_STATUS:
+                break
+        except Exception as error:  # the client raises its HTTP library's errors, and that library changes with its version
+            problem = WeightsError(
+                f"the hub cannot be reached for {file.filename}", value=type(error).__name__, hint=NETWORK_HINT
+            )
+    raise problem
 
 
 def _host(url: str) -> str:
