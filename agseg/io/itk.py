@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import igzip
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom import LPS_TO_RAS
-from agseg.io.nifti import MODALITY_NOTE
+from agseg.io.nifti import DAMAGE, GZIP_MAGIC, MODALITY_NOTE, read_to_checksum
 from agseg.io.nifti_header import LARGEST_VOLUME_VOXELS, MINIMAL_SLICES, check_grid
 from agseg.io.voxels import as_hounsfield, check_looks_like_hu
 from agseg.study import Study, StudyKind
@@ -49,6 +50,8 @@ class ItkHeader:
     voxel_bytes: int
     packed: bool
     data_file: Path
+    gzip_offset: int | None = None
+    """Where a gzip stream begins whose checksum SimpleITK does not look at."""
 
 
 def sniff_itk(head: bytes) -> StudyKind | None:
@@ -92,6 +95,8 @@ def read_itk_array(path: Path) -> tuple[Any, Any]:
     if needed > size * (LARGEST_DEFLATE_RATIO if header.packed else 1):
         code = Code.HEADER_LIES if header.packed else Code.TRUNCATED
         raise InputError("the file is shorter than its voxels", code=code, path=path, value=size, expected=needed)
+    if header.gzip_offset is not None:
+        _check_gzip(header.data_file, header.gzip_offset)
     import SimpleITK
 
     make: Any = SimpleITK.ImageFileReader
@@ -107,6 +112,22 @@ def read_itk_array(path: Path) -> tuple[Any, Any]:
     if stored.shape != header.shape:
         raise InputError("the voxels do not fit the header", code=Code.HEADER_LIES, path=path)
     return image, stored
+
+
+def _check_gzip(path: Path, offset: int) -> None:
+    with path.open("rb") as raw:
+        raw.seek(offset)
+        if raw.read(2) != GZIP_MAGIC:
+            return
+        raw.seek(offset)
+        unpacker: Any = igzip.GzipFile
+        try:
+            with unpacker(fileobj=raw, mode="rb") as stream:
+                read_to_checksum(stream)
+        except EOFError:
+            raise InputError("the file ends before its voxels do", code=Code.TRUNCATED, path=path) from None
+        except DAMAGE:
+            raise InputError("the gzip stream is damaged", code=Code.DECODE, path=path) from None
 
 
 def read_itk_header(path: Path) -> ItkHeader:
@@ -130,7 +151,9 @@ def read_itk_header(path: Path) -> ItkHeader:
 
 
 def _nrrd_header(path: Path, head: bytes) -> ItkHeader:
-    text = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0].decode("latin-1")
+    blank_line = re.search(rb"\r?\n\r?\n", head)
+    gap = b"" if blank_line is None else blank_line.group()
+    text = (head if blank_line is None else head[: blank_line.start()]).decode("latin-1")
     fields: dict[str, str] = {}
     for line in text.splitlines()[1:]:
         key, colon, value = line.partition(":")
@@ -144,9 +167,12 @@ def _nrrd_header(path: Path, head: bytes) -> ItkHeader:
     if voxel_bytes is None:
         raise InputError("voxels are not real numbers", code=Code.DTYPE, path=path)
     named = fields.get("data file", fields.get("datafile"))
-    packed = fields.get("encoding", "raw").lower() not in ("raw",)
+    encoding = fields.get("encoding", "raw").lower()
+    gzip_offset = None
+    if encoding in ("gz", "gzip"):
+        gzip_offset = 0 if named is not None else len(text.encode("latin-1")) + len(gap)
     shape = _checked_shape(path, [int(n) for n in fields.get("sizes", "").split()])
-    return ItkHeader(StudyKind.NRRD, shape, voxel_bytes, packed, _data_file(path, named))
+    return ItkHeader(StudyKind.NRRD, shape, voxel_bytes, encoding != "raw", _data_file(path, named), gzip_offset)
 
 
 def _meta_header(path: Path, head: bytes) -> ItkHeader:

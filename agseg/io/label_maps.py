@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import InputError
 from agseg.io.itk import read_itk_array
-from agseg.io.nifti import opened, pair_image
+from agseg.io.nifti import DAMAGE, opened, pair_image
 from agseg.io.nifti_header import NiftiHeader
 from agseg.io.voxels import LABEL_LIMIT
 
@@ -46,7 +46,7 @@ def is_nifti_label_map(path: Path, header: NiftiHeader) -> bool:
                 if not _only_labels(values, header.scale):
                     return False
                 any_label = any_label or bool(values.any())
-    except (OSError, EOFError, ValueError):
+    except DAMAGE:
         # Damage is reported by the reader, with its code.
         return False
     return any_label or header.dtype.itemsize == 1

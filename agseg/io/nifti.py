@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import igzip, isal_zlib
+from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError, OutputError
@@ -19,7 +21,7 @@ from agseg.io.voxels import as_hounsfield, check_looks_like_hu
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["GZIP_MAGIC", "opened", "read_nifti", "read_nifti_array", "write_mask", "write_scalar"]
+__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_nifti", "read_nifti_array", "write_mask", "write_scalar"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -39,14 +41,15 @@ MASK_COMPRESSION = 2
 GZIP_WINDOW_BITS = 31
 """zlib's way of asking for a gzip stream."""
 
+DAMAGE: Any = (OSError, EOFError, zlib.error, IsalError, ValueError)
+"""What reading a damaged gzip stream raises: the checksum as OSError, the stream as isal's own error."""
+
 MODALITY_NOTE = "the format carries no modality; CT is assumed because the values look like HU"
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked content; gzip is known by its first bytes, not by the suffix."""
-    from isal import igzip
-
     unpacker: Any = igzip.GzipFile
     with path.open("rb") as raw:
         packed = raw.read(2) == GZIP_MAGIC
@@ -104,7 +107,7 @@ def read_nifti_array(path: Path, *, image: Path | None = None) -> tuple[NiftiHea
         _skip(stream, header.offset)
         _read_exactly(stream, memory.data)
         if packed:
-            _read_to_checksum(stream)
+            read_to_checksum(stream)
     stored = memory.view(header.dtype).reshape(header.grid.shape, order="F")
     return header, stored
 
@@ -147,8 +150,7 @@ def _damage_as_input_error(path: Path) -> Iterator[None]:
         raise InputError("the file ends before its voxels do", code=Code.TRUNCATED, path=path) from None
     except PermissionError:
         raise InputError("no permission to read the file", code=Code.PERMISSION, path=path) from None
-    except (OSError, zlib.error, ValueError) as error:
-        # isal's errors derive from OSError (checksum) and ValueError (stream).
+    except DAMAGE as error:
         raise InputError(f"the gzip stream is damaged ({type(error).__name__})", code=Code.DECODE, path=path) from None
 
 
@@ -169,7 +171,7 @@ def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
         at += got
 
 
-def _read_to_checksum(stream: BinaryIO) -> None:
+def read_to_checksum(stream: BinaryIO) -> None:
     """The checksum stands at the end of the stream: what lies before it is unpacked and dropped."""
     dropped = 0
     while got := len(stream.read(CHUNK_BYTES)):
@@ -200,8 +202,6 @@ def write_scalar(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
 
 
 def _write(path: Path, values: NDArray[Any], grid: Grid) -> None:
-    from isal import isal_zlib
-
     if values.shape != grid.shape:
         raise OutputError(
             "voxels and grid differ in shape", code=Code.OUTPUT, path=path, value=values.shape, expected=grid.shape
@@ -231,7 +231,7 @@ def read_nifti_array_unchecked(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
     """Header bytes and voxel bytes of a file that agseg has just written."""
     with _damage_as_input_error(path), opened(path) as stream:
         content = stream.read()
-    return content[:352], np.frombuffer(content, dtype=np.uint8, offset=352)
+    return content[:352], np.frombuffer(content[352:], dtype=np.uint8)
 
 
 def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:

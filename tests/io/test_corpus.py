@@ -1,0 +1,89 @@
+"""Every case of the corpus of odd and broken inputs ends as its list of expectations says, and tells no patient's data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import SHARED, is_root
+
+EXPECTED = SHARED / "corpus" / "expected.yaml"
+
+
+def _cases() -> list[dict]:
+    if not EXPECTED.is_file():
+        return []
+    cases = yaml.safe_load(EXPECTED.read_text(encoding="utf-8"))["cases"]
+    return [case for case in cases if case["command"] == "segment --organ pancreas" and case.get("scope") != "run"]
+
+
+def _canaries() -> list[str]:
+    return yaml.safe_load(EXPECTED.read_text(encoding="utf-8"))["phi_canaries"]
+
+
+def run_inspect(path: Path, points: list[list[float]]) -> tuple[dict, str]:
+    """``agseg inspect --json`` in this process: the document, and everything that was printed."""
+    from agseg.cli.app import app
+
+    out, err = io.StringIO(), io.StringIO()
+    arguments = ["inspect", "--json", *(f"--at-lps={','.join(map(str, point))}" for point in points), "--", str(path)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        app(arguments)
+    return json.loads(out.getvalue()), out.getvalue() + err.getvalue()
+
+
+def test_the_corpus_is_there(shared_corpus):
+    assert len(_cases()) >= 103
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("case", _cases(), ids=lambda case: case["id"])
+def test_case(shared_corpus, case):
+    if case.get("requires") == "non-root" and is_root():
+        pytest.skip("root may read every file")
+    checks = case.get("checks", {})
+    points = checks.get("hu_at", [])
+    before = time.monotonic()
+    found, printed = run_inspect(shared_corpus / case["path"], [point["lps"] for point in points])
+    took = time.monotonic() - before
+    assert not [canary for canary in _canaries() if canary in printed]
+    for path in case.get("must_not_exist", []):
+        assert not os.path.lexists(path)
+    accepted = [study for study in found["studies"] if study["status"] == "ok"]
+    codes = {study["code"] for study in found["studies"]} | {skip["reason"] for skip in found["skipped_files"]}
+    assert took < checks.get("max_seconds", 60)
+    if not accepted:
+        assert case["expect"] == "rejected" or case.get("or_rejected"), codes
+        assert codes & set(case.get("codes", codes))
+        assert found["exit_code"] in (4, 5)
+        return
+    assert case["expect"] == "ok" or case.get("or_ok"), [study["input"] for study in accepted]
+    assert len(accepted) == checks.get("n_series", len(accepted))
+    for study in accepted:
+        assert study["voxel_volume_mm3"] == pytest.approx(checks.get("voxel_volume_mm3", study["voxel_volume_mm3"]), rel=1e-3)
+        assert sorted(study["spacing_mm"]) == pytest.approx(checks.get("spacing_sorted", sorted(study["spacing_mm"])), rel=1e-3)
+        i, j, k = study["shape"]
+        assert i * j * k == checks.get("n_voxels", i * j * k)
+        assert study["min"] >= max(-1024, checks.get("min_hu_ge", -1024))
+        assert study["max"] <= min(3071, checks.get("max_hu_le", 3071))
+    for number, point in enumerate(points):
+        values = [study["samples"][number]["value"] for study in accepted]
+        assert any(value is not None and abs(value - point["hu"]) <= point["tol"] for value in values), (point, values)
+    warned = {warning["code"] for study in accepted for warning in study["warnings"]}
+    assert not case.get("warn") or warned & set(case["warn"])
+
+
+@pytest.mark.shared
+def test_the_whole_corpus_at_once(shared_corpus):
+    found, printed = run_inspect(shared_corpus, [])
+    assert found["exit_code"] == 3
+    names = [study["input"] for study in found["studies"]]
+    assert len(set(names)) == len(names)
+    assert not [canary for canary in _canaries() if canary in printed]
