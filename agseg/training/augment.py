@@ -14,7 +14,7 @@ from torch import Tensor
 from agseg.training.cases import AIR_HU
 from agseg.training.patches import uniform
 
-__all__ = ["IntensityAugmentation", "degrade"]
+__all__ = ["IntensityAugmentation", "cut_field", "degrade"]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,20 @@ def degrade(image: Tensor, augmentation: IntensityAugmentation, generator: torch
     if happens(a.streak_chance):
         image = image + _streaks(image.shape, uniform(0, a.streak_hu, generator), generator).to(image.device)
     image = image * (1 + uniform(-a.gain, a.gain, generator)) + uniform(-a.offset_hu, a.offset_hu, generator)
-    if happens(a.cut_chance):
-        image = _cut(image, generator)
     return image
+
+
+def cut_field(image: Tensor, labels: Tensor, *, chance: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Now and then, air beyond a random plane near one of the six faces, and no labels there."""
+    if uniform(0, 1, generator) >= chance:
+        return image, labels
+    axis = int(torch.randint(3, (), generator=generator))
+    width = max(1, int(image.shape[axis] * uniform(0.05, 0.4, generator)))
+    start = 0 if uniform(0, 1, generator) < 0.5 else image.shape[axis] - width
+    image, labels = image.clone(), labels.clone()
+    image.narrow(axis, start, width).fill_(AIR_HU)
+    labels.narrow(axis, start, width).fill_(0)
+    return image, labels
 
 
 def _blur(image: Tensor, spread: float) -> Tensor:
@@ -121,13 +132,3 @@ def _streaks(shape: torch.Size, amplitude: float, generator: torch.Generator) ->
     middle, width = uniform(0, shape[2], generator), uniform(3, 15, generator)
     fade = torch.exp(-0.5 * ((torch.arange(shape[2]) - middle) / width) ** 2)
     return pattern[:, :, None] * fade * amplitude
-
-
-def _cut(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Air beyond a random plane near one of the six faces."""
-    image = image.clone()
-    axis = int(torch.randint(3, (), generator=generator))
-    width = int(image.shape[axis] * uniform(0.05, 0.4, generator))
-    start = 0 if uniform(0, 1, generator) < 0.5 else image.shape[axis] - width
-    image.narrow(axis, start, width).fill_(AIR_HU)
-    return image

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from agseg.training.augment import IntensityAugmentation, degrade
+from agseg.training.augment import IntensityAugmentation, cut_field, degrade
 from agseg.training.cases import Case
 from agseg.training.patches import Deformation, Swelling, patch_centre, sample_image, sample_labels, sampling_points, uniform
 from agseg.training.synthesis import SynthesisSettings, Tissue, recolour, structure_means
@@ -97,6 +97,7 @@ class PatchSampler(torch.utils.data.Dataset[Sample]):
                 image, structures, means=means, tissues=self.tissues, settings=settings.synthesis, generator=generator
             )
         image = degrade(image, settings.intensity, generator)
+        image, labels = cut_field(image, labels, chance=settings.intensity.cut_chance, generator=generator)
         return Sample(image[None], labels, case.known, case.id)
 
     def _swellings(self, case: Case, generator: torch.Generator) -> list[Swelling]:
