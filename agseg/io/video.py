@@ -85,20 +85,25 @@ class VideoFile:
         InputError
             ``E_VIDEO`` if nothing, or too little, can be decoded.
         """
+        av = load_av()
         self._lost = packets = index = 0
+        # One converter for all frames: building it anew costs as much as converting.
+        convert = av.video.reformatter.VideoReformatter().reformat
         with self._open() as container:
             stream = self._picture(container)
             for packet in self._packets(container, stream):
                 packets += 1
                 try:
                     decoded = packet.decode()
-                except load_av().FFmpegError:
+                except av.FFmpegError:
                     self._lost += 1
                     continue
                 for picture in decoded:
                     if wanted(index):
                         check_size(picture.width, picture.height)
-                        yield Frame(index, self._time_s(picture, index), np.asarray(picture.to_ndarray(format="rgb24")))
+                        yield Frame(
+                            index, self._time_s(picture, index), np.asarray(convert(picture, format="rgb24").to_ndarray())
+                        )
                     index += 1
         if index == 0:
             raise InputError("no frame of the video can be decoded", code=Code.VIDEO, path=self._path)
@@ -111,9 +116,10 @@ class VideoFile:
             )
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        av = load_av()
         try:
             yield from container.demux(stream)
-        except load_av().FFmpegError:
+        except av.FFmpegError:
             raise InputError("the video breaks off and cannot be read on", code=Code.VIDEO, path=self._path) from None
 
     def _time_s(self, picture: Any, index: int) -> float | None:

@@ -40,7 +40,7 @@ WINDOW_FRAMES = 5
 WINDOW_S = 0.25
 """Frames further away than this (seconds) are left out of the median, whatever the frame rate."""
 
-SURE_PLANE = 0.5
+SURE_PLANE = 0.45
 """Least smoothed probability of a plane that is called; below it the frame is unsure. See docs/ultrasound.md."""
 
 SURE_BACKGROUND = 0.5
