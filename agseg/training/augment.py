@@ -69,8 +69,7 @@ def degrade(image: Tensor, augmentation: IntensityAugmentation, generator: torch
         image = image + _smooth_field(image.shape, uniform(0, a.shading_hu, generator), generator).to(image.device)
     if happens(a.streak_chance):
         image = image + _streaks(image.shape, uniform(0, a.streak_hu, generator), generator).to(image.device)
-    image = image * (1 + uniform(-a.gain, a.gain, generator)) + uniform(-a.offset_hu, a.offset_hu, generator)
-    return image
+    return image * (1 + uniform(-a.gain, a.gain, generator)) + uniform(-a.offset_hu, a.offset_hu, generator)
 
 
 def cut_field(image: Tensor, labels: Tensor, *, chance: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
