@@ -46,9 +46,9 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "sononet": Sononet,
     "ag-sononet": AGSononet,
     "sononet-original": SonoNetOriginal,
-    "monai:UNet": monai_unet,
-    "monai:SegResNet": monai_segresnet,
-    "monai:VNet": monai_vnet,
+    "monai-unet": monai_unet,
+    "monai-segresnet": monai_segresnet,
+    "monai-vnet": monai_vnet,
 }
 """Family name to builder; builders take keyword arguments of plain JSON values."""
 
@@ -169,8 +169,8 @@ def build(architecture: str, config: Mapping[str, Any] | None = None) -> nn.Modu
     family, arguments = config_of(architecture, config)
     try:
         return FAMILIES[family](**arguments)
-    except TypeError as error:
-        raise UsageError(f"{architecture} cannot be built from this configuration", value=sorted(arguments)) from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{architecture} cannot be built from this configuration", value=arguments) from error
 
 
 def prunable() -> tuple[str, ...]:
