@@ -97,11 +97,12 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
     for series in candidates.values():
         skipped.extend(_drop_copies(series))
         _judge(series)
-    companions = {series.study_key for series in kept if series.study_key[1]}
-    folders = {(file.root, file.folder) for series in kept for file, _ in series.headers}
+    folders = {place for series in candidates.values() for place in _places(series)}
+    parents = {(series.study_key, place) for series in candidates.values() for place in _parents(series)}
     for series in others.values():
-        beside = series.study_key in companions or any((file.root, file.folder) in folders for file, _ in series.headers)
-        if beside:
+        same_study = series.study_key[1] and any((series.study_key, place) in parents for place in _parents(series))
+        if same_study or any(place in folders for place in _places(series)):
+            # A PET beside its CT is no failure; an MR in a place of its own is a study that nobody will get a mask for.
             skipped.extend(Skipped(file.path, Reason.OTHER_MODALITY, series.modality) for file, _ in series.headers)
         else:
             series.files = tuple(file for file, _ in series.headers)
@@ -109,6 +110,15 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
             kept.append(series)
     kept.sort(key=lambda series: (str(series.files[0].root), series.files[0].below))
     return kept, skipped
+
+
+def _places(series: Series) -> set[tuple[Path, str]]:
+    return {(file.root, file.folder) for file, _ in series.headers}
+
+
+def _parents(series: Series) -> set[tuple[Path, str]]:
+    """The folders above those of the series: a disc holds the series of a study side by side."""
+    return {(root, folder.rpartition("/")[0]) for root, folder in _places(series)}
 
 
 def _left_out(header: SliceHeader) -> str | None:

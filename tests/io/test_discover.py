@@ -178,6 +178,9 @@ class TestSeries:
         found = discover([tmp_path])
         assert only(found).id == "ct"
         assert found.skipped_reasons == {"other_modality": SHAPE[2]}
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "mr").rename(tmp_path / "elsewhere" / "mr")
+        assert [study.rejected is None for study in discover([tmp_path]).studies] == [True, False]
 
     @pytest.mark.parametrize(("name", "is_lost_slice"), [("lost.dcm", True), ("lost", False), ("lost.txt", False)])
     def test_unreadable_file_with_the_slices_suffix_rejects(self, tmp_path, series, name, is_lost_slice):
