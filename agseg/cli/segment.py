@@ -40,7 +40,9 @@ def segment(
     overlap: Annotated[
         float | None, typer.Option(min=0.0, max=0.9, help="Fraction shared by neighbouring tiles; default: the weights' own.")
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Crop to the body, largest tiles: faster, labels may differ slightly.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Crop to the body, largest tiles: faster, labels may differ slightly.")
+    ] = False,
     mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirror image: slower.")] = False,
     prune_depth: Annotated[
         int | None, typer.Option(metavar="1..4", help="ANU-Net only: stop at this depth, for speed.")
@@ -56,9 +58,7 @@ def segment(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     deadline: Annotated[float | None, typer.Option(metavar="MIN", help="Begin no study later than this (minutes).")] = None,
     min_age: Annotated[float, typer.Option(metavar="S", help="Defer studies with files younger than this (seconds).")] = 0.0,
-    study_timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Give a study up after this long (seconds).")
-    ] = None,
+    study_timeout: Annotated[float | None, typer.Option(metavar="S", help="Give a study up after this long (seconds).")] = None,
     include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only paths below INPUT that match.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="No paths below INPUT that match.")] = None,
     num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
@@ -77,7 +77,7 @@ def segment(
     from agseg.workflows.study_segmenter import OutputType
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
-    paths = tuple([*(inputs or []), *(more_inputs or [])])
+    paths = (*(inputs or []), *(more_inputs or []))
     if not paths:
         raise UsageError("no input given", hint="agseg segment ./studies --organ pancreas")
     request = workflow.SegmentRequest(
@@ -117,7 +117,7 @@ def segment(
         report = workflow.segment(request, on_event=lambda event: _tell(advance, event))
     if as_json:
         console.document(report.to_dict())
-    elif console.is_terminal() and not quiet or verbose:
+    elif (console.is_terminal() and not quiet) or verbose:
         show(report, output)
     else:
         _one_line_each(report, quiet=quiet)

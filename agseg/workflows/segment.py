@@ -1,6 +1,6 @@
 """``agseg segment``: a folder of studies in, masks, volumes and one honest record per study out.
 
-    inputs -> weights entry -> lock -> discover -> [read -> prepare -> predict -> restore -> measure -> write]* -> run.json
+inputs -> weights entry -> lock -> discover -> [read -> prepare -> predict -> restore -> measure -> write]* -> run.json
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     organs = request.organs or entry.labels.names
     check_prune_depth(entry, request.prune_depth)
     with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
-        paths = () if request.dry_run else WeightsCache(request.home, offline=request.offline).ensure(entry)
+        paths = () if request.dry_run else _cache(request, manifest).ensure(entry)
         parameters = request.parameters(entry, organs)
         config = SegmenterConfig(
             entry=entry,
@@ -142,6 +142,10 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             debug=request.debug,
         )
         return run_batch(job, output, on_event=on_event)
+
+
+def _cache(request: SegmentRequest, manifest: Manifest) -> WeightsCache:
+    return WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
 
 
 def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | None) -> WeightsEntry:
