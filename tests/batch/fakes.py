@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 
 from agseg.batch import BatchJob, Limits, Processor, StudyFolder, StudyTask
-from agseg.errors import Code, InferenceError, InputError
+from agseg.errors import Code, InferenceError, InputError, UsageError, WeightsError
 from agseg.grid import Grid
 from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
 from agseg.study import Study
@@ -49,8 +49,7 @@ def misbehave(study: Study, where: str) -> None:
     if f"{where}-grow" in name:
         hoard = []
         while True:
-            hoard.append(np.ones(4 << 20))
-            time.sleep(0.01)
+            hoard.append(np.ones(16 << 20))
     if f"{where}-reject" in name:
         raise InputError("a slice is missing", code=Code.MISSING_SLICES)
     if f"{where}-infer" in name:
@@ -100,9 +99,9 @@ class MakeThreshold:
         if self.trouble == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.trouble == "weights":
-            from agseg.errors import WeightsError
-
             raise WeightsError("a tensor is missing")
+        if self.trouble == "usage":
+            raise UsageError("there is no GPU")
         return Threshold()
 
 

@@ -1,0 +1,271 @@
+"""Laws of a run: one record per study, one exit code, nothing done twice, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import pytest
+
+from agseg.batch import EventKind, Limits, Part, claim_output, run_batch
+from agseg.batch.run import exit_code_of
+from agseg.errors import Code, ExitCode, UsageError, WeightsError
+from agseg.report import BatchReport, StudyReport, StudyStatus
+from tests.batch.fakes import MakeThreshold, job, write_study
+
+D, S, R, F, W = (
+    StudyStatus.DONE, StudyStatus.SKIPPED, StudyStatus.REJECTED, StudyStatus.FAILED, StudyStatus.DEFERRED,
+)  # fmt: skip
+
+
+def run(source: Path, target: Path, *, part: Part | None = None, on_event: Any = None, **changes: Any) -> BatchReport:
+    with claim_output(target, part=part, dry_run=changes.get("dry_run", False)) as output:
+        return run_batch(job(source, **changes), output, on_event=on_event)
+
+
+def statuses(report: BatchReport) -> dict[str, StudyStatus]:
+    return {study.input: study.status for study in report.studies}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for number, name in enumerate(("a", "b", "deep/c")):
+        write_study(tmp_path / "in" / f"{name}.nii.gz", seed=number)
+    return tmp_path / "in"
+
+
+def test_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path) -> None:
+    troubles = {
+        "read-kill": (F, Code.CRASHED),
+        "read-segv": (F, Code.CRASHED),
+        "read-exit": (F, Code.CRASHED),
+        "read-grow": (F, Code.OUT_OF_MEMORY),
+        "read-bug": (F, Code.INTERNAL),
+        "read-reject": (R, Code.MISSING_SLICES),
+        "read-change": (W, Code.CHANGED),
+        "model-kill": (F, Code.CRASHED),
+        "model-segv": (F, Code.CRASHED),
+        "model-grow": (F, Code.OUT_OF_MEMORY),
+        "model-bug": (F, Code.INTERNAL),
+        "model-infer": (F, Code.INFERENCE),
+        "model-reject": (R, Code.MISSING_SLICES),
+        "write-kill": (F, Code.CRASHED),
+    }
+    for name in (*troubles, *(f"{name}-well" for name in ("a", "n", "z"))):
+        write_study(tmp_path / "in" / f"{name.replace('-well', '')}.nii.gz")
+    limits = Limits(study_timeout_s=30, reader_memory_bytes=1 << 30, model_memory_bytes=1 << 29, readers=2, ahead=3)
+    report = run(tmp_path / "in", tmp_path / "out", limits=limits)
+    found = {study.input: (study.status, study.code) for study in report.studies}
+    assert found == {**troubles, **dict.fromkeys("anz", (D, None))}
+    assert len(report.studies) == len(found)
+    assert report.exit_code is ExitCode.BUG
+    written = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert [study["input"] for study in written["studies"]] == sorted(found)
+    assert "SECRET" not in (tmp_path / "out" / "run.json").read_text()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
+
+
+@pytest.mark.parametrize("name", ["read-hang", "model-hang"])
+def test_a_hang_costs_one_study(tmp_path: Path, name: str) -> None:
+    for study in ("a", name, "z"):
+        write_study(tmp_path / "in" / f"{study}.nii.gz")
+    report = run(tmp_path / "in", tmp_path / "out", limits=Limits(study_timeout_s=3))
+    assert {study.input: (study.status, study.code) for study in report.studies} == {
+        "a": (D, None), name: (F, Code.TIMEOUT), "z": (D, None),
+    }  # fmt: skip
+
+
+def test_events_tell_each_study_once(source: Path, tmp_path: Path) -> None:
+    events: list[Any] = []
+    run(source, tmp_path / "out", on_event=events.append)
+    assert events[0].kind is EventKind.PLANNED
+    finished = [event.study for event in events if event.kind is EventKind.FINISHED]
+    assert sorted(finished) == ["a", "b", "deep/c"]
+    assert [event.done for event in events if event.kind is EventKind.FINISHED] == [1, 2, 3]
+
+
+def test_a_second_run_does_nothing_again_and_keeps_the_volumes(source: Path, tmp_path: Path) -> None:
+    write_study(source / "read-reject.nii.gz")
+    first = run(source, tmp_path / "out")
+    mask = (tmp_path / "out" / "a" / "liver.nii.gz").stat()
+    # A factory that dies shows that nothing is started where nothing is to be done.
+    second = run(source, tmp_path / "out", model=MakeThreshold("kill"))
+    assert statuses(second) == {"a": S, "b": S, "deep/c": S, "read-reject": R}
+    assert [study.new for study in second.studies] == [False] * 4
+    assert second.exit_code is ExitCode.SOME_NOT_DONE
+    assert [study.organs for study in second.studies] == [study.organs for study in first.studies]
+    assert (tmp_path / "out" / "a" / "liver.nii.gz").stat().st_mtime_ns == mask.st_mtime_ns
+
+
+@pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "version", "file lost", "overwrite"])
+def test_what_a_result_depends_on_reruns_it(source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(source, tmp_path / "out")
+    changes: dict[str, Any] = {}
+    again = {"a": D, "b": D, "deep/c": D}
+    alone = {"a": D, "b": S, "deep/c": S}
+    if what == "content":
+        plain = write_study(source / "a.nii", seed=1)
+        (source / "a.nii.gz").unlink()
+        run(source, tmp_path / "out")
+        before = plain.stat()
+        write_study(plain, seed=99)
+        os.utime(plain, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert plain.stat().st_size == before.st_size
+        again = alone
+    elif what == "time":
+        os.utime(source / "a.nii.gz")
+        again = alone
+    elif what == "parameters":
+        changes["parameters"] = {"organs": ["liver"], "overlap": 0.25}
+    elif what == "weights":
+        from dataclasses import replace
+
+        from tests.batch.fakes import WEIGHTS
+
+        changes["weights"] = replace(WEIGHTS, sha256="1" * 64)
+    elif what == "version":
+        monkeypatch.setattr("agseg.batch.decide.__version__", "9.9.9")
+    elif what == "file lost":
+        (tmp_path / "out" / "a" / "liver.nii.gz").unlink()
+        again = alone
+    else:
+        changes["overwrite"] = True
+    assert statuses(run(source, tmp_path / "out", **changes)) == again
+
+
+def test_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(source, tmp_path / name)
+    for mask in sorted((tmp_path / "one").rglob("*.nii.gz")):
+        twin = tmp_path / "two" / mask.relative_to(tmp_path / "one")
+        assert nibabel.load(mask).get_fdata().tobytes() == nibabel.load(twin).get_fdata().tobytes()
+
+
+def test_a_corrected_file_in_a_study_folder_survives_a_rerun(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "out")
+    corrected = tmp_path / "out" / "a" / "liver_corrected.nii.gz"
+    corrected.write_bytes(b"by hand")
+    run(source, tmp_path / "out", overwrite=True)
+    assert corrected.read_bytes() == b"by hand"
+
+
+def test_a_study_above_another_one_keeps_both(tmp_path: Path) -> None:
+    write_study(tmp_path / "in" / "x.nii.gz", seed=1)
+    write_study(tmp_path / "in" / "x" / "y.nii.gz", seed=2)
+    run(tmp_path / "in", tmp_path / "out")
+    run(tmp_path / "in", tmp_path / "out", overwrite=True)
+    for name in ("x", "x/y"):
+        record = json.loads((tmp_path / "out" / name / "study.json").read_bytes())
+        assert record["input"] == name
+        assert (tmp_path / "out" / name / "liver.nii.gz").is_file()
+
+
+def test_young_files_are_deferred_and_cost_no_exit_code(source: Path, tmp_path: Path) -> None:
+    os.utime(source / "b.nii.gz", (time.time() - 600, time.time() - 600))
+    report = run(source, tmp_path / "out", limits=Limits(min_age_s=60))
+    assert statuses(report) == {"a": W, "b": D, "deep/c": W}
+    assert report.exit_code is ExitCode.OK
+
+
+def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) -> None:
+    seen = [statuses(run(source, tmp_path / "out", part=Part(index, 2))) for index in range(2)]
+    assert seen == [{"a": D, "deep/c": D}, {"b": D}]
+    together = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert [study["input"] for study in together["studies"]] == ["a", "b", "deep/c"]
+    rows = (tmp_path / "out" / "volumes.csv").read_text().splitlines()
+    assert len(rows) == 4
+    with pytest.raises(UsageError):
+        Part(2, 2)
+
+
+def test_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
+    report = run(source, tmp_path / "out", dry_run=True)
+    assert report.exit_code is ExitCode.OK
+    assert set(statuses(report).values()) == {W}
+    assert not (tmp_path / "out").exists()
+    run(source, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    report = run(source, tmp_path / "out", dry_run=True, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) -> None:
+    for number in range(8):
+        write_study(tmp_path / "in" / f"model-slow-{number}.nii.gz", seed=number)
+    report = run(tmp_path / "in", tmp_path / "out", limits=Limits(deadline_s=1.5))
+    counts = report.counts
+    assert report.exit_code is ExitCode.DEADLINE
+    assert counts["deferred"] >= 1
+    assert counts["done"] + counts["deferred"] == 8
+    assert {study.code for study in report.studies if study.status is W} == {Code.DEADLINE}
+    assert run(tmp_path / "in", tmp_path / "out").counts["done"] == counts["deferred"]
+
+
+def test_an_empty_input_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert report.exit_code is ExitCode.NO_STUDY
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def test_weights_that_do_not_load_end_the_run_with_7(source: Path, tmp_path: Path) -> None:
+    report = run(source, tmp_path / "out", model=MakeThreshold("weights"))
+    assert report.exit_code is WeightsError.exit_code
+    assert {study.code for study in report.studies} == {Code.WEIGHTS}
+
+
+def test_a_model_that_never_starts_ends_the_run(source: Path, tmp_path: Path) -> None:
+    report = run(source, tmp_path / "out", model=MakeThreshold("kill"))
+    assert report.exit_code is ExitCode.BUG
+    assert set(statuses(report).values()) == {F}
+
+
+def test_a_device_that_is_not_there_is_a_usage_error_and_nothing_is_written(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        run(source, tmp_path / "out", model=MakeThreshold("usage"))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_earlier_runs_are_kept_for_the_trend(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "out")
+    run(source, tmp_path / "out", overwrite=True)
+    run(source, tmp_path / "out")
+    run(source, tmp_path / "out")
+    kept = sorted((tmp_path / "out" / "runs").iterdir())
+    # Two runs measured something; the two that found all done are not worth keeping.
+    assert 1 <= len(kept) <= 2
+    assert all(json.loads(path.read_bytes())["counts"]["done"] == 3 for path in kept)
+
+
+def _study(status: StudyStatus) -> StudyReport:
+    return StudyReport("x", status)
+
+
+@pytest.mark.parametrize(
+    ("studies", "asked", "caught", "expected"),
+    [
+        ((D,), set(), None, 0),
+        ((S, S), set(), None, 0),
+        ((D, W), set(), None, 0),
+        ((W,), set(), None, 0),
+        ((D, R), set(), None, 3),
+        ((S, F), set(), None, 3),
+        ((R, F), set(), None, 4),
+        ((R, W), set(), None, 4),
+        ((), set(), None, 5),
+        ((D, R), {ExitCode.DEADLINE}, None, 9),
+        ((R,), {ExitCode.DEADLINE, ExitCode.WEIGHTS}, None, 7),
+        ((R,), {ExitCode.DEADLINE, ExitCode.WEIGHTS, ExitCode.OUTPUT}, None, 8),
+        ((D,), {ExitCode.DEADLINE, ExitCode.BUG, ExitCode.OUTPUT}, None, 1),
+        ((D, R), {ExitCode.BUG}, ExitCode.TERMINATED, 143),
+        ((D,), set(), ExitCode.INTERRUPTED, 130),
+    ],
+)
+def test_one_exit_code_the_first_of_1_8_7_9_4_3(
+    studies: tuple[StudyStatus, ...], asked: set[ExitCode], caught: ExitCode | None, expected: int
+) -> None:
+    assert exit_code_of(tuple(map(_study, studies)), asked=asked, caught=caught) == expected
