@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import classify_us, console, dataset, inspect, models, phantom, segment, weights
+from agseg.cli import classify_us, console, dataset, inspect, models, pacs, phantom, segment, weights
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -46,6 +46,7 @@ def _root(
 
 segment.register(app)
 inspect.register(app)
+pacs.register(app)
 phantom.register(app)
 dataset.register(app)
 weights.register(app)

@@ -25,6 +25,16 @@ WeightsId = Annotated[
     str | None, typer.Option("--weights", metavar="ID", help="An entry of the weights manifest, see `agseg weights list`.")
 ]
 
+PacsUrl = Annotated[
+    str,
+    typer.Option("--pacs", metavar="URL", envvar="AGSEG_PACS", help="https://host/dicom-web, or dicom://AETITLE@host:port."),
+]
+
+
+def pacs_secret(name: str) -> str:
+    """``$AGSEG_PACS_USER``, ``$AGSEG_PACS_PASSWORD`` or ``$AGSEG_PACS_TOKEN``; empty if it is not set."""
+    return os.environ.get(f"AGSEG_PACS_{name}", "")
+
 
 def home() -> Path:
     """``$AGSEG_HOME``, or the platform's cache folder: where weights (and a site's ``config.yaml``) live."""
