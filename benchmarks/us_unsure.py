@@ -2,9 +2,10 @@
 
     python benchmarks/us_unsure.py SHARED_DATA AGSEG_HOME
 
-Planes: the real frames of ``us/sononet_frames`` under random shifts, zooms, turns, gains and JPEG. No plane: the eye, phantom and
-heart clips of ``us/video`` and ``dicom_variety``, under the same changes. This is a stress test on seven frames of one scanner and
-six clips of others, not a clinical validation: it says where the rule bends, not how often it will be right in a department.
+Planes: the real frames of ``us/sononet_frames`` under random shifts, zooms, turns, gains and JPEG. No plane: the eye, phantom
+and heart clips of ``us/video`` and ``dicom_variety``, under the same changes. This is a stress test on seven frames of one
+scanner and seven clips of others, not a clinical validation: it says where the rule bends, not how often it will be right in
+a department.
 """
 
 from __future__ import annotations
