@@ -1,0 +1,190 @@
+"""Train a packaged network from the open scans: recipe and data folder in, weights file and manifest fields out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from agseg.errors import RecipeError
+from agseg.inference.frame import Frame
+from agseg.inference.prepare import normalise, sample
+from agseg.io.discover import discover
+from agseg.io.read import read_volume
+from agseg.io.resources import resource_path
+from agseg.models.load import load_strict
+from agseg.models.registry import build
+from agseg.training.anatomy import complete, structures_on
+from agseg.training.batches import DrawBatches
+from agseg.training.binding import load
+from agseg.training.cases import IGNORE, Case
+from agseg.training.loop import Batch, Progress, train
+from agseg.training.partial_loss import partial_dice_cross_entropy
+from agseg.training.recipe import NetworkChoice
+from agseg.training.sampler import PatchSampler, PatchSettings
+from agseg.training.settings import LoopSettings
+from agseg.training.synthesis import Tissue
+from agseg.weights.entry import InputSpec
+
+__all__ = ["OpenCase", "PretrainRecipe", "Pretrained", "Structure", "export_network", "pretrain", "read_cases"]
+
+NETWORK_FILE = "network.safetensors"
+"""What :func:`pretrain` leaves beside the checkpoints."""
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """One open scan.
+
+    Parameters
+    ----------
+    image, labels
+        Paths below the data folder; ``labels`` may begin with ``train:`` for a label map that travels with agseg.
+    known
+        Classes its labels tell apart, None for all.
+    weight
+        How often it is drawn.
+    """
+
+    id: str
+    image: str
+    labels: str
+    weight: float = 1.0
+    known: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a number of the label maps is: a tissue to be recoloured as, and a class of the network (0: background)."""
+
+    tissue: Tissue
+    label: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """One packaged network's training."""
+
+    name: str
+    title: str
+    network: NetworkChoice
+    input: InputSpec
+    labels: dict[int, str]
+    structures: dict[int, Structure]
+    cases: tuple[OpenCase, ...]
+    loop: LoopSettings
+    patches: PatchSettings = field(default_factory=PatchSettings)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished file: where it is, its digest and size as the manifest states them, and the steps it took."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    step: int
+    loss: float
+
+
+def read_cases(recipe: PretrainRecipe, data: Path, *, only: tuple[str, ...] = ()) -> list[Case]:
+    """The recipe's scans on its model grid, read by the product's own readers.
+
+    Raises
+    ------
+    RecipeError
+        If a folder does not hold exactly one study, or a case named in ``only`` does not exist.
+    """
+    unknown = set(only) - {case.id for case in recipe.cases}
+    if unknown:
+        raise RecipeError("the recipe has no such case", value=sorted(unknown), expected=[case.id for case in recipe.cases])
+    return [_read_case(case, recipe, data) for case in recipe.cases if not only or case.id in only]
+
+
+def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
+    studies = discover([data / case.image]).studies
+    if len(studies) != 1:
+        raise RecipeError("a case must be one study", path=data / case.image, value=len(studies), expected=1)
+    volume = read_volume(studies[0])
+    spec = recipe.input
+    if spec.spacing_mm is None:
+        raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
+    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    image = sample(volume, frame, antialias=spec.antialias)
+    inside = case.labels.removeprefix("train:")
+    path = resource_path("train") / inside if inside != case.labels else data / case.labels
+    found = structures_on(frame.grid, path)
+    whole = complete(image.numpy(), np.where(found == IGNORE, 0, found).astype(np.uint8))
+    table = np.zeros(256, dtype=np.uint8)
+    for number, structure in recipe.structures.items():
+        table[number] = structure.label
+    table[IGNORE] = IGNORE
+    return Case(case.id, image, torch.from_numpy(table[found]), case.known, torch.from_numpy(whole), case.weight)
+
+
+def pretrain(
+    recipe_path: Path,
+    *,
+    data: Path,
+    folder: Path,
+    start_from: Path | None = None,
+    only: tuple[str, ...] = (),
+    resume: bool = False,
+    workers: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Pretrained:
+    """Train, and write ``network.safetensors`` (fp16) into ``folder``.
+
+    Parameters
+    ----------
+    data
+        The folder of open scans.
+    start_from
+        Weights to start from in place of a random network.
+    only
+        Train on these cases alone: how a scan is left out to measure on it.
+    """
+    recipe = load(recipe_path, PretrainRecipe)
+    torch.manual_seed(recipe.loop.seed)
+    network = build(recipe.network.architecture, recipe.network.config)
+    if start_from is not None:
+        load_strict(network, start_from)
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    cases = read_cases(recipe, data, only=only)
+    tissues: Mapping[int, Tissue] = {number: structure.tissue for number, structure in recipe.structures.items()}
+    sampler = PatchSampler(cases, recipe.patches, seed=recipe.loop.seed, tissues=tissues)
+
+    def normalised(batch: Batch, generator: torch.Generator) -> Batch:
+        image = normalise(batch.image.clone(), recipe.input)
+        return Batch(image.contiguous(memory_format=torch.channels_last_3d), batch.target, batch.known)
+
+    result = train(
+        network,
+        source=DrawBatches(sampler, size=1, workers=workers),
+        loss=lambda logits, batch: partial_dice_cross_entropy(logits, batch.target, known=batch.known),
+        settings=recipe.loop,
+        folder=folder,
+        transform=normalised,
+        progress=progress,
+        resume=resume,
+        fingerprint=f"{recipe.name}:{','.join(case.id for case in cases)}",
+    )
+    return export_network(result.network, folder / NETWORK_FILE, step=result.step, loss=result.loss)
+
+
+def export_network(network: nn.Module, path: Path, *, step: int, loss: float) -> Pretrained:
+    """The network's tensors as a safetensors file, floating point as fp16."""
+    tensors = {
+        key: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    save_file(tensors, path)
+    content = path.read_bytes()
+    return Pretrained(path, hashlib.sha256(content).hexdigest(), len(content), step, loss)
