@@ -1,0 +1,236 @@
+"""Training samples as the papers draw them: affine, flips, crops. Each is a pure function of (seed, number).
+
+:class:`VolumeDraws` gives 3D patches, or single slices where the tile is one voxel deep; :class:`PictureDraws` gives pictures;
+:class:`FrameDraws` gives ultrasound frames with their class. All give :class:`~agseg.training.sampler.Sample`, normalised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agseg.inference.prepare import normalise
+from agseg.training.cases import Case
+from agseg.training.patches import uniform
+from agseg.training.sampler import Sample, step_generator
+from agseg.weights.entry import InputSpec, Padding
+
+__all__ = ["Affine", "Balance", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """How far a sample is moved; every range is drawn from uniformly.
+
+    Parameters
+    ----------
+    flip
+        Axes that are mirrored with probability one half.
+    rotation_deg
+        Largest rotation in the first two axes, either way.
+    shift
+        Largest shift as a fraction of the tile, per axis of the first two.
+    zoom
+        Smallest and largest magnification of all axes together.
+    """
+
+    flip: tuple[int, ...] = ()
+    rotation_deg: float = 0.0
+    shift: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+
+
+class Balance(StrEnum):
+    """Which frames are drawn how often."""
+
+    UNIFORM = "uniform"
+    HALF_BACKGROUND = "half_background"
+    """A foreground frame has weight 1 / n of its class, a background frame (classes - 1) / n: half the draws are background."""
+
+
+def _epoch_index(count: int, number: int, seed: int) -> int:
+    """Without replacement: every case once per epoch, in an order of its own."""
+    epoch, place = divmod(number, count)
+    return int(torch.randperm(count, generator=step_generator(seed + 7919, epoch))[place])
+
+
+def _matrix(dims: int, affine: Affine, generator: torch.Generator) -> Tensor:
+    """Tile offsets to source offsets, ``[dims, dims]``."""
+    angle = math.radians(uniform(-affine.rotation_deg, affine.rotation_deg, generator))
+    matrix = torch.eye(dims) / uniform(*affine.zoom, generator)
+    turn = torch.eye(dims)
+    turn[0, 0] = turn[1, 1] = math.cos(angle)
+    turn[0, 1], turn[1, 0] = -math.sin(angle), math.sin(angle)
+    for axis in affine.flip:
+        if uniform(0, 1, generator) < 0.5:
+            matrix[axis] *= -1
+    return matrix @ turn
+
+
+def _sample(source: Tensor, points: Tensor, *, mode: str, outside: float | None) -> Tensor:
+    """``source`` [C, *grid] at ``points`` [*tile, dims] (voxel coordinates); ``outside``, or the edge's value, beyond it."""
+    size = torch.tensor(source.shape[1:], dtype=torch.float32, device=source.device)
+    grid = (points * (2.0 / (size - 1).clamp_min(1.0)) - 1.0).flip(-1)
+    if source.ndim == 4 and source.shape[3] == 1:
+        grid[..., 0] = 0.0  # a single slice has no extent to be outside of
+    beyond = outside or 0.0
+    padding = "border" if outside is None else "zeros"
+    return F.grid_sample((source - beyond)[None], grid[None], mode=mode, padding_mode=padding, align_corners=True)[0] + beyond
+
+
+def _points(
+    size: Sequence[int], tile: Sequence[int], affine: Affine, generator: torch.Generator, *, centre: Sequence[float | None]
+) -> Tensor:
+    """Where a tile's voxels come from, ``[*tile, dims]``: around ``centre``, or a random place where the source is larger."""
+    middle = []
+    for axis, (n, t, fixed) in enumerate(zip(size, tile, centre, strict=True)):
+        spare = max(0, n - t) / 2
+        place = (n - 1) / 2 + uniform(-spare, spare, generator) if fixed is None else fixed
+        if axis < 2:
+            place += uniform(-affine.shift, affine.shift, generator) * t
+        middle.append(place)
+    axes = [torch.arange(t, dtype=torch.float32) - (t - 1) / 2 for t in tile]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return offsets @ _matrix(len(tile), affine, generator) + torch.tensor(middle)
+
+
+class VolumeDraws(torch.utils.data.Dataset[Sample]):
+    """Patches of scans, each scan once per epoch.
+
+    The tile may lie anywhere the scan is larger, and is padded where it is smaller, as inference pads. Normalisation is by the
+    *whole* scan, as in inference; the public code normalises the padded crop, which a sliding window could not repeat.
+
+    Parameters
+    ----------
+    cases
+        Scans in HU or signal on the model grid.
+    spec
+        Tile and normalisation. A tile of depth 1 gives slices ``[1, x, y]``.
+    organ_share
+        Share of the draws that are centred on a labelled voxel; the rest lie anywhere.
+    """
+
+    def __init__(self, cases: Sequence[Case], spec: InputSpec, affine: Affine, *, seed: int, organ_share: float = 0.0) -> None:
+        if not cases:
+            raise ValueError("nothing to draw from")
+        self.spec, self.affine, self.seed, self.organ_share = spec, affine, seed, organ_share
+        self._images = [normalise(case.image.clone(), spec) for case in cases]
+        self.cases = tuple(cases)
+
+    def __getitem__(self, number: int) -> Sample:
+        generator = step_generator(self.seed, number)
+        chosen = _epoch_index(len(self.cases), number, self.seed)
+        case, tile = self.cases[chosen], self.spec.tile
+        centre: list[float | None] = [None, None, None]
+        found = case.present_classes()
+        if found and uniform(0, 1, generator) < self.organ_share:
+            voxels = case.voxels_of(found[int(torch.randint(len(found), (), generator=generator))])
+            centre = [float(v) for v in voxels[int(torch.randint(len(voxels), (), generator=generator))]]
+        elif tile[2] == 1:
+            centre[2] = float(torch.randint(case.image.shape[2], (), generator=generator))
+        points = _points(case.image.shape, tile, self.affine, generator, centre=centre)
+        if tile[2] == 1:
+            points[..., 2] = points[..., 2].round()
+        beyond = None if self.spec.padding is Padding.EDGE else 0.0
+        image = _sample(self._images[chosen][None], points, mode="bilinear", outside=beyond)
+        labels = _sample(case.labels[None].float(), points, mode="nearest", outside=0.0)[0].to(torch.uint8)
+        if tile[2] == 1:
+            image, labels = image[..., 0], labels[..., 0]
+        return Sample(image, labels, case.known, case.id)
+
+
+def standardised(image: Tensor) -> Tensor:
+    """Per-image z-score."""
+    return (image - image.mean()) / image.std(correction=0).clamp_min(1e-6)
+
+
+def centre_crop(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """The middle of the last two axes; smaller images are padded with zeros."""
+    rows, columns = image.shape[-2:]
+    top, left = (rows - shape[0]) // 2, (columns - shape[1]) // 2
+    padding = [max(0, -left), max(0, shape[1] - columns + left), max(0, -top), max(0, shape[0] - rows + top)]
+    top, left = max(0, top), max(0, left)
+    return F.pad(image, padding)[..., top : top + shape[0], left : left + shape[1]]
+
+
+class PictureDraws(torch.utils.data.Dataset[Sample]):
+    """Pictures resized to the tile, each once per epoch.
+
+    Parameters
+    ----------
+    pictures, labels
+        uint8 ``[C, row, column]`` and ``[row, column]`` by number, read when they are needed.
+    mean, sd
+        Of the training pictures, 0 to 255.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], tuple[Tensor, Tensor, str]],
+        *,
+        count: int,
+        tile: tuple[int, int],
+        affine: Affine,
+        mean: float,
+        sd: float,
+        seed: int,
+    ) -> None:
+        self.read, self.count, self.tile, self.affine, self.seed = read, count, tile, affine, seed
+        self.mean, self.sd = mean, sd
+
+    def __getitem__(self, number: int) -> Sample:
+        generator = step_generator(self.seed, number)
+        picture, labels, case_id = self.read(_epoch_index(self.count, number, self.seed))
+        resized = F.interpolate(picture[None].float(), self.tile, mode="bilinear", antialias=True)[0]
+        target = F.interpolate(labels[None, None].float(), self.tile, mode="nearest-exact")[0]
+        points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
+        image = (_sample(resized, points, mode="bilinear", outside=0.0) - self.mean) / self.sd
+        return Sample(image, _sample(target, points, mode="nearest", outside=0.0)[0].to(torch.uint8), None, case_id)
+
+
+class FrameDraws(torch.utils.data.Dataset[Sample]):
+    """Ultrasound frames with their class, z-scored one by one; ``labels`` is a scalar.
+
+    Parameters
+    ----------
+    read
+        Frame by number: uint8 ``[row, column]``.
+    classes
+        Class index of each frame.
+    background
+        Which class counts as background.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Tensor],
+        *,
+        classes: Sequence[int],
+        background: int,
+        balance: Balance,
+        tile: tuple[int, int],
+        affine: Affine,
+        seed: int,
+    ) -> None:
+        self.read, self.classes, self.tile, self.affine, self.seed = read, tuple(classes), tile, affine, seed
+        counts = Counter(classes)
+        weights = [
+            (len(counts) - 1 if c == background else 1) / counts[c] if balance is Balance.HALF_BACKGROUND else 1.0
+            for c in classes
+        ]
+        self._weights = torch.tensor(weights, dtype=torch.float64)
+
+    def __getitem__(self, number: int) -> Sample:
+        generator = step_generator(self.seed, number)
+        chosen = int(torch.multinomial(self._weights, 1, generator=generator))
+        frame = centre_crop(self.read(chosen)[None].float(), self.tile)
+        points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
+        image = standardised(_sample(frame, points, mode="bilinear", outside=0.0))
+        return Sample(image, torch.tensor(self.classes[chosen]), None, str(chosen))

@@ -1,0 +1,150 @@
+"""From a recipe and a folder to what the loop is fed with: cases or frames of one side of a split, as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agseg.errors import RecipeError
+from agseg.labels import LabelSet
+from agseg.models.registry import build
+from agseg.training.batches import DrawBatches
+from agseg.training.cases import Case, prepare_case
+from agseg.training.cohort import Cohort, open_cohort
+from agseg.training.datasets import Task, dataset
+from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
+from agseg.training.frames import open_frames
+from agseg.training.protocol import Logits, kept_classes, protocol
+from agseg.training.recipe import Recipe
+from agseg.training.sampler import Sample
+from agseg.training.splits import Split
+from agseg.training.wrappers import EveryScore
+from agseg.volume import LabelMask
+
+__all__ = [
+    "PictureStatistics",
+    "batches_of",
+    "kept_of",
+    "load_case",
+    "network_of",
+    "picture_statistics",
+    "relabelled",
+    "task_of",
+]
+
+BACKGROUND_PLANE = "Background"
+"""The class of frames that show no standard plane."""
+
+PictureStatistics = tuple[float, float]
+"""Mean and standard deviation of the training pictures (0 to 255)."""
+
+_CACHED_PICTURES = 4096
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What kind of data a recipe learns from."""
+    return dataset(recipe.dataset).task
+
+
+def network_of(recipe: Recipe) -> nn.Module:
+    """The recipe's network with fresh weights, as the loop trains it."""
+    network = build(recipe.network.architecture, recipe.network.config)
+    return EveryScore(network) if task_of(recipe) is Task.FRAME else network
+
+
+def kept_of(recipe: Recipe, labelled: LabelSet) -> tuple[int, ...] | None:
+    """The classes whose logits count in this run, or None for all.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe wants an organ that the data set does not label, and its protocol does not drop logits.
+    """
+    if protocol(recipe.protocol).logits is Logits.TARGET:
+        return kept_classes(recipe.label_set, labelled)
+    missing = [name for name in recipe.label_set.names if name not in labelled]
+    if missing:
+        raise RecipeError("the data set does not label this organ", value=missing[0], expected=", ".join(labelled.names))
+    return None
+
+
+def relabelled(mask: LabelMask, labels: LabelSet) -> LabelMask:
+    """The same mask with another label set's indices, by name; organs it does not have become background."""
+    table = np.zeros(256, dtype=np.uint8)
+    for label in mask.label_set:
+        if label.name in labels:
+            table[label.index] = labels[label.name].index
+    return LabelMask(table[mask.labels], mask.grid, labels)
+
+
+def load_case(cohort: Cohort, case_id: str, recipe: Recipe) -> Case:
+    """One scan on the recipe's model grid, its labels numbered as the network's classes."""
+    volume = cohort.read_volume(case_id)
+    mask = relabelled(cohort.read_mask(case_id, grid=volume.grid), recipe.label_set)
+    return prepare_case(case_id, volume, mask, recipe.input)
+
+
+def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) -> DrawBatches:
+    """Batches from the training side of a split; neither validation nor test cases are opened."""
+    task = task_of(recipe)
+    if task is Task.FRAME:
+        draws: torch.utils.data.Dataset[Sample] = _frames(recipe, root, split.train)
+    elif task is Task.PICTURE:
+        draws = _pictures(recipe, root, split.train)
+    else:
+        cohort = open_cohort(root)
+        kept_of(recipe, cohort.label_set)
+        cases = [load_case(cohort, case_id, recipe) for case_id in split.train]
+        draws = VolumeDraws(cases, recipe.input, recipe.affine, seed=recipe.loop.seed, organ_share=recipe.organ_share)
+    return DrawBatches(draws, size=recipe.batch, workers=workers)
+
+
+def picture_statistics(cohort: Cohort, ids: Sequence[str]) -> PictureStatistics:
+    """Mean and standard deviation over all pixels and channels of the pictures (0 to 255)."""
+    total = squares = 0.0
+    count = 0
+    for case_id in ids:
+        picture = cohort.read_picture(case_id).astype(np.float64)
+        total, squares, count = total + picture.sum(), squares + (picture**2).sum(), count + picture.size
+    mean = total / max(count, 1)
+    return float(mean), float(np.sqrt(max(squares / max(count, 1) - mean**2, 1e-6)))
+
+
+def _pictures(recipe: Recipe, root: Path, ids: Sequence[str]) -> PictureDraws:
+    cohort = open_cohort(root)
+    kept_of(recipe, cohort.label_set)
+    mean, sd = picture_statistics(cohort, ids)
+
+    @lru_cache(_CACHED_PICTURES)
+    def read(number: int) -> tuple[Tensor, Tensor, str]:
+        pixels = torch.from_numpy(cohort.read_picture(ids[number]).astype(np.uint8))
+        return pixels, torch.from_numpy(cohort.read_picture_labels(ids[number]).copy()), ids[number]
+
+    tile = (recipe.input.tile[0], recipe.input.tile[1])
+    return PictureDraws(read, count=len(ids), tile=tile, affine=recipe.affine, mean=mean, sd=sd, seed=recipe.loop.seed)
+
+
+def _frames(recipe: Recipe, root: Path, ids: Sequence[str]) -> FrameDraws:
+    cohort = open_frames(root)
+    order = tuple(dataset(recipe.dataset).labels.values())
+    strangers = sorted({cohort.rows[i].label for i in ids} - set(order))
+    if strangers:
+        raise RecipeError("frames of a class that the data set does not have", value=strangers[0], expected=", ".join(order))
+
+    def read(number: int) -> Tensor:
+        return torch.from_numpy(cohort.read(ids[number]).copy())
+
+    return FrameDraws(
+        read,
+        classes=[order.index(cohort.rows[i].label) for i in ids],
+        background=order.index(BACKGROUND_PLANE),
+        balance=recipe.balance,
+        tile=(recipe.input.tile[0], recipe.input.tile[1]),
+        affine=recipe.affine,
+        seed=recipe.loop.seed,
+    )

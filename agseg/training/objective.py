@@ -1,0 +1,55 @@
+"""Which loss a recipe minimises, as the loop asks for it: one head's logits and the batch -> scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from agseg.errors import RecipeError
+from agseg.training import losses
+from agseg.training.loop import Batch, Loss
+from agseg.training.recipe import LossName
+
+__all__ = ["objective"]
+
+
+def objective(name: LossName, *, kept: Sequence[int] | None = None) -> Loss:
+    """The loss by name.
+
+    Parameters
+    ----------
+    name
+        See :class:`~agseg.training.recipe.LossName`.
+    kept
+        Fine-tuning where only some organs are labelled: the classes whose logits count, background first. The targets of
+        the batch are numbered as the network's classes.
+
+    Raises
+    ------
+    RecipeError
+        If the loss has no form with dropped logits.
+    """
+    if kept is not None:
+        if name is not LossName.SOFT_DICE:
+            raise RecipeError("only soft Dice can drop logits", value=name.value, expected=LossName.SOFT_DICE.value)
+        return lambda logits, batch: losses.aft_loss(logits, batch.target, kept=kept)
+    match name:
+        case LossName.SOFT_DICE:
+            return lambda logits, batch: losses.soft_dice_loss(logits, batch.target)
+        case LossName.DICE_BCE:
+            return lambda logits, batch: losses.dice_bce_loss(logits, batch.target)
+        case LossName.DICE_CROSS_ENTROPY:
+            return lambda logits, batch: losses.dice_cross_entropy_loss(logits, batch.target)
+        case LossName.HYBRID:
+            return lambda logits, batch: losses.hybrid_loss([logits], batch.target)
+        case LossName.FOCUSNET_DICE:
+            return lambda logits, batch: losses.focusnet_dice_loss(logits, batch.target)
+        case LossName.PLANES:
+            return _planes
+
+
+def _planes(logits: Tensor, batch: Batch) -> Tensor:
+    """One head's cross-entropy; the loop weights the heads (:func:`agseg.training.losses.planes_loss` does both)."""
+    return F.cross_entropy(logits, batch.target)

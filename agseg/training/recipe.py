@@ -1,0 +1,155 @@
+"""A recipe: everything that one training run is, but for the data's place on disk (``train/recipes/<name>.yaml``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from agseg.errors import RecipeError
+from agseg.io.resources import resource_path
+from agseg.labels import LabelSet
+from agseg.training.binding import load
+from agseg.training.draws import Affine, Balance
+from agseg.training.settings import LoopSettings
+from agseg.weights.entry import InputSpec
+
+__all__ = ["LossName", "NetworkChoice", "Recipe", "StartFrom", "find_recipe", "recipe_names"]
+
+
+class LossName(StrEnum):
+    """The losses of :mod:`agseg.training.losses`."""
+
+    SOFT_DICE = "soft-dice"
+    DICE_BCE = "dice-bce"
+    DICE_CROSS_ENTROPY = "dice-cross-entropy"
+    HYBRID = "hybrid"
+    FOCUSNET_DICE = "focusnet-dice"
+    PLANES = "planes"
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """A name of :mod:`agseg.models.registry` and the keyword arguments that override its published ones."""
+
+    architecture: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StartFrom:
+    """Another recipe's result whose parts this network starts from.
+
+    Parameters
+    ----------
+    recipe
+        Name of the recipe.
+    parts
+        Prefixes of the tensors that are taken over; each must find at least one of the same shape.
+    """
+
+    recipe: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Parameters
+    ----------
+    name, title, source
+        File name without suffix; for people; which experiment of which paper.
+    dataset, split
+        What it learns from, and which named split of it.
+    network
+        See :class:`NetworkChoice`.
+    labels
+        Class index to organ, from 1: which of the data set's labels the network learns, under which index. Empty for frames.
+    input
+        What the network sees; it travels with the weights. A tile of depth 1 means slices or pictures.
+    loss
+        See :class:`LossName`.
+    batch
+        Samples per batch.
+    loop
+        See :class:`~agseg.training.settings.LoopSettings`.
+    affine, organ_share, balance
+        How samples are drawn, see :mod:`agseg.training.draws`.
+    protocol
+        ``scr`` unless the run is a fine-tuning.
+    start
+        A stage that comes before, if any.
+    published
+        Key of this experiment's row in ``train/published.yaml``, if there is one.
+    minutes_on_gpu
+        Estimate of the whole run on one current GPU; nobody has measured it unless docs/reproduce.md says so.
+    """
+
+    name: str
+    title: str
+    source: str
+    dataset: str
+    split: str
+    network: NetworkChoice
+    input: InputSpec
+    loss: LossName
+    batch: int
+    loop: LoopSettings
+    labels: dict[int, str] = field(default_factory=dict)
+    affine: Affine = field(default_factory=Affine)
+    organ_share: float = 0.0
+    balance: Balance = Balance.UNIFORM
+    protocol: str = "scr"
+    start: StartFrom | None = None
+    published: str | None = None
+    minutes_on_gpu: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError("a batch holds at least one sample")
+        if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
+            raise ValueError("labels are numbered from 1 without a gap")
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the network's classes mean."""
+        return LabelSet.from_mapping(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the result."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
+
+    def with_tile(self, tile: Sequence[int]) -> tuple[int, int, int]:
+        """A tile with this recipe's depth: three numbers, the last 1 for slices and pictures."""
+        a, b = int(tile[0]), int(tile[1])
+        return a, b, 1 if self.input.tile[2] == 1 else int(tile[2])
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Every recipe in ``train/recipes``."""
+    return tuple(sorted(path.stem for path in resource_path("train/recipes").glob("*.yaml")))
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """A recipe by name, or from a YAML file of one's own.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, or it does not hold together; with the line.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = resource_path("train/recipes") / f"{name}.yaml"
+        if not path.exists():
+            raise RecipeError(f"unknown recipe {str(name)!r}", expected=f"one of {', '.join(recipe_names())}, or a YAML file")
+    found = load(path, Recipe)
+    if found.name != path.stem:
+        raise RecipeError("the file's name is not the recipe's", path=path, value=found.name, expected=path.stem)
+    return found

@@ -1,0 +1,143 @@
+"""Scores of a network, case by case: what validation averages and evaluation writes down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.labels import LabelSet
+from agseg.measure.overlap import Overlap, confusion_matrix, macro, overlap
+from agseg.measure.surface import s2s_slice_mm, surface_distance
+from agseg.training.cohort import open_cohort
+from agseg.training.datasets import Task, dataset
+from agseg.training.frames import open_frames
+from agseg.training.material import relabelled, task_of
+from agseg.training.trained import Trained
+from agseg.volume import LabelMask
+
+__all__ = ["CaseScore", "FrameScore", "score_cases", "score_frames", "score_masks", "validation_score"]
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """One organ of one case: counts on the truth's own grid, and surface distances (mm; pixels for pictures)."""
+
+    case: str
+    organ: str
+    counts: Overlap
+    s2s_mm: float
+    s2s_slice_mm: float
+    hausdorff95_mm: float
+    voxel_ml: float
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every metric by name."""
+        c = self.counts
+        return {
+            "dice": c.dice,
+            "iou": c.iou,
+            "precision": c.precision,
+            "recall": c.recall,
+            "specificity": c.specificity,
+            "accuracy": c.accuracy,
+            "s2s_mm": self.s2s_mm,
+            "s2s_slice_mm": self.s2s_slice_mm,
+            "hausdorff95_mm": self.hausdorff95_mm,
+            "truth_ml": c.truth * self.voxel_ml,
+            "predicted_ml": c.predicted * self.voxel_ml,
+        }
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One frame: true and predicted class, and the probability of the predicted one."""
+
+    case: str
+    truth: str
+    predicted: str
+    probability: float
+
+
+def score_masks(case: str, prediction: LabelMask, truth: LabelMask, *, organs: Sequence[str]) -> list[CaseScore]:
+    """Every organ of one case; prediction and truth on one grid, each with its own label indices."""
+    spacing, voxel_ml = truth.grid.spacing_mm, truth.grid.voxel_volume_ml
+    return [_score(case, name, prediction.of(name), truth.of(name), spacing, voxel_ml) for name in organs]
+
+
+def _score(
+    case: str,
+    organ: str,
+    prediction: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    voxel_ml: float,
+) -> CaseScore:
+    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm)
+    slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm) if truth.ndim == 3 else distance.s2s_mm
+    counts = overlap(prediction, truth=truth)
+    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml)
+
+
+def score_cases(
+    trained: Trained, root: Path, ids: Sequence[str], *, keep: Callable[[str, LabelMask], None] | None = None
+) -> Iterator[list[CaseScore]]:
+    """Predict and score cases one after the other, with the product's prediction path.
+
+    Parameters
+    ----------
+    trained
+        What predicts.
+    root
+        The cohort's folder.
+    ids
+        Which cases.
+    keep
+        Called with every predicted mask, for callers that write them.
+    """
+    cohort = open_cohort(root)
+    organs = [name for name in cohort.label_set.names if name in trained.labels]
+    if task_of(trained.recipe) is Task.PICTURE:
+        for case_id in ids:
+            found = trained.segment_picture(cohort.read_picture(case_id)).numpy()
+            truth = cohort.read_picture_labels(case_id)
+            yield [
+                _score(case_id, n, found == trained.labels[n].index, truth == cohort.label_set[n].index, (1.0, 1.0), math.nan)
+                for n in organs
+            ]
+        return
+    ready = trained.ready()
+    for case_id in ids:
+        volume = cohort.read_volume(case_id)
+        mask = trained.segment(volume, ready)
+        if keep is not None:
+            keep(case_id, relabelled(mask, LabelSet(cohort.label_set.only(organs).labels)))
+        yield score_masks(case_id, mask, cohort.read_mask(case_id, grid=volume.grid), organs=organs)
+
+
+def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[FrameScore]:
+    """Classify frames one after the other."""
+    cohort, order = open_frames(root), tuple(dataset(trained.recipe.dataset).labels.values())
+    for frame_id in ids:
+        scores = trained.classify(cohort.read(frame_id))
+        best = int(scores.argmax())
+        yield FrameScore(frame_id, cohort.rows[frame_id].label, order[best], float(scores[best]))
+
+
+def validation_score(trained: Trained, root: Path, ids: Sequence[str]) -> float:
+    """One number, more is better: mean Dice over cases and organs, or macro F1 for frames; 0 where nothing can be said."""
+    if task_of(trained.recipe) is Task.FRAME:
+        order = tuple(dataset(trained.recipe.dataset).labels.values())
+        scores = list(score_frames(trained, root, ids))
+        truth, found = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
+        value = macro(confusion_matrix(found, truth=truth, class_count=len(order))).f1
+    else:
+        dice = [score.counts.dice for scores in score_cases(trained, root, ids) for score in scores]
+        known = [d for d in dice if not math.isnan(d)]
+        value = float(np.mean(known)) if known else math.nan
+    return 0.0 if math.isnan(value) else value

@@ -1,0 +1,161 @@
+"""A trained network with everything that is needed to use it, and the run folder it comes from.
+
+A run folder holds ``recipe.yaml`` (the recipe as it ran), ``run.json`` (data, split, machine, time), the loop's checkpoints,
+log and curves.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agseg.errors import RecipeError
+from agseg.inference.device import Precision
+from agseg.inference.network import ReadyNetwork
+from agseg.inference.predict import probabilities
+from agseg.inference.segment import Settings, segment_volume
+from agseg.io.atomic import make_folder, write_text
+from agseg.labels import LabelSet
+from agseg.training.binding import load
+from agseg.training.checkpoint import BEST, LAST, Checkpoint
+from agseg.training.draws import centre_crop, standardised
+from agseg.training.material import PictureStatistics, network_of
+from agseg.training.recipe import Recipe
+from agseg.training.wrappers import EveryScore, KeptLogits, SliceWise
+from agseg.volume import LabelMask, Volume
+from agseg.weights.entry import InputSpec
+
+__all__ = ["RECIPE_FILE", "RUN_FILE", "Trained", "open_run", "write_run"]
+
+RECIPE_FILE = "recipe.yaml"
+RUN_FILE = "run.json"
+
+SLICES_AT_A_TIME = 8
+"""Depth of an inference tile for networks that see single slices."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network, and what its outputs mean.
+
+    Parameters
+    ----------
+    network
+        As the loop trained it.
+    recipe
+        What it was trained by.
+    labels
+        What its outputs mean once the dropped logits are gone; empty for frames.
+    kept
+        The classes whose logits count, None for all.
+    statistics
+        Mean and standard deviation that pictures are normalised with.
+    about
+        The content of run.json.
+    """
+
+    network: nn.Module
+    recipe: Recipe
+    labels: LabelSet
+    kept: tuple[int, ...] | None = None
+    statistics: PictureStatistics = (0.0, 1.0)
+    about: Mapping[str, Any] | None = None
+
+    @property
+    def inference_spec(self) -> InputSpec:
+        """The input as inference tiles it: slices go through several at a time."""
+        spec = self.recipe.input
+        return spec if spec.tile[2] > 1 else replace(spec, tile=(spec.tile[0], spec.tile[1], SLICES_AT_A_TIME))
+
+    def ready(self, device: torch.device | None = None) -> ReadyNetwork:
+        """A copy for inference; the network itself is left as it is, so that training can go on."""
+        module = copy.deepcopy(self.network)
+        if self.kept is not None:
+            module = KeptLogits(module, self.kept)
+        if self.recipe.input.tile[2] == 1:
+            module = SliceWise(module)
+        where = device or next(self.network.parameters()).device
+        return ReadyNetwork((module,), device=where, precision=Precision.FP32)
+
+    def segment(self, volume: Volume, ready: ReadyNetwork | None = None) -> LabelMask:
+        """The mask of a scan, on its own grid, by the product's prediction path."""
+        settings = Settings(overlap=self.recipe.input.overlap)
+        network = ready or self.ready()
+        return segment_volume(volume, network, spec=self.inference_spec, labels=self.labels, settings=settings).mask
+
+    @torch.inference_mode()
+    def segment_picture(self, picture: NDArray[Any]) -> Tensor:
+        """The label of every pixel, uint8 (row, column), of a picture float32 (channel, row, column), 0 to 255."""
+        device = next(self.network.parameters()).device
+        pixels = torch.from_numpy(picture)[None].to(device)
+        tile = self.recipe.input.tile[:2]
+        mean, sd = self.statistics
+        resized = (F.interpolate(pixels, tile, mode="bilinear", antialias=True) - mean) / sd
+        scores = probabilities(self.network.eval()(resized))
+        full = F.interpolate(scores, picture.shape[1:], mode="bilinear")
+        return full.argmax(dim=1)[0].to(torch.uint8).cpu()
+
+    @torch.inference_mode()
+    def classify(self, frame: NDArray[Any]) -> Tensor:
+        """Class probabilities of a frame, uint8 (row, column)."""
+        device = next(self.network.parameters()).device
+        image = standardised(centre_crop(torch.from_numpy(frame)[None].float(), self.recipe.input.tile[:2]))
+        found: Tensor = self.network.eval()(image[None].to(device))
+        return found[0].float().cpu()
+
+    def bare(self) -> nn.Module:
+        """The registry's own module, without the loop's wrapper."""
+        return self.network.network if isinstance(self.network, EveryScore) else self.network
+
+
+def write_run(folder: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
+    """Write ``recipe.yaml`` and ``run.json``."""
+    make_folder(folder)
+    write_text(folder / RECIPE_FILE, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, width=120))
+    write_text(folder / RUN_FILE, json.dumps(about, indent=2) + "\n")
+
+
+def open_run(folder: Path, *, best: bool = True) -> Trained:
+    """The network of a run folder: the checkpoint with the best validation score, or the last one.
+
+    Raises
+    ------
+    RecipeError
+        If the folder holds no finished run.
+    """
+    if not (folder / RECIPE_FILE).exists():
+        raise RecipeError(
+            "no run here", path=folder, expected=RECIPE_FILE, hint="Train one with: agseg train RECIPE --data DIR"
+        )
+    recipe = load(folder / RECIPE_FILE, Recipe)
+    about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    chosen = folder / BEST if best and (folder / BEST).exists() else folder / LAST
+    state = Checkpoint.read(chosen)
+    network = network_of(recipe)
+    network.load_state_dict(state.network if state.averaged is None else state.averaged)
+    kept = None if about["kept"] is None else tuple(about["kept"])
+    labels = LabelSet.from_mapping({int(index): name for index, name in about["labels"].items()})
+    mean, sd = about["statistics"]
+    return Trained(network.eval(), recipe, labels, kept, (mean, sd), {**about, "step": state.step})
+
+
+def _plain(value: Any) -> Any:
+    """Dataclass content as YAML holds it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
