@@ -7,36 +7,40 @@ import io
 import json
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from agseg.cli.app import app
+from agseg.workflows.inspect import inspect
 from tests.conftest import SHARED, is_root
 
 EXPECTED = SHARED / "corpus" / "expected.yaml"
 
 
+@cache
+def _spec() -> dict:
+    return yaml.safe_load(EXPECTED.read_text(encoding="utf-8")) if EXPECTED.is_file() else {"cases": [], "phi_canaries": []}
+
+
 def _cases() -> list[dict]:
-    if not EXPECTED.is_file():
-        return []
-    cases = yaml.safe_load(EXPECTED.read_text(encoding="utf-8"))["cases"]
+    cases = _spec()["cases"]
     return [case for case in cases if case["command"] == "segment --organ pancreas" and case.get("scope") != "run"]
 
 
 def _canaries() -> list[str]:
-    return yaml.safe_load(EXPECTED.read_text(encoding="utf-8"))["phi_canaries"]
+    return _spec()["phi_canaries"]
 
 
 def run_inspect(path: Path, points: list[list[float]]) -> tuple[dict, str]:
-    """``agseg inspect --json`` in this process: the document, and everything that was printed."""
-    from agseg.cli.app import app
-
+    """What ``agseg inspect --json`` prints, and everything that went to the terminal on the way."""
     out, err = io.StringIO(), io.StringIO()
-    arguments = ["inspect", "--json", *(f"--at-lps={','.join(map(str, point))}" for point in points), "--", str(path)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
-        app(arguments)
-    return json.loads(out.getvalue()), out.getvalue() + err.getvalue()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        document = inspect([path], at_lps_mm=[tuple(point) for point in points]).to_dict()
+    return document, json.dumps(document, ensure_ascii=False) + out.getvalue() + err.getvalue()
 
 
 def test_the_corpus_is_there(shared_corpus):
@@ -82,8 +86,9 @@ def test_case(shared_corpus, case):
 
 @pytest.mark.shared
 def test_the_whole_corpus_at_once(shared_corpus):
-    found, printed = run_inspect(shared_corpus, [])
-    assert found["exit_code"] == 3
+    result = CliRunner().invoke(app, ["inspect", "--json", str(shared_corpus)])
+    found, printed = json.loads(result.stdout), result.output
+    assert result.exit_code == found["exit_code"] == 3
     names = [study["input"] for study in found["studies"]]
     assert len(set(names)) == len(names)
     assert not [canary for canary in _canaries() if canary in printed]
