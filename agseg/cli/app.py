@@ -16,7 +16,7 @@ __all__ = ["app", "main"]
 
 def _either_dash(token: str) -> str:
     """``--output_type`` and ``--output-type`` are the same option."""
-    return token.replace("_", "-") if token.startswith("-") or "_" in token else token
+    return token.replace("_", "-")
 
 
 app = typer.Typer(
