@@ -24,13 +24,14 @@ from agseg.batch.arrival import check_unchanged, files_beside
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import Processor, StudyTask
 from agseg.batch.outcome import failure_of
+from agseg.batch.output import PRIVATE_UMASK
+from agseg.volume import Volume
 
 __all__ = ["Hello", "Role", "Says", "main"]
 
 _ON_LINUX = platform.system() == "Linux"
 _PR_SET_PDEATHSIG = 1
 _ORPHAN_CHECK_S = 1.0
-_PRIVATE_UMASK = 0o077
 _OOM_SCORE = "500"
 """Where memory runs out, the kernel ends a child before the process that writes the record."""
 
@@ -81,7 +82,7 @@ class Hello:
 def main(descriptor: int, parent: int) -> None:
     """Serve until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.umask(_PRIVATE_UMASK)
+    os.umask(PRIVATE_UMASK)
     _die_with(parent)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
@@ -93,6 +94,9 @@ def main(descriptor: int, parent: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _forward_logs(connection, hello.log_level)
         if hello.role is Role.READER:
+            # A reader writes no files, but a limit on file sizes would also hold for the memory a volume is handed over in.
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             _serve_reader(connection, hello)
         else:
             _serve_model(connection, hello)
@@ -110,7 +114,7 @@ def _serve_reader(connection: Connection, hello: Hello) -> None:
             check_unchanged(task.study, task.states)
             volume = hello.target(task.study)
             check_unchanged(task.study, task.states, listing=beside)
-            header, voxels = pack(volume)
+            header, voxels = _packed(volume)
             del volume
         except BaseException as error:
             if _fail(connection, error, task, hello.debug, writing=False):
@@ -121,6 +125,14 @@ def _serve_reader(connection: Connection, hello: Hello) -> None:
             send_handle(connection, voxels, os.getppid())
         finally:
             os.close(voxels)
+
+
+def _packed(volume: Volume) -> tuple[dict[str, Any], int]:
+    """The volume in anonymous memory; no room for it is not the fault of the study's files."""
+    try:
+        return pack(volume)
+    except OSError as error:
+        raise MemoryError from error
 
 
 def _serve_model(connection: Connection, hello: Hello) -> None:

@@ -24,6 +24,7 @@ from agseg.io.atomic import FOLDER_MODE, TEMPORARY_SUFFIX
 
 __all__ = [
     "LOCK_NAME",
+    "PRIVATE_UMASK",
     "TEMPORARY",
     "Output",
     "claim_output",
@@ -37,6 +38,9 @@ LOCK_NAME = ".agseg.lock"
 
 TEMPORARY = re.compile(r"\.agseg-tmp-[0-9]+-[0-9a-f]{12}")
 """Names of folders and files that are not finished; they stand directly below the output folder."""
+
+PRIVATE_UMASK = 0o077
+"""Nothing for group and others."""
 
 _PREFIX = ".agseg-tmp-"
 _RESERVE_NAME = ".agseg.reserve"
@@ -119,12 +123,14 @@ def claim_output(root: Path, *, dry_run: bool = False, part: Part | None = None)
     if dry_run:
         yield Output(root, part, dry_run=True)
         return
-    try:
-        root.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        root = root.resolve(strict=True)
-    except OSError as error:
-        raise output_error(error, "the output folder cannot be made", path=root) from error
     with ExitStack() as held:
+        # Results are patient data: whatever the umask was, the owner alone reads what is made from here on.
+        held.callback(os.umask, os.umask(PRIVATE_UMASK))
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+            root = root.resolve(strict=True)
+        except OSError as error:
+            raise output_error(error, "the output folder cannot be made", path=root) from error
         if part.is_whole:
             held.enter_context(_locked(root / LOCK_NAME, fcntl.LOCK_EX))
         else:
