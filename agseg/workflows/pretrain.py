@@ -25,6 +25,7 @@ from agseg.training.batches import DrawBatches
 from agseg.training.binding import load
 from agseg.training.cases import IGNORE, Case
 from agseg.training.loop import Batch, Progress, train
+from agseg.training.negatives import Scene, make_scene
 from agseg.training.partial_loss import partial_dice_cross_entropy
 from agseg.training.recipe import NetworkChoice
 from agseg.training.sampler import PatchSampler, PatchSettings
@@ -69,7 +70,10 @@ class Structure:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """One packaged network's training."""
+    """One packaged network's training.
+
+    ``scenes`` are the made-up cases without organs: weight of each kind, ``scenes_each`` cases of it.
+    """
 
     name: str
     title: str
@@ -79,6 +83,8 @@ class PretrainRecipe:
     structures: dict[int, Structure]
     cases: tuple[OpenCase, ...]
     loop: LoopSettings
+    scenes: dict[Scene, float] = field(default_factory=dict)
+    scenes_each: int = 3
     patches: PatchSettings = field(default_factory=PatchSettings)
 
 
@@ -128,6 +134,11 @@ def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
     return Case(case.id, image, torch.from_numpy(table[found]), case.known, torch.from_numpy(whole), case.weight)
 
 
+def _scenes(recipe: PretrainRecipe) -> list[Case]:
+    each = recipe.scenes_each
+    return [make_scene(scene, seed=n, weight=w / each) for scene, w in recipe.scenes.items() for n in range(each)]
+
+
 def pretrain(
     recipe_path: Path,
     *,
@@ -156,7 +167,7 @@ def pretrain(
     if start_from is not None:
         load_strict(network, start_from)
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    cases = read_cases(recipe, data, only=only)
+    cases = [*read_cases(recipe, data, only=only), *_scenes(recipe)]
     tissues: Mapping[int, Tissue] = {number: structure.tissue for number, structure in recipe.structures.items()}
     sampler = PatchSampler(cases, recipe.patches, seed=recipe.loop.seed, tissues=tissues)
 
@@ -183,7 +194,6 @@ def export_network(network: nn.Module, path: Path, *, step: int, loss: float) ->
     tensors = {
         key: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
         for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
     }
     save_file(tensors, path)
     content = path.read_bytes()
