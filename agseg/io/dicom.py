@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,16 @@ from agseg.grid import Grid
 from agseg.io.dicom_dataset import open_dataset
 from agseg.io.dicom_enhanced import enhanced_frames
 from agseg.io.dicom_header import SliceHeader, read_header
-from agseg.io.dicom_pixels import HuScale, check_fragments, check_frame_size, decode_frame, hu_table, native_frame
+from agseg.io.dicom_parallel import decode_frames
+from agseg.io.dicom_pixels import (
+    HuScale,
+    check_fragments,
+    check_frame_size,
+    decode_frame,
+    hu_table,
+    is_native,
+    native_frame,
+)
 from agseg.io.dicom_stack import Plane, Stack, stack_planes
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
@@ -33,8 +42,8 @@ LARGEST_VOLUME_VOXELS = 1_500_000_000
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM counts x to the Left and y to Posterior; agseg (and NIfTI) to the Right and Anterior."""
 
-DECODING_THREADS = min(8, os.cpu_count() or 1)
-"""Slices decoded at a time; the codecs release Python's lock."""
+READING_THREADS = min(8, os.cpu_count() or 1)
+"""Uncompressed slices read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ def read_dicom(study: Study) -> Volume:
     Raises
     ------
     InputError
-        With the reason code of clinical rule that is broken.
+        With the reason code of the rule that is broken.
     """
     frames = [frame for path in study.files for frame in frames_of(read_header(path))]
     stack = stack_frames(frames)
@@ -103,16 +112,16 @@ def read_dicom(study: Study) -> Volume:
     # C order (k, j, i) in memory is Fortran order (i, j, k): every slice is one block, as it lies in the file.
     memory: NDArray[Any] = np.empty((slices, rows, columns), dtype=np.int16 if whole else np.float32)
 
-    def fill(k: int, dataset_of: Callable[[Path], Any]) -> None:
-        group = stack.order[k]
-        _decode_into(memory[k], frames[group[0]], scales[group[0]], dataset_of)
-        for other in group[1:]:
-            twin = np.empty_like(memory[k])
-            _decode_into(twin, frames[other], scales[other], dataset_of)
-            if not np.array_equal(twin, memory[k]):
-                raise _duplicate_error(stack)
+    read = [frames[group[0]] for group in stack.order]
 
-    _each_slice(fill, frames, slices)
+    def keep(k: int, stored: NDArray[Any]) -> None:
+        table = hu_table(scales[stack.order[k][0]], whole=whole)
+        # mode "clip" writes straight into the slice; no index can lie outside a table of all bit patterns.
+        np.take(table, stored, out=memory[k], mode="clip")
+
+    _read_native(read, keep)
+    _read_compressed(read, keep)
+    _check_duplicates(stack, frames, scales, memory)
     warnings = list(study.warnings)
     if stack.has_duplicates and not any(warned.code is Code.DUPLICATE_SLICES for warned in warnings):
         spare = sum(len(group) - 1 for group in stack.order)
@@ -140,19 +149,11 @@ def read_headers(study: Study) -> tuple[Any, ...]:
     return tuple(open_dataset(path, with_pixels=False) for path in paths)
 
 
-def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequence[Frame], slices: int) -> None:
-    """Run ``fill`` for every slice, in threads; a multi-frame file is opened once."""
-    opened: dict[Path, Any] = {}
-    for header in {id(frame.header): frame.header for frame in frames}.values():
-        check_fragments(header)
-        if header.frames > 1 and native_frame(header, 0) is None:
-            opened[header.path] = open_dataset(header.path)
-
-    def dataset_of(path: Path) -> Any:
-        return opened[path] if path in opened else open_dataset(path)
-
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        work = [pool.submit(fill, k, dataset_of) for k in range(slices)]
+def _read_native(frames: Sequence[Frame], keep: Callable[[int, NDArray[Any]], None]) -> None:
+    """Frames that lie in their files as they are, in threads: reading and looking up release Python's lock."""
+    native = [(k, frame) for k, frame in enumerate(frames) if is_native(frame.header)]
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        work = [pool.submit(lambda k, frame: keep(k, native_frame(frame.header, frame.index)), k, frame) for k, frame in native]
         try:
             for done in work:
                 done.result()
@@ -161,13 +162,26 @@ def _each_slice(fill: Callable[[int, Callable[[Path], Any]], None], frames: Sequ
             raise
 
 
-def _decode_into(target: NDArray[Any], frame: Frame, scale: HuScale, dataset_of: Callable[[Path], Any]) -> None:
-    stored = native_frame(frame.header, frame.index)
-    if stored is None:
-        stored = decode_frame(dataset_of(frame.header.path), frame.header, frame.index)
-    table = hu_table(scale, whole=target.dtype == np.int16)
-    # mode "clip" writes straight into the target; no index can lie outside a table of all bit patterns.
-    np.take(table, stored, out=target, mode="clip")
+def _read_compressed(frames: Sequence[Frame], keep: Callable[[int, NDArray[Any]], None]) -> None:
+    """Frames that a codec must decode, in processes where there are many."""
+    jobs = [(k, frame.header, frame.index) for k, frame in enumerate(frames) if not is_native(frame.header)]
+    for header in {id(header): header for _, header, _ in jobs}.values():
+        check_fragments(header)
+    last_opened = lru_cache(maxsize=1)(open_dataset)
+    decode_frames(jobs, here=lambda job: decode_frame(last_opened(job[1].path), job[1], job[2]), done=keep)
+
+
+def _check_duplicates(stack: Stack, frames: Sequence[Frame], scales: Sequence[HuScale], memory: NDArray[Any]) -> None:
+    """Refuse positions that hold different slices; identical ones are one slice, sent twice."""
+    for k, group in enumerate(stack.order):
+        for other in group[1:]:
+            frame = frames[other]
+            if is_native(frame.header):
+                stored = native_frame(frame.header, frame.index)
+            else:
+                stored = decode_frame(open_dataset(frame.header.path), frame.header, frame.index)
+            if not np.array_equal(hu_table(scales[other], whole=memory.dtype == np.int16)[stored], memory[k]):
+                raise _duplicate_error(stack)
 
 
 def _duplicate_error(stack: Stack) -> InputError:

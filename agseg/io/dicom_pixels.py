@@ -18,7 +18,16 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom_header import SliceHeader
 from agseg.volume import HU_MAX, HU_MIN
 
-__all__ = ["HuScale", "check_codec", "check_fragments", "check_frame_size", "decode_frame", "hu_table", "native_frame"]
+__all__ = [
+    "HuScale",
+    "check_codec",
+    "check_fragments",
+    "check_frame_size",
+    "decode_frame",
+    "hu_table",
+    "is_native",
+    "native_frame",
+]
 
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Transfer syntaxes whose pixels can be taken from the file as they are."""
@@ -134,11 +143,16 @@ def check_frame_size(header: SliceHeader) -> int:
     return frame_bytes
 
 
-def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
-    """Stored bit patterns (rows, columns) straight from the file, or None where the pixels must be decoded."""
+def is_native(header: SliceHeader) -> bool:
+    """Whether the stored values lie in the file as they are."""
     span = header.pixels
-    if span is None or span.is_encapsulated or header.transfer_syntax not in NATIVE_LITTLE_ENDIAN:
-        return None
+    return span is not None and not span.is_encapsulated and header.transfer_syntax in NATIVE_LITTLE_ENDIAN
+
+
+def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Stored bit patterns (rows, columns) straight from a file that :func:`is_native`."""
+    span = header.pixels
+    assert span is not None
     dtype = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("<u2")
     assert header.rows is not None
     assert header.columns is not None

@@ -32,6 +32,10 @@ OWN_RECORD = "study.json"
 LONGEST_RECORD_BYTES = 16 * 1024**2
 
 
+_SIGNS_OF_LOSS = (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING, Code.TOO_FEW_SLICES)
+"""What a lost slice looks like from the others; the unreadable file itself is the better reason."""
+
+
 @dataclass
 class _Ledger:
     """What has been found so far; each file ends in one of these."""
@@ -151,7 +155,7 @@ def _add_dicom(ledger: _Ledger) -> None:
         beside = [one for one in series if _lies_beside(one, file)]
         for one in beside:
             # It may be a slice that was lost on the way: without it the organ could be cut, and nobody would see.
-            if one.rejected is None and series_suffix(file.path) in _suffixes(one):
+            if (one.rejected is None or one.rejected.code in _SIGNS_OF_LOSS) and series_suffix(file.path) in _suffixes(one):
                 one.rejected = Rejected(why.code, f"a file beside the slices cannot be read: {why.message}")
         if beside and claimed_by_suffix(file.path.name) in (None, StudyKind.DICOM):
             ledger.skip(file, why.code, why.message)

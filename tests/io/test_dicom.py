@@ -22,9 +22,10 @@ from pydicom.uid import (
 )
 
 from agseg.errors import Code, InputError
+from agseg.io import dicom, dicom_parallel
 from agseg.io.dicom import read_dicom, read_headers
 from agseg.io.dicom_header import SliceHeader, _via_pydicom, read_header
-from agseg.io.dicom_pixels import HuScale, hu_table
+from agseg.io.dicom_pixels import HuScale, decode_frame, hu_table
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.volume import Volume
@@ -163,6 +164,33 @@ class TestPixels:
             is_padding = padding is not None and padding in (written, value)
             expected = -1024 if is_padding else min(max(value * slope + intercept, -1024), 3071)
             assert table[pattern] == pytest.approx(expected)
+
+    def test_worker_processes_give_the_same_as_this_one(self, tmp_path, monkeypatch):
+        affine = phantoms.dicom_affine("coronal", (72, 66, 9), SPACING)
+        hu = phantoms.sampled(phantoms.body_hu, (72, 66, 9), affine)
+        paths = phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=RLELossless)
+        monkeypatch.setattr(dicom_parallel, "FRAMES_PER_WORKER", 3)
+        monkeypatch.setattr(dicom_parallel, "_usable_cores", lambda: 3)
+        # This process takes its time, so that the workers get their share.
+        real, asked = dicom_parallel._ask, []
+        monkeypatch.setattr(dicom, "decode_frame", lambda *a: (time.sleep(1), decode_frame(*a))[1])
+        monkeypatch.setattr(dicom_parallel, "_ask", lambda worker, job: (asked.append(job[0]), real(worker, job))[1])
+        assert np.array_equal(read(tmp_path).voxels, hu)
+        assert asked
+        content = paths[7].read_bytes()
+        item = b"\xfe\xff\x00\xe0"
+        start = content.index(item, content.index(item) + 8) + 8
+        paths[7].write_bytes(content[:start] + b"\xff" * (len(content) - start - 8) + content[-8:])
+        assert rejected(tmp_path) is Code.DECODE
+
+    def test_a_decoder_that_crashes_costs_a_study_and_no_more(self, tmp_path, monkeypatch):
+        hu = np.random.default_rng(1).integers(-100, 100, (80, 72, 6)).astype(np.int16)
+        phantoms.write_dicom(tmp_path, hu, np.diag([1, 1, 1, 1.0]), transfer_syntax=RLELossless)
+        monkeypatch.setattr(dicom_parallel, "FRAMES_PER_WORKER", 3)
+        monkeypatch.setattr(dicom_parallel, "_usable_cores", lambda: 2)
+        monkeypatch.setattr(dicom_parallel, "_START", "import os, sys; sys.stdin.readline(); os.abort()")
+        monkeypatch.setattr(dicom, "decode_frame", lambda *a: (time.sleep(0.5), decode_frame(*a))[1])
+        assert rejected(tmp_path) is Code.DECODE
 
     def test_missing_codec_names_the_extra(self, tmp_path, axial, monkeypatch):
         phantoms.write_dicom(tmp_path, *axial, transfer_syntax=JPEGLSLossless)

@@ -187,7 +187,13 @@ class TestSeries:
         phantoms.write_dicom(tmp_path, *series)
         (tmp_path / name).touch()
         found = discover([tmp_path])
+        assert_ledger(found, tmp_path)
         assert (only(found).rejected is not None) is is_lost_slice
+
+    def test_the_unreadable_file_is_the_reason_and_not_the_gap_that_it_leaves(self, tmp_path, series):
+        phantoms.write_dicom(tmp_path, *series)[2].write_bytes(b"")
+        found = discover([tmp_path])
+        assert only(found).rejected.code is Code.TRUNCATED
         assert_ledger(found, tmp_path)
 
     @pytest.mark.skipif(is_root(), reason="root may read every file")
