@@ -64,6 +64,8 @@ class LocalServer:
     ranges: bool = True
     delay_s: float = 0.0
     etag: bool = True
+    lengths: bool = True
+    """Whether the size is announced."""
     asked: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
     """(method, path, Range, Authorization)."""
 
@@ -118,7 +120,8 @@ def _handler(server: LocalServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("ETag", f'"{sha256(content)}"')
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(content) - start))
+            if server.lengths:
+                self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             if method == "GET":
                 time.sleep(server.delay_s)

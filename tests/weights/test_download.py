@@ -32,6 +32,7 @@ def fetched(server, partial, *, size_bytes=None, path="/net.bin"):
         ("https://evil.test/weights.example.org", False),
         ("https://weights.example.org@evil.test/a", False),
         ("https://user:word@weights.example.org/a", False),
+        ("https://user:word@cdn.example.net/a", False),
         ("https://notexample.net/a", False),
         ("ftp://weights.example.org/a", False),
         ("file:///etc/passwd", False),
@@ -127,9 +128,11 @@ def test_passing_errors_are_tried_again_and_lasting_ones_are_not(web, tmp_path):
     assert len(web.asked) == download_module.ATTEMPTS
 
 
+@pytest.mark.parametrize("is_announced", [True, False])
 @pytest.mark.parametrize("cap", [1, 699_999])
-def test_more_bytes_than_the_manifest_says_are_refused_and_not_kept(web, tmp_path, cap):
+def test_more_bytes_than_the_manifest_says_are_refused_and_not_kept(web, tmp_path, cap, is_announced):
     web.files["/net.bin"] = CONTENT
+    web.lengths = is_announced
     with pytest.raises(WeightsError, match="more than"):
         fetched(web, tmp_path / "part", size_bytes=cap)
     assert not (tmp_path / "part").exists()

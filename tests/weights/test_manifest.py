@@ -200,3 +200,11 @@ def test_the_entrys_digest_does_not_depend_on_the_order_of_its_files(tmp_path):
     assert all(str(file.sha256) in text for file in entry.files)
     joined = "\n".join(sorted(str(file.sha256) for file in entry.files)).encode()
     assert entry.sha256 == hashlib.sha256(joined).hexdigest()
+
+
+def test_the_example_in_the_documentation_is_a_manifest(tmp_path):
+    page = (resource_path("weights_manifest.yaml").parent / "docs/weights.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0].replace("<64 hexadecimal digits>", DIGEST)
+    manifest = loaded(tmp_path, example)
+    assert manifest.default_for("pancreas", "CT").id == "our-pancreas"
+    assert manifest.allowed_hosts == ("weights.example.org",)
