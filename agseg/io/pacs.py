@@ -11,11 +11,11 @@ import ipaddress
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from time import sleep
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -268,10 +268,9 @@ def with_retries(action: Callable[[], T], limits: PacsLimits) -> T:
             return action()
         except TransientPacsError as error:
             if attempt == limits.retries:
-                raise PacsError(
-                    error.message, code=error.code, expected=f"an answer within {limits.retries + 1} attempts", hint=error.hint
-                ) from None
-            time.sleep(min(LONGEST_PAUSE_S, 0.5 * 2**attempt))
+                attempts = f"{limits.retries + 1} attempts" if limits.retries else "one attempt"
+                raise PacsError(f"{error.message}, after {attempts}", value=error.value, hint=error.hint) from None
+            sleep(min(LONGEST_PAUSE_S, 0.5 * 2**attempt))
     raise AssertionError("unreachable")
 
 

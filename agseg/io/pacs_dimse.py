@@ -66,7 +66,7 @@ class DimseArchive:
         """C-ECHO."""
 
         def ask() -> None:
-            with self._associated(["1.2.840.10008.1.1"]) as association:
+            with self._associated([("1.2.840.10008.1.1", None)]) as association:
                 _check_status(association.send_c_echo())
 
         with_retries(ask, self._limits)
@@ -97,16 +97,13 @@ class DimseArchive:
 
     def store(self, paths: Sequence[Path]) -> None:
         """C-STORE of every file, over one association."""
-        from pynetdicom import build_context
-
         from agseg.io.dicom_header import read_header
 
         headers = [(path, read_header(path)) for path in paths]
         wanted = sorted({(header.sop_class, header.transfer_syntax) for _, header in headers})
 
         def send() -> None:
-            contexts = [build_context(sop_class, syntax) for sop_class, syntax in wanted]
-            with self._associated(contexts) as association:
+            with self._associated(wanted) as association:
                 for path, _ in headers:
                     _store_one(association, path)
 
@@ -120,7 +117,7 @@ class DimseArchive:
 
         identifier = _identifier(level, {**dict.fromkeys(wanted, ""), **keys})
         found = []
-        with self._associated([Model]) as association:
+        with self._associated([(Model, None)]) as association:
             for status, match in association.send_c_find(identifier, Model):
                 _check_status(status, *PENDING)
                 if status.Status in PENDING:
@@ -130,11 +127,10 @@ class DimseArchive:
         return found
 
     def _get(self, series: RemoteSeries, accept: Callable[[Any], None]) -> None:
-        from pynetdicom import build_context, build_role, evt
+        from pynetdicom import build_role, evt
         from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Model  # type: ignore[attr-defined]
 
-        contexts = [build_context(Model)]
-        contexts += [build_context(image, syntax) for image in IMAGE_CLASSES for syntax in IMAGE_SYNTAXES]
+        contexts = [(Model, None), *((image, syntax) for image in IMAGE_CLASSES for syntax in IMAGE_SYNTAXES)]
         roles = [build_role(image, scp_role=True) for image in IMAGE_CLASSES]
         receiver = _Receiver(accept)
         with self._associated(contexts, ext_neg=roles, handlers=[(evt.EVT_C_STORE, receiver)]) as association:
@@ -157,7 +153,7 @@ class DimseArchive:
         except OSError:
             raise PacsError("the port to receive on is taken", value=self._limits.move_port) from None
         try:
-            with self._associated([Model]) as association:
+            with self._associated([(Model, None)]) as association:
                 answers = association.send_c_move(_series_identifier(series), self._limits.calling_aet, Model)
                 self._drive(answers, receiver)
         finally:
@@ -181,16 +177,11 @@ class DimseArchive:
 
     @contextmanager
     def _associated(
-        self, contexts: Sequence[Any], *, ext_neg: Sequence[Any] = (), handlers: Sequence[Any] = ()
+        self, contexts: Sequence[tuple[str, str | None]], *, ext_neg: Sequence[Any] = (), handlers: Sequence[Any] = ()
     ) -> Iterator[Any]:
-        from pynetdicom.presentation import PresentationContext
-
         entity = self._entity()
-        for context in contexts:
-            if isinstance(context, PresentationContext):
-                entity.requested_contexts = [*entity.requested_contexts, context]
-            else:
-                entity.add_requested_context(context)
+        for service, transfer_syntax in contexts:
+            entity.add_requested_context(service, transfer_syntax)
         association = entity.associate(
             self._address.host,
             self._address.port,
