@@ -169,3 +169,19 @@ def test_the_published_weights_load_strictly(shared_data, tmp_path, weights_id, 
         module = load_strict(build(entry.architecture, entry.config), path)
         variances = [tensor for key, tensor in module.state_dict().items() if key.endswith("running_var")]
         assert all((tensor > 0).all() for tensor in variances)
+
+
+def test_a_monai_bundle_goes_from_its_file_into_its_network(tmp_path):
+    pytest.importorskip("monai", reason="the monai extra is not installed")
+    packaged = Manifest.load().entry("monai-spleen")
+    state = build(packaged.architecture, packaged.config).state_dict()
+    torch.save(state, tmp_path / "model.pt")
+    digest = sha256((tmp_path / "model.pt").read_bytes())
+    site = tmp_path / "site.yaml"
+    file = f"{{filename: model.pt, local: model.pt, sha256: '{digest}'}}"
+    site.write_text(f"schema: agseg.weights/1\nentries:\n  monai-spleen:\n    files:\n      - {file}\n")
+    entry = Manifest.load(site).entry("monai-spleen")
+    assert (entry.config, entry.input) == (packaged.config, packaged.input)
+    (path,) = WeightsCache(tmp_path / "home", offline=True).ensure(entry)
+    loaded = load_strict(build(entry.architecture, entry.config), path).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
