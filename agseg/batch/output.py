@@ -82,10 +82,10 @@ def make_folders(root: Path, relative: str) -> Path:
     OutputError
         ``E_SYMLINK`` if a part of it is a link, ``E_OUTPUT`` if one is a file.
     """
-    folder = root
-    for name in relative.split("/") if relative else ():
-        if name in ("", ".", ".."):
-            raise OutputError("a study's name must not climb out of the output folder", code=Code.PATH_ESCAPE)
+    folder, names = root, relative.split("/") if relative else []
+    if {"", ".", ".."}.intersection(names):
+        raise OutputError("a study's name must not climb out of the output folder", code=Code.PATH_ESCAPE)
+    for name in names:
         folder = folder / name
         try:
             folder.mkdir(mode=FOLDER_MODE)

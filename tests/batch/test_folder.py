@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agseg.batch.folder import StudyFolder, read_record
+from agseg.batch.handover import pack, unpack
+from agseg.batch.job import StudyTask
+from agseg.batch.output import claim_output, make_folders
+from agseg.errors import Code, LockedError, OutputError
+from agseg.grid import Grid
+from agseg.study import Study, StudyKind
+from agseg.volume import Volume, Warned
+
+VOLUME = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), Grid((2, 3, 4), np.diag([-1.0, 2, 3, 1])))
+
+
+def task(root: Path, name: str = "a/b") -> StudyTask:
+    return StudyTask(Study(name, root, (), StudyKind.NIFTI), root, name, {"key": "k"})
+
+
+def test_nothing_is_visible_before_publish_and_nothing_is_left_after_an_error(tmp_path: Path) -> None:
+    def fail(folder: StudyFolder) -> None:
+        (folder.path / "mask").write_bytes(b"x")
+        assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), StudyFolder(task(tmp_path)) as folder:
+        fail(folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_publish_makes_everything_visible_at_once(tmp_path: Path) -> None:
+    with StudyFolder(task(tmp_path)) as folder:
+        (folder.path / "attention").mkdir()
+        (folder.path / "attention" / "gate.png").write_bytes(b"x")
+        report = folder.publish(VOLUME, warnings=(Warned(Code.CLIPPED, "clipped"),))
+    assert report.files == ("attention/gate.png", "study.json")
+    record = read_record(tmp_path / "a" / "b")
+    assert record is not None
+    assert record["key"] == "k"
+    assert record["disclaimer"]
+    assert record["warnings"] == [{"code": "W_CLIPPED", "message": "clipped"}]
+
+
+def test_a_rerun_removes_our_stale_files_and_only_those(tmp_path: Path) -> None:
+    for names in (("old", "both"), ("both", "new")):
+        with StudyFolder(task(tmp_path)) as folder:
+            for name in names:
+                (folder.path / name).write_text(names[1])
+            folder.publish(VOLUME)
+        (tmp_path / "a" / "b" / "theirs").write_text("kept")
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["both", "new", "study.json", "theirs"]
+    assert (tmp_path / "a" / "b" / "both").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, Code.DISK_FULL), (errno.EROFS, Code.OUTPUT_NOT_WRITABLE), (errno.EIO, Code.OUTPUT)]
+)
+def test_an_os_error_while_writing_is_an_output_error(tmp_path: Path, number: int, code: Code) -> None:
+    with pytest.raises(OutputError) as caught, StudyFolder(task(tmp_path)):
+        raise OSError(number, "no")
+    assert caught.value.code is code
+
+
+def test_a_record_whose_files_are_gone_or_empty_is_none(tmp_path: Path) -> None:
+    with StudyFolder(task(tmp_path)) as folder:
+        (folder.path / "mask").write_bytes(b"x")
+        folder.publish(VOLUME)
+    done = tmp_path / "a" / "b"
+    (done / "mask").write_bytes(b"")
+    assert read_record(done) is None
+    (done / "mask").unlink()
+    assert read_record(done) is None
+    (done / "study.json").write_text("{")
+    assert read_record(done) is None
+    assert read_record(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "a//x", "/x"])
+def test_names_do_not_climb_out(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        make_folders(tmp_path / "out", name)
+    assert caught.value.code is Code.PATH_ESCAPE
+
+
+def test_a_link_on_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError) as caught, StudyFolder(task(tmp_path)) as folder:
+        folder.publish(VOLUME)
+    assert caught.value.code is Code.SYMLINK
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_lock_holds_and_is_given_back(tmp_path: Path) -> None:
+    with claim_output(tmp_path / "out"):
+        with pytest.raises(LockedError), claim_output(tmp_path / "out"):
+            pass
+        # Looking is always allowed.
+        with claim_output(tmp_path / "out", dry_run=True):
+            pass
+    with claim_output(tmp_path / "out") as output:
+        assert output.root == (tmp_path / "out").resolve()
+
+
+def test_leftovers_of_a_killed_run_are_swept_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / ".agseg-tmp-1-0123456789ab").mkdir()
+    (tmp_path / ".agseg-tmp-1-0123456789ab" / "mask").write_bytes(b"x")
+    (tmp_path / ".agseg-tmp-1-ba9876543210").write_bytes(b"x")
+    (tmp_path / ".mine").write_bytes(b"x")
+    with claim_output(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".agseg.lock", ".mine"]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_volume_arrives_as_it_left(order: str, dtype: type, rng: np.random.Generator) -> None:
+    voxels = np.array(rng.normal(size=(3, 4, 5)) * 100, dtype=dtype, order=order)
+    sent = Volume(voxels, Grid((3, 4, 5), np.array([[0.1, 0, 0, 1 / 3], [0, 0.7, 0, -2], [0, 0, 5, 9], [0, 0, 0, 1.0]])))
+    header, descriptor = pack(sent)
+    got = unpack(json.loads(json.dumps(header)), descriptor)
+    assert np.array_equal(got.voxels, voxels)
+    assert got.voxels.dtype == dtype
+    assert got.voxels.flags.f_contiguous == voxels.flags.f_contiguous
+    assert got.grid == sent.grid
+    got.voxels[0, 0, 0] = 7

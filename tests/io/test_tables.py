@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from agseg.errors import Code, ExitCode
+from agseg.io.tables import COLUMNS, write_volumes
+from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus, WeightsRef
+
+
+def table(tmp_path: Path, *studies: StudyReport) -> list[dict[str, str]]:
+    weights = WeightsRef("w", "s", "a", "l")
+    write_volumes(tmp_path / "volumes.csv", BatchReport("1", "", "", ExitCode.OK, weights, {}, {}, studies, {}))
+    with (tmp_path / "volumes.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_row_per_study_and_organ_and_one_for_a_study_without(tmp_path: Path) -> None:
+    organs = (
+        Measurement("liver", OrganStatus.PRESENT, 1500.1234, 50, 60.0, review=("low margin", "many components")),
+        Measurement("spleen", OrganStatus.ABSENT, None, 0),
+        Measurement("pancreas", OrganStatus.CUT_OFF, 12.0, 5, 40.0, touches_border=True),
+    )
+    rows = table(
+        tmp_path,
+        StudyReport("a", StudyStatus.DONE, organs=organs),
+        StudyReport("b", StudyStatus.REJECTED, code=Code.MISSING_SLICES, message="m"),
+    )
+    assert list(rows[0]) == list(COLUMNS)
+    assert [(row["study"], row["organ"], row["volume_ml"]) for row in rows] == [
+        ("a", "liver", "1500.123"), ("a", "spleen", ""), ("a", "pancreas", "12.000"), ("b", "", ""),
+    ]  # fmt: skip
+    assert rows[0]["review"] == "low margin; many components"
+    assert rows[2]["touches_border"] == "yes"
+    assert rows[3]["code"] == "E_MISSING_SLICES"
+    assert {row["note"] for row in rows} == {DISCLAIMER}
+
+
+def test_a_name_does_not_become_a_formula_or_a_second_row(tmp_path: Path) -> None:
+    names = ["=1+1", "+1", "-1", "@x", "a,b", 'q"q', "new\nline"]
+    rows = table(tmp_path, *(StudyReport(name, StudyStatus.DEFERRED) for name in names))
+    assert [row["study"] for row in rows] == ["'=1+1", "'+1", "'-1", "'@x", "a,b", 'q"q', "new\nline"]
