@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from agseg.errors import RecipeError
+from agseg.inference.allocator import keep_freed_memory
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import normalise, sample
 from agseg.io.discover import discover
@@ -24,6 +26,7 @@ from agseg.training.anatomy import complete, structures_on
 from agseg.training.batches import DrawBatches
 from agseg.training.binding import load
 from agseg.training.cases import IGNORE, Case
+from agseg.training.checkpoint import LAST
 from agseg.training.loop import Batch, Progress, train
 from agseg.training.negatives import Scene, make_scene
 from agseg.training.partial_loss import partial_dice_cross_entropy
@@ -34,6 +37,11 @@ from agseg.training.synthesis import Tissue
 from agseg.weights.entry import InputSpec
 
 __all__ = ["OpenCase", "PretrainRecipe", "Pretrained", "Structure", "export_network", "pretrain", "read_cases"]
+
+_log = logging.getLogger(__name__)
+
+OPEN_SCANS = Path("..") / "shared" / "data"
+"""Where ``make weights`` looks for the open scans, seen from the checkout."""
 
 NETWORK_FILE = "network.safetensors"
 """What :func:`pretrain` leaves beside the checkpoints."""
@@ -198,3 +206,24 @@ def export_network(network: nn.Module, path: Path, *, step: int, loss: float) ->
     save_file(tensors, path)
     content = path.read_bytes()
     return Pretrained(path, hashlib.sha256(content).hexdigest(), len(content), step, loss)
+
+
+def main() -> None:
+    """``make weights``: train every packaged network from the open scans beside the checkout, into ``build/weights``.
+
+    Resumes what an earlier call left. Progress goes to the log.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_freed_memory()
+    for recipe_path in sorted(resource_path("train/packaged").glob("*.yaml")):
+        folder = Path("build") / "weights" / recipe_path.stem
+        done = pretrain(recipe_path, data=OPEN_SCANS, folder=folder, resume=(folder / LAST).exists(), progress=_log_progress)
+        _log.info("%s: %s bytes, sha256 %s, %s steps", done.path, done.size_bytes, done.sha256, done.step)
+
+
+def _log_progress(news: Progress) -> None:
+    _log.info("step %s of %s, loss %.3f, %.2f s per step", news.step, news.steps, news.loss, news.seconds_per_step)
+
+
+if __name__ == "__main__":
+    main()
