@@ -286,8 +286,6 @@ class Supervisor:
 
     def _end_all(self) -> None:
         for worker in self._workers():
-            worker.process.kill()
-        for worker in self._workers():
             worker.end(at_once=True)
         for ready in self._ready:
             os.close(ready.voxels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -135,10 +136,19 @@ class Worker:
         with suppress(OSError):
             self.connection.close()
         if at_once:
-            self.process.kill()
+            self._kill()
+        status = None
         for _ in range(2):
             try:
-                return self.process.wait(timeout=_REAP_S)
+                status = self.process.wait(timeout=_REAP_S)
+                break
             except subprocess.TimeoutExpired:
-                self.process.kill()
-        return None
+                self._kill()
+        # Decoders that it had started outlive it only as long as they work on a frame, or for ever if they hang.
+        self._kill()
+        return status
+
+    def _kill(self) -> None:
+        """The child and whatever it started: it leads a process group of its own."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import classify_us, console, dataset, inspect, models, pacs, phantom, segment, weights
+from agseg.cli import classify_us, console, dataset, doctor, inspect, models, pacs, phantom, segment, weights
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -51,6 +51,7 @@ phantom.register(app)
 dataset.register(app)
 weights.register(app)
 models.register(app)
+doctor.register(app)
 classify_us.register(app)
 
 
