@@ -76,7 +76,7 @@ def review(found: Measurement, *, probability: float | None = None, components: 
     cut_off = found.status is OrganStatus.CUT_OFF
     limits = plausible_volume_ml(found.name)
     if limits is not None and (found.volume_ml > limits[1] or (found.volume_ml < limits[0] and not cut_off)):
-        reasons.append(f"{_IMPLAUSIBLE} ({found.volume_ml:.0f} ml, plausible {limits[0]:.0f} to {limits[1]:.0f} ml)")
+        reasons.append(f"{_IMPLAUSIBLE} ({found.volume_ml:.3g} ml, plausible {limits[0]:.0f} to {limits[1]:.0f} ml)")
     if probability is not None and probability < LOW_PROBABILITY:
         reasons.append(f"{_LOW_MARGIN} (mean probability {probability:.2f}, below {LOW_PROBABILITY:g})")
     if components > MANY_COMPONENTS:
