@@ -111,7 +111,9 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     organs = request.organs or entry.labels.names
     check_prune_depth(entry, request.prune_depth)
     with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
-        paths = () if request.dry_run else _cache(request, manifest).ensure(entry)
+        cache = _cache(request, manifest)
+        paths = () if request.dry_run else cache.ensure(entry)
+        entry = cache.known(entry)
         parameters = request.parameters(entry, organs)
         config = SegmenterConfig(
             entry=entry,
