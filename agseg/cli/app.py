@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from agseg import __version__
-from agseg.cli import classify_us, console, dataset, doctor, inspect, models, pacs, phantom, segment, weights
+from agseg.cli import (
+    classify_us,
+    console,
+    dataset,
+    doctor,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    models,
+    pacs,
+    phantom,
+    segment,
+    train,
+    weights,
+)
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -49,6 +64,10 @@ inspect.register(app)
 pacs.register(app)
 phantom.register(app)
 dataset.register(app)
+train.register(app)
+finetune.register(app)
+evaluate.register(app)
+export.register(app)
 weights.register(app)
 models.register(app)
 doctor.register(app)

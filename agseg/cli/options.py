@@ -43,3 +43,8 @@ def home() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("agseg", appauthor=False)
+
+
+def launched_processes() -> int:
+    """Processes that ``torchrun`` has started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -25,7 +25,16 @@ from agseg.io.voxels import as_hounsfield
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask, Quantity, Volume
 
-__all__ = ["Cohort", "content_hash", "describe_cohort", "fits", "open_cohort", "write_picture_case", "write_volume_case"]
+__all__ = [
+    "Cohort",
+    "content_hash",
+    "describe_cohort",
+    "described_labels",
+    "fits",
+    "open_cohort",
+    "write_picture_case",
+    "write_volume_case",
+]
 
 DESCRIPTION = "dataset.json"
 NIFTI = ".nii.gz"
@@ -112,6 +121,18 @@ class Cohort:
             return np.asarray(image, dtype=np.uint8)
 
 
+def described_labels(folder: Path) -> LabelSet | None:
+    """The labels that a folder's ``dataset.json`` names, or None where there is no such file."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        return LabelSet.from_mapping({int(index): str(name) for name, index in described["labels"].items()})
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RecipeError("dataset.json is not as nnU-Net writes it", path=path, value=type(error).__name__) from error
+
+
 def open_cohort(root: Path) -> Cohort:
     """The cohort in a folder.
 
@@ -123,7 +144,7 @@ def open_cohort(root: Path) -> Cohort:
     path = root / DESCRIPTION
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        labels = LabelSet.from_mapping({int(index): str(name) for name, index in described["labels"].items()})
+        labels = described_labels(root) or LabelSet(())
         channels: Mapping[str, str] = described["channel_names"]
         ending = str(described["file_ending"])
         modality = str(channels["0"])

@@ -18,7 +18,17 @@ from agseg.io.atomic import write_text
 from agseg.io.resources import resource_path
 from agseg.training.binding import load
 
-__all__ = ["SPLITS_FILE", "Split", "SplitPlan", "SplitRule", "plan_of", "read_split", "split_cases", "write_splits"]
+__all__ = [
+    "SPLITS_FILE",
+    "Split",
+    "SplitPlan",
+    "SplitRule",
+    "default_split",
+    "plan_of",
+    "read_split",
+    "split_cases",
+    "write_splits",
+]
 
 SPLITS_FILE = "splits.json"
 """Beside ``dataset.json``: every named split of the cohort, each a list of folds."""
@@ -179,3 +189,11 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
         ) from error
     except (TypeError, ValueError, StopIteration) as error:
         raise RecipeError("the split file is not as agseg writes it", path=root / SPLITS_FILE) from error
+
+
+def default_split(root: Path) -> str:
+    """The name of a cohort's first split, which is its data set's default."""
+    try:
+        return str(next(iter(json.loads((root / SPLITS_FILE).read_text(encoding="utf-8")))))
+    except (OSError, ValueError, StopIteration) as error:
+        raise RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE) from error

@@ -127,6 +127,7 @@ def run_training(
     if isinstance(network, EveryScore):
         weights: tuple[float, ...] = cast(Any, network.network).loss_weights
         settings = replace(settings, head_weights=tuple(weights))
+    accelerator, devices = _fabric_device(place)
     began = time.monotonic()
     result = train(
         network,
@@ -138,8 +139,8 @@ def run_training(
         progress=progress,
         resume=place.resume,
         fingerprint=f"{recipe.fingerprint}:{place.fold}",
-        accelerator=place.device,
-        devices=place.processes,
+        accelerator=accelerator,
+        devices=devices,
         stop_after=place.stop_after,
     )
     seconds = time.monotonic() - began
@@ -147,6 +148,14 @@ def run_training(
     return TrainingReport(
         recipe.name, place.output, result.step, settings.steps, result.loss, result.best_score, about["cases"], seconds
     )
+
+
+def _fabric_device(place: RunPlace) -> tuple[str, Any]:
+    """``gpu:1`` as Fabric says it; under ``torchrun`` every process takes its own device."""
+    kind, _, number = place.device.partition(":")
+    if place.processes > 1:
+        return kind, place.processes
+    return kind, [int(number)] if number.isdigit() else 1
 
 
 def _seconds_so_far(folder: Path) -> float:

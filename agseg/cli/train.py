@@ -1,0 +1,55 @@
+"""``agseg train``: one recipe on one cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agseg.cli import console, options
+from agseg.cli.training_options import Data, Fold, Workers, run_progress, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("train")
+    def train(
+        recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name in train/recipes, or a YAML file of your own.")],
+        data: Data = None,
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; default runs/RECIPE.")
+        ] = None,
+        fold: Fold = 0,
+        source: Annotated[
+            Path | None, typer.Option("--from", metavar="RUN", help="The earlier stage's run, for recipes that build on one.")
+        ] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+        device: options.Device = "auto",
+        workers: Workers = 0,
+        json: options.Json = False,
+        quiet: options.Quiet = False,
+        verbose: options.Verbose = False,
+        debug: options.Debug = False,
+    ) -> None:
+        """Train a recipe. Validation goes through the product's prediction path; test cases are never opened."""
+        from agseg.training.recipe import find_recipe
+        from agseg.training.trained import open_run
+        from agseg.workflows.train import RunPlace, run_training
+
+        console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
+        chosen = find_recipe(recipe)
+        place = RunPlace(
+            data=data or Path("data") / chosen.dataset,
+            output=output or Path("runs") / chosen.name,
+            fold=fold,
+            device=device,
+            processes=options.launched_processes(),
+            workers=workers,
+            resume=resume,
+        )
+        start = None if source is None else open_run(source)
+        with run_progress(chosen.name, quiet=quiet or json) as progress:
+            report = run_training(chosen, place, source=start, progress=progress)
+        say(report, json=json, quiet=quiet)

@@ -1,0 +1,338 @@
+"""Score a network on a test split, or a folder of masks against another: the only reader of test cases."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agseg.errors import RecipeError
+from agseg.io.atomic import make_folder, write_text
+from agseg.io.nifti import read_nifti_array, write_mask
+from agseg.labels import LabelSet
+from agseg.measure.overlap import class_scores, confusion_matrix, macro
+from agseg.measure.significance import Summary
+from agseg.training.cohort import described_labels, open_cohort
+from agseg.training.datasets import Task, dataset
+from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
+from agseg.training.material import task_of
+from agseg.training.protocol import Logits, Start, protocol
+from agseg.training.published import published_row
+from agseg.training.scoring import CaseScore, FrameScore, score_cases, score_frames, score_masks
+from agseg.training.splits import default_split, read_split
+from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
+from agseg.training.trained import Trained, open_run
+from agseg.volume import LabelMask
+
+__all__ = [
+    "EvaluationReport",
+    "FrameReport",
+    "RunRequest",
+    "evaluate_folders",
+    "evaluate_frames",
+    "evaluate_protocol",
+    "evaluate_run",
+    "write_table",
+]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was measured, and where it was written."""
+
+    evaluation: Evaluation
+    table: Table
+    output: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``: a summary per organ and metric."""
+        rows = [
+            {
+                "protocol": row.protocol,
+                "model": row.model,
+                "organ": row.organ,
+                "n": row.n,
+                "metrics": {name: _plain(summary) for name, summary in row.summaries.items()},
+            }
+            for row in self.table.rows
+        ]
+        return {"output": str(self.output), "rows": rows}
+
+
+def _plain(s: Summary) -> dict[str, float | None]:
+    """A summary as JSON holds it: NaN becomes null."""
+    values = {"mean": s.mean, "sd": s.sd, "low95": s.interval.low, "high95": s.interval.high}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Which run is evaluated on what.
+
+    Parameters
+    ----------
+    run
+        Its folder.
+    protocol
+        ``bft``, ``aft`` or ``scr``; None means the run's own.
+    data
+        The cohort; None means ``data/<data set>``.
+    split, fold
+        Which test side; None means the run's own split, or the cohort's first where the run comes from other data.
+    last
+        Take the last checkpoint instead of the best.
+    """
+
+    run: Path
+    protocol: str | None = None
+    data: Path | None = None
+    split: str | None = None
+    fold: int = 0
+    last: bool = False
+
+
+def evaluate_run(
+    request: RunRequest,
+    *,
+    output: Path,
+    against: Sequence[Path] = (),
+    masks: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationReport | FrameReport:
+    """Score a run's network on the test side of a split; see :func:`evaluate_protocol` and :func:`evaluate_frames`."""
+    trained = open_run(request.run, best=not request.last)
+    data = request.data or Path("data") / trained.recipe.dataset
+    if task_of(trained.recipe) is Task.FRAME:
+        split = request.split or trained.recipe.split
+        return evaluate_frames(trained, data=data, output=output, split=split, fold=request.fold, progress=progress)
+    name = request.protocol or trained.recipe.protocol
+    split = request.split or (trained.recipe.split if protocol(name).trains else default_split(data))
+    return evaluate_protocol(
+        trained,
+        protocol_name=name,
+        data=data,
+        output=output,
+        split=split,
+        fold=request.fold,
+        against=against,
+        masks=masks,
+        progress=progress,
+    )
+
+
+def evaluate_protocol(
+    trained: Trained,
+    *,
+    protocol_name: str,
+    data: Path,
+    output: Path,
+    split: str,
+    fold: int = 0,
+    against: Sequence[Path] = (),
+    masks: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Predict the test side of a split under a protocol, score it, and write every report.
+
+    Parameters
+    ----------
+    trained
+        The network: the source's for BFT, the fine-tuned one for AFT, one trained on this data for SCR.
+    protocol_name
+        ``bft``, ``aft`` or ``scr``.
+    data, split, fold
+        The cohort, and which test side of it.
+    output
+        Folder for evaluation.json, per_case.csv, summary.json and the tables.
+    against
+        Folders of earlier evaluations on the same cases, to compare with.
+    masks
+        Write the predicted masks below ``output/predictions``.
+
+    Raises
+    ------
+    RecipeError
+        If the network does not fit the protocol, or nothing is kept for the test.
+    """
+    _check_fits(trained, protocol_name, open_cohort(data).name)
+    ids = read_split(data, split, fold=fold).test
+    if not ids:
+        raise RecipeError("this split keeps no case for the test", path=data, value=split)
+    cohort = open_cohort(data)
+    scores: list[CaseScore] = []
+
+    def keep(case_id: str, mask: LabelMask) -> None:
+        write_mask(make_folder(output / "predictions") / f"{case_id}.nii.gz", mask.labels, mask.grid)
+
+    for number, found in enumerate(score_cases(trained, data, ids, keep=keep if masks else None), start=1):
+        scores.extend(found)
+        if progress:
+            progress(number, len(ids), ids[number - 1])
+    arch = trained.recipe.network.architecture
+    key = f"{cohort.name}.{protocol_name}.{arch}"
+    about = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": dict(trained.about or {})}
+    published = key if published_row(key) else trained.recipe.published
+    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _only_full_width(published, trained), about)
+    files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
+    write_evaluation(output, evaluation, files=files)
+    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
+    write_table(output, table)
+    return EvaluationReport(evaluation, table, output)
+
+
+def _only_full_width(key: str | None, trained: Trained) -> str | None:
+    """A narrow network on phantoms has no published row to stand beside: the recipe must claim one."""
+    return key if trained.recipe.published is not None else None
+
+
+def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:
+    """A protocol says where the weights come from; a network that came another way is not it."""
+    wanted, came = protocol(protocol_name), protocol(trained.recipe.protocol)
+    is_source = trained.recipe.dataset != data
+    if wanted.start is Start.SOURCE and not wanted.trains:
+        if not is_source:
+            raise RecipeError(
+                f"{wanted.name} applies a network of another data set", value=trained.recipe.dataset, expected="the source"
+            )
+        return
+    if is_source or came.name != wanted.name:
+        raise RecipeError(f"this network was not trained under {wanted.name}", value=f"{came.name} on {trained.recipe.dataset}")
+    if (trained.kept is None) == (wanted.logits is Logits.TARGET):
+        raise RecipeError(f"the logits that count are not those of {wanted.name}", value=trained.kept)
+
+
+def evaluate_folders(truth: Path, prediction: Path, *, output: Path, against: Sequence[Path] = ()) -> EvaluationReport:
+    """Score every mask of a folder against the reference of the same name.
+
+    ``dataset.json`` in the truth folder or above it names the labels; without one every value that occurs is a label.
+
+    Raises
+    ------
+    RecipeError
+        If a reference has no prediction, or the two lie on different grids.
+    """
+    names = sorted(path.name for path in truth.glob("*.nii*") if not path.name.startswith("."))
+    if not names:
+        raise RecipeError("no reference mask here", path=truth, expected="*.nii.gz")
+    missing = [name for name in names if not (prediction / name).is_file()]
+    if missing:
+        raise RecipeError("a reference has no prediction", path=prediction, value=missing[:5])
+    labels = _labels_of(truth, names)
+    scores = []
+    for name in names:
+        reference, found = _mask(truth / name, labels), _mask(prediction / name, labels)
+        if not found.grid.matches(reference.grid):
+            raise RecipeError("prediction and reference lie on different grids", path=prediction / name)
+        case = name.removesuffix(".gz").removesuffix(".nii")
+        scores.extend(score_masks(case, found, reference, organs=labels.names))
+    evaluation = Evaluation("", prediction.name, truth.name, tuple(scores))
+    files = {n.removesuffix(".gz").removesuffix(".nii"): (n, n) for n in names}
+    write_evaluation(output, evaluation, files=files)
+    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
+    write_table(output, table)
+    return EvaluationReport(evaluation, table, output)
+
+
+def _labels_of(truth: Path, names: Sequence[str]) -> LabelSet:
+    for folder in (truth, truth.parent):
+        described = described_labels(folder)
+        if described is not None:
+            return described
+    return _every_value(truth, names)
+
+
+def _every_value(truth: Path, names: Sequence[str]) -> LabelSet:
+    values = sorted({int(v) for name in names for v in np.unique(read_nifti_array(truth / name)[1])} - {0})
+    return LabelSet.from_mapping({value: f"label_{value}" for value in values})
+
+
+def _mask(path: Path, labels: LabelSet) -> LabelMask:
+    header, stored = read_nifti_array(path)
+    return LabelMask(np.asfortranarray(stored.astype(np.uint8)), header.grid, labels)
+
+
+def write_table(output: Path, table: Table) -> None:
+    """``table.md``, ``table.csv`` and ``table.tex``."""
+    for suffix, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table))):
+        write_text(output / f"table.{suffix}", text)
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """Scan planes: accuracy, and macro precision, recall and F1 over classes."""
+
+    frames: int
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    output: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**vars(self), "output": str(self.output)}
+
+
+def evaluate_frames(
+    trained: Trained, *, data: Path, output: Path, split: str, fold: int = 0, progress: Progress | None = None
+) -> FrameReport:
+    """Classify the test frames of a split; writes per_frame.csv, classes.csv and table.md.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe does not classify frames, or nothing is kept for the test.
+    """
+    facts = dataset(trained.recipe.dataset)
+    if facts.task is not Task.FRAME:
+        raise RecipeError("this network does not classify frames", value=trained.recipe.name)
+    ids = read_split(data, split, fold=fold).test
+    if not ids:
+        raise RecipeError("this split keeps no frame for the test", path=data, value=split)
+    scores: list[FrameScore] = []
+    for number, score in enumerate(score_frames(trained, data, ids), start=1):
+        scores.append(score)
+        if progress:
+            progress(number, len(ids), score.case)
+    order = tuple(facts.labels.values())
+    truth, found = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
+    confusion = confusion_matrix(found, truth=truth, class_count=len(order))
+    total = macro(confusion)
+    make_folder(output)
+    lines = [(s.case, s.truth, s.predicted, f"{s.probability:.5f}") for s in scores]
+    write_text(output / "per_frame.csv", _csv(("frame", "truth", "predicted", "probability"), lines))
+    classes = [
+        (name, c.support, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
+        for name, c in zip(order, class_scores(confusion), strict=True)
+    ]
+    write_text(output / "classes.csv", _csv(("class", "frames", "precision", "recall", "f1"), classes))
+    report = FrameReport(len(ids), total.accuracy, total.precision, total.recall, total.f1, output)
+    write_text(output / "table.md", _frame_table(report, trained, total.classes))
+    return report
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(header)
+    out.writerows(rows)
+    return text.getvalue()
+
+
+def _frame_table(report: FrameReport, trained: Trained, classes: int) -> str:
+    metrics = ("accuracy", "precision", "recall", "f1")
+    lines = ["| model | frames | accuracy | precision | recall | F1 |", "|---|---|---|---|---|---|"]
+    ours = " | ".join(f"{getattr(report, metric):.3f}" for metric in metrics)
+    lines.append(f"| {trained.recipe.network.architecture} | {report.frames} | {ours} |")
+    printed = published_row(trained.recipe.published)
+    if printed is not None:
+        figures = printed.scores["planes"]
+        lines.append(f"| *published: {printed.source}* | | {' | '.join(f'{figures[m].mean:.3f}' for m in metrics)} |")
+    return "\n".join([*lines, "", f"Macro averages over {classes} classes."]) + "\n"

@@ -1,0 +1,166 @@
+"""A trained run as weights that ``agseg segment`` takes: safetensors, a model card, and a ready manifest entry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agseg.errors import RecipeError
+from agseg.io.atomic import make_folder, replacing, write_text
+from agseg.measure.significance import summarise
+from agseg.models.registry import build
+from agseg.training.datasets import Task, dataset
+from agseg.training.evaluation import Evaluation
+from agseg.training.material import task_of
+from agseg.training.table import make_table, to_markdown
+from agseg.training.trained import Trained
+from agseg.training.wrappers import fold_kept
+from agseg.weights.digest import Digest
+from agseg.weights.entry import InputSpec
+from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
+
+__all__ = ["ExportReport", "export_run"]
+
+_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written."""
+
+    id: str
+    weights: Path
+    card: Path
+    manifest: Path
+    sha256: str
+
+    def to_dict(self) -> dict[str, str]:
+        """For ``--json``."""
+        return {name: str(value) for name, value in vars(self).items()}
+
+
+def export_run(trained: Trained, *, weights_id: str, output: Path, evaluation: Evaluation | None = None) -> ExportReport:
+    """Write ``<id>.safetensors``, ``<id>.md`` and ``<id>.manifest.yaml`` into a folder.
+
+    A fine-tuned network with dropped logits is folded to its kept classes first; the scores are the same to rounding.
+
+    Parameters
+    ----------
+    trained
+        The run.
+    weights_id
+        Lower-case name of the entry.
+    output
+        The folder; the manifest entry names the weights file beside it.
+    evaluation
+        Scores for the card and the entry.
+
+    Raises
+    ------
+    RecipeError
+        If the run is not a CT segmentation in three dimensions or a frame classifier, which is what the commands can use.
+    """
+    from safetensors.torch import save_file
+
+    if not _ID.fullmatch(weights_id):
+        raise RecipeError("not a name for weights", value=weights_id, expected="lower-case letters, digits, dots and hyphens")
+    task, recipe = task_of(trained.recipe), trained.recipe
+    if task is not Task.FRAME and (task is not Task.VOLUME or recipe.input.tile[2] == 1 or recipe.input.modality != "CT"):
+        raise RecipeError(
+            "these weights fit no command of agseg", value=recipe.name, expected="a 3D network for CT, or a frame classifier"
+        )
+    network, config = trained.bare(), dict(recipe.network.config)
+    if trained.kept is not None:
+        config["classes"] = len(trained.kept)
+        network = fold_kept(network, trained.kept, build(recipe.network.architecture, config))
+    make_folder(output)
+    weights = output / f"{weights_id}.safetensors"
+    with replacing(weights) as temporary:
+        save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary)
+    digest = Digest.of(weights)
+    scores = {} if evaluation is None else _scores(evaluation)
+    entry = _entry(trained, config, weights, digest, scores)
+    manifest = output / f"{weights_id}.manifest.yaml"
+    content = {"schema": MANIFEST_SCHEMA, "entries": {weights_id: entry}}
+    write_text(manifest, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+    Manifest.load(manifest).entry(weights_id)  # what does not read back is not ready
+    card = output / f"{weights_id}.md"
+    write_text(card, _card(trained, weights_id, digest, evaluation))
+    return ExportReport(weights_id, weights, card, manifest, digest.sha256)
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    """Mean, interval and n per organ and metric."""
+    found: dict[str, Any] = {"dataset": evaluation.dataset, "protocol": evaluation.protocol}
+    for organ in evaluation.organs:
+        for metric in ("dice", "precision", "recall", "s2s_mm"):
+            s = summarise(list(evaluation.values(organ, metric).values()))
+            if s.n:
+                interval = [round(s.interval.low, 4), round(s.interval.high, 4)] if s.n > 1 else None
+                found.setdefault(organ, {})[metric] = {"mean": round(s.mean, 4), "interval95": interval, "n": s.n}
+    return found
+
+
+def _entry(
+    trained: Trained, config: Mapping[str, Any], weights: Path, digest: Digest, scores: dict[str, Any]
+) -> dict[str, Any]:
+    facts = dataset(trained.recipe.dataset)
+    meaning: dict[str, Any]
+    if task_of(trained.recipe) is Task.FRAME:
+        meaning = {"classes": list(facts.labels.values())}
+    else:
+        meaning = {"labels": {label.index: label.name for label in trained.labels}}
+    return {
+        "architecture": trained.recipe.network.architecture,
+        "config": dict(config),
+        "format": "safetensors",
+        "files": [{"filename": weights.name, "local": weights.name, "sha256": digest.sha256, "size_bytes": digest.size_bytes}],
+        "input": _input(trained.recipe.input),
+        **meaning,
+        "licence": f"follows the training data: {facts.licence}",
+        "citation": facts.citation,
+        "attribution": facts.source,
+        "intended_use": "Research. Not for clinical decisions without review by a qualified person.",
+        "scores": scores,
+    }
+
+
+def _input(spec: InputSpec) -> dict[str, Any]:
+    """An InputSpec as the manifest holds it; what is unset stays out."""
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(spec).items() if value is not None}
+    return {key: str(value) if key in ("normalisation", "padding") else value for key, value in plain.items()}
+
+
+def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluation | None) -> str:
+    """The model card: data, split, steps, time, machine, scores with intervals."""
+    about, recipe = dict(trained.about or {}), trained.recipe
+    facts = dataset(recipe.dataset)
+    cases = about.get("cases", {})
+    sides = ", ".join(f"{count} {side}" for side, count in cases.items())
+    lines = [
+        f"# {weights_id}",
+        "",
+        "Not for clinical decisions without review by a qualified person.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| recipe | {recipe.name}: {recipe.title} |",
+        f"| network | {recipe.network.architecture}, {about.get('parameters', '?'):,} parameters as trained |",
+        f"| data | {facts.title}; {facts.licence} |",
+        f"| split | {recipe.split}, fold {about.get('fold', 0)}: {sides} |",
+        f"| steps | {about.get('step')} of {recipe.loop.steps}, batches of {recipe.batch}, seed {recipe.loop.seed} |",
+        f"| time | {float(about.get('seconds', 0)) / 60:.1f} minutes on {about.get('machine', '?')} |",
+        f"| organs | {', '.join(trained.labels.names) or ', '.join(facts.labels.values())} |",
+        f"| SHA-256 | {digest.sha256} |",
+        "",
+    ]
+    if evaluation is None:
+        lines.append("No scores: the run was exported without an evaluation.")
+    else:
+        lines += [f"Scores on {evaluation.dataset}:", "", to_markdown(make_table([evaluation]))]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,143 @@
+"""Bring a trained network to another data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from agseg.errors import RecipeError
+from agseg.models.load import load_strict
+from agseg.models.registry import build
+from agseg.training.checkpoint import LAST
+from agseg.training.datasets import dataset_names
+from agseg.training.recipe import LossName, NetworkChoice, Recipe, find_recipe, recipe_names
+from agseg.training.settings import LoopSettings
+from agseg.training.trained import RECIPE_FILE, Trained, open_run
+from agseg.weights.cache import WeightsCache
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.manifest import Manifest
+from agseg.workflows.train import ProgressCall, RunPlace, TrainingReport, run_training
+
+__all__ = ["default_run", "finetune", "finetune_recipe", "source_network"]
+
+
+def finetune_recipe(target: str, source: Trained) -> Recipe:
+    """The recipe that brings a source network to a data set: the one for its very configuration, or for its architecture.
+
+    Raises
+    ------
+    RecipeError
+        If there is none; the message lists those that are.
+    """
+    known = [r for r in map(find_recipe, recipe_names()) if r.protocol == "aft" and r.dataset == target]
+    network = source.recipe.network
+    fitting = [r for r in known if r.network == network] or [r for r in known if r.network.architecture == network.architecture]
+    if not fitting:
+        names = ", ".join(r.name for r in known) or "a data set with fine-tuning recipes"
+        raise RecipeError(
+            f"no recipe brings {network.architecture} to {target}", expected=names, hint="Name one with --recipe."
+        )
+    return fitting[0]
+
+
+def default_run(name: str, architecture: str, *, runs: Path) -> Path:
+    """Where ``agseg train`` leaves a data set's network: the run of its recipe in the ``runs`` folder.
+
+    Raises
+    ------
+    RecipeError
+        If nothing has been trained there; the hint says what to type.
+    """
+    wanted = [r for r in map(find_recipe, recipe_names()) if r.dataset == name and r.protocol == "scr"]
+    recipes = [r.name for r in wanted if r.network.architecture == architecture]
+    for recipe in recipes:
+        if (runs / recipe / LAST).exists():
+            return runs / recipe
+    hint = f"Train it first: agseg train {recipes[0]} --data DIR" if recipes else None
+    raise RecipeError(
+        f"no trained {architecture} of {name} is in the runs folder",
+        path=runs,
+        expected=" or ".join(recipes) or None,
+        hint=hint,
+    )
+
+
+def source_network(
+    source: str,
+    *,
+    architecture: str,
+    runs: Path,
+    manifest: Path | None = None,
+    home: Path | None = None,
+    offline: bool = False,
+) -> Trained:
+    """The network to start from.
+
+    Parameters
+    ----------
+    source
+        A data set (its default run in ``runs``), a run folder, or the id of a weights entry.
+    architecture
+        Which of a data set's networks.
+    runs
+        Where runs are.
+    manifest, home, offline
+        For weights entries: a site's manifest, the cache, and whether the network may be used.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such source.
+    """
+    if source in dataset_names():
+        return open_run(default_run(source, architecture, runs=runs))
+    folder = Path(source)
+    if (folder / RECIPE_FILE).exists():
+        return open_run(folder)
+    if folder.exists():
+        raise RecipeError("no run here", path=folder, expected=RECIPE_FILE)
+    if home is None:
+        raise RecipeError("a weights entry needs a cache", value=source)
+    return _from_entry(Manifest.load(manifest).entry(source), WeightsCache(home, offline=offline))
+
+
+def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
+    """A weights entry as if a recipe of that name had made it; ensembles cannot be fine-tuned."""
+    if len(entry.files) != 1:
+        raise RecipeError("an ensemble cannot be fine-tuned", value=entry.id, expected="an entry with one file")
+    (path,) = cache.ensure(entry)
+    recipe = Recipe(
+        name=entry.id,
+        title=entry.id,
+        source="weights manifest",
+        dataset=entry.id,
+        split="",
+        network=NetworkChoice(entry.architecture, dict(entry.config)),
+        input=entry.input,
+        loss=LossName.SOFT_DICE,
+        batch=1,
+        loop=LoopSettings(steps=1),
+        labels={label.index: label.name for label in entry.labels},
+    )
+    network = build(entry.architecture, entry.config)
+    load_strict(network, path)
+    return Trained(network.eval(), recipe, entry.labels)
+
+
+def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: ProgressCall | None = None) -> TrainingReport:
+    """Train on from a source's weights; network, labels and input are the source's, the rest is the recipe's.
+
+    See :func:`agseg.workflows.train.run_training`.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe is no fine-tuning, or the source does not know an organ of the data set.
+    """
+    if recipe.protocol != "aft":
+        raise RecipeError("this recipe is no fine-tuning", value=recipe.name, expected="protocol: aft")
+    own = source.recipe
+    # The published row belongs to the published network only.
+    published = recipe.published if own.network == recipe.network else None
+    adapted = replace(recipe, network=own.network, labels=own.labels, input=own.input, published=published)
+    return run_training(adapted, place, source=source, progress=progress)
