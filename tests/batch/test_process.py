@@ -67,7 +67,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_kill_9_at_20_random_moments_leaves_nothing_that_fails_to_load(
+def test_promise_16_kill_9_at_20_random_moments_leaves_nothing_that_fails_to_load(
     source: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     began = time.monotonic()
@@ -94,7 +94,7 @@ def test_kill_9_at_20_random_moments_leaves_nothing_that_fails_to_load(
     assert not [path for path in target.iterdir() if path.name.startswith(".agseg-tmp") or ".agseg-part" in path.name]
 
 
-def test_a_second_run_on_one_output_exits_6_and_a_killed_one_frees_the_lock(tmp_path: Path) -> None:
+def test_promise_20_a_second_run_on_one_output_exits_6_and_a_killed_one_frees_the_lock(tmp_path: Path) -> None:
     write_study(tmp_path / "in" / "model-hang.nii.gz")
     first = start(tmp_path / "in", tmp_path / "out", "tell=true")
     assert first.stdout is not None
@@ -119,7 +119,7 @@ def wait_for(process: subprocess.Popen[str], line: str, *, times: int = 1) -> No
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_within_10_s_with_its_record(tmp_path: Path, number: int, code: int) -> None:
+def test_promise_21_a_signal_ends_the_run_within_10_s_with_its_record(tmp_path: Path, number: int, code: int) -> None:
     for name in ("a", "model-hang", "z"):
         write_study(tmp_path / "in" / f"{name}.nii.gz")
     process = start(tmp_path / "in", tmp_path / "out", "tell=true")
@@ -143,7 +143,7 @@ def test_a_signal_ends_the_run_within_10_s_with_its_record(tmp_path: Path, numbe
     ]  # fmt: skip
 
 
-def test_it_runs_without_an_environment_from_the_root_folder(source: Path, tmp_path: Path) -> None:
+def test_promise_27_it_runs_without_an_environment_from_the_root_folder(source: Path, tmp_path: Path) -> None:
     boot = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.batch.night import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", boot, str(source), str(tmp_path / "out")], cwd="/", env={}, capture_output=True, check=False
@@ -153,14 +153,14 @@ def test_it_runs_without_an_environment_from_the_root_folder(source: Path, tmp_p
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o777])
-def test_files_are_0600_and_folders_0700_whatever_the_umask(source: Path, tmp_path: Path, umask: int) -> None:
+def test_promise_30_files_are_0600_and_folders_0700_whatever_the_umask(source: Path, tmp_path: Path, umask: int) -> None:
     assert night(source, tmp_path / "out", umask=umask) == 0
     modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (tmp_path / "out").rglob("*")}
     assert modes == {(True, 0o700), (False, 0o600)}
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
 
 
-def test_the_input_is_not_touched(source: Path, tmp_path: Path) -> None:
+def test_promise_25_the_input_is_not_touched(source: Path, tmp_path: Path) -> None:
     def seen() -> list[tuple[str, bytes, int, int]]:
         return [
             (path.name, path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode) for path in sorted(source.rglob("*"))
@@ -173,7 +173,7 @@ def test_the_input_is_not_touched(source: Path, tmp_path: Path) -> None:
     source.chmod(0o755)
 
 
-def test_a_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
+def test_promise_22_a_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
     # A file-size limit gives EFBIG where a full disk gives ENOSPC; both are one thing for a result.
     write_study(tmp_path / "in" / "a.nii.gz")
     write_study(tmp_path / "in" / "big.nii.gz", shape=(256, 256, 200))
@@ -193,7 +193,7 @@ def test_a_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
     assert night(tmp_path / "in", tmp_path / "out") == 0
 
 
-def test_a_truly_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
+def test_promise_22_a_truly_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(mounted)]
@@ -221,7 +221,7 @@ def mounted_free(folder: Path) -> int:
     return found.f_bavail * found.f_bsize
 
 
-def test_hostile_names_are_names(tmp_path: Path) -> None:
+def test_promise_33_hostile_names_are_names(tmp_path: Path) -> None:
     names = [
         "$(touch pwned)",
         "; touch pwned",
@@ -245,7 +245,7 @@ def test_hostile_names_are_names(tmp_path: Path) -> None:
     assert "<script>/" not in (tmp_path / "out" / "report.html").read_text().replace("<script>\n", "")
 
 
-def test_links_are_not_followed_into_or_out_of_the_output(source: Path, tmp_path: Path) -> None:
+def test_promise_31_links_are_not_followed_into_or_out_of_the_output(source: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "out").mkdir()
@@ -256,7 +256,7 @@ def test_links_are_not_followed_into_or_out_of_the_output(source: Path, tmp_path
     assert not list(elsewhere.iterdir())
 
 
-def test_unwritable_output_is_8_before_any_model_is_loaded(source: Path, tmp_path: Path) -> None:
+def test_promise_23_unwritable_output_is_8_before_any_model_is_loaded(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     done = subprocess.run(
         command(source, tmp_path / "file", "tell=true"), cwd=ROOT, capture_output=True, text=True, check=False
@@ -266,7 +266,7 @@ def test_unwritable_output_is_8_before_any_model_is_loaded(source: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_200_studies(tmp_path: Path) -> None:
+def test_promise_26_memory_is_flat_over_200_studies(tmp_path: Path) -> None:
     for number in range(200):
         write_study(tmp_path / "in" / f"case{number:03}.nii", seed=number, shape=(48, 48, 48))
     process = start(tmp_path / "in", tmp_path / "out", "tell=true", 'limits={"readers": 1}')

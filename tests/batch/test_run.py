@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path) -> None:
+def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path) -> None:
     troubles = {
         "read-kill": (F, Code.CRASHED),
         "read-segv": (F, Code.CRASHED),
@@ -70,7 +70,7 @@ def test_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["read-hang", "model-hang"])
-def test_a_hang_costs_one_study(tmp_path: Path, name: str) -> None:
+def test_promises_12_13_a_hang_costs_one_study(tmp_path: Path, name: str) -> None:
     for study in ("a", name, "z"):
         write_study(tmp_path / "in" / f"{study}.nii.gz")
     report = run(tmp_path / "in", tmp_path / "out", limits=Limits(study_timeout_s=3))
@@ -88,7 +88,7 @@ def test_events_tell_each_study_once(source: Path, tmp_path: Path) -> None:
     assert [event.done for event in events if event.kind is EventKind.FINISHED] == [1, 2, 3]
 
 
-def test_a_second_run_does_nothing_again_and_keeps_the_volumes(source: Path, tmp_path: Path) -> None:
+def test_promise_17_a_second_run_does_nothing_again_and_keeps_the_volumes(source: Path, tmp_path: Path) -> None:
     write_study(source / "read-reject.nii.gz")
     first = run(source, tmp_path / "out")
     mask = (tmp_path / "out" / "a" / "liver.nii.gz").stat()
@@ -102,7 +102,9 @@ def test_a_second_run_does_nothing_again_and_keeps_the_volumes(source: Path, tmp
 
 
 @pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "version", "file lost", "overwrite"])
-def test_what_a_result_depends_on_reruns_it(source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promise_18_what_a_result_depends_on_reruns_it(
+    source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(source, tmp_path / "out")
     changes: dict[str, Any] = {}
     again = {"a": D, "b": D, "deep/c": D}
@@ -164,7 +166,7 @@ def test_a_study_above_another_one_keeps_both(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name / "liver.nii.gz").is_file()
 
 
-def test_young_files_are_deferred_and_cost_no_exit_code(source: Path, tmp_path: Path) -> None:
+def test_promise_19_young_files_are_deferred_and_cost_no_exit_code(source: Path, tmp_path: Path) -> None:
     os.utime(source / "b.nii.gz", (time.time() - 600, time.time() - 600))
     report = run(source, tmp_path / "out", limits=Limits(min_age_s=60))
     assert statuses(report) == {"a": W, "b": D, "deep/c": W}
@@ -182,7 +184,7 @@ def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) ->
         Part(2, 2)
 
 
-def test_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
+def test_promise_24_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
     report = run(source, tmp_path / "out", dry_run=True)
     assert report.exit_code is ExitCode.OK
     assert set(statuses(report).values()) == {W}
@@ -265,7 +267,7 @@ def _study(status: StudyStatus) -> StudyReport:
         ((D,), set(), ExitCode.INTERRUPTED, 130),
     ],
 )
-def test_one_exit_code_the_first_of_1_8_7_9_4_3(
+def test_promise_15_one_exit_code_the_first_of_1_8_7_9_4_3(
     studies: tuple[StudyStatus, ...], asked: set[ExitCode], caught: ExitCode | None, expected: int
 ) -> None:
     assert exit_code_of(tuple(map(_study, studies)), asked=asked, caught=caught) == expected
