@@ -24,7 +24,8 @@ def derived_uid(*parts: str) -> str:
 
 def mask_digest(mask: LabelMask) -> str:
     """SHA-256 of labels, shape, affine and label names."""
-    digest = hashlib.sha256(np.ascontiguousarray(mask.labels).tobytes())
+    # In the order (k, j, i), in which masks usually lie in memory: no copy then.
+    digest = hashlib.sha256(np.ascontiguousarray(mask.labels.T).data.cast("B"))
     labels = [(label.index, label.name) for label in mask.label_set]
     digest.update(json.dumps([mask.grid.shape, mask.grid.affine.tolist(), labels]).encode())
     return digest.hexdigest()

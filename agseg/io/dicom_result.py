@@ -108,8 +108,8 @@ class DicomResult:
     @cached_property
     def present(self) -> tuple[Label, ...]:
         """Labels with a code and at least one voxel, in order of the index."""
-        counts = np.bincount(self.mask.labels.ravel(order="K"), minlength=256)
-        return tuple(label for label in self.mask.label_set if label.structure is not None and counts[label.index])
+        coded = (label for label in self.mask.label_set if label.structure is not None)
+        return tuple(label for label in coded if (self.mask.labels == label.index).any())
 
     @property
     def uncoded(self) -> tuple[str, ...]:

@@ -98,18 +98,32 @@ def read_seg(path: Path, grid: Grid) -> NDArray[np.uint8]:
 
     dataset = pydicom.dcmread(path)
     frame_map = map_frames(planes_of(dataset), grid)
-    pixels = dataset.pixel_array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
-    labels = np.zeros(grid.shape, dtype=np.uint8)
+    # Slices one behind the other in memory, as masks lie.
+    labels = np.zeros(grid.shape, dtype=np.uint8, order="F")
     kind = SegEncoding(dataset.SegmentationType)
     threshold = int(dataset.MaximumFractionalValue) / 2 if kind is SegEncoding.FRACTIONAL else 0.5
     for number, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        pixels = _frame(dataset, number)
         if kind is SegEncoding.LABELMAP:
-            for segment in np.unique(pixels[number][pixels[number] > 0]):
-                frame_map.place(pixels[number] == segment, number, labels, int(segment))
+            for segment in np.unique(pixels[pixels > 0]):
+                frame_map.place(pixels == segment, number, labels, int(segment))
         else:
             segment = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-            frame_map.place(pixels[number] >= threshold, number, labels, segment)
+            frame_map.place(pixels >= threshold, number, labels, segment)
     return labels
+
+
+def _frame(dataset: Any, number: int) -> NDArray[np.uint8]:
+    """uint8 [row, column] of one frame: all of them unpacked at once would take bytes where the file has bits."""
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    if bits not in (1, 8) or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise OutputError("the segmentation is not stored as agseg stores it", value=f"{bits} bits")
+    start = number * rows * columns * bits
+    stop = start + rows * columns * bits
+    packed = np.frombuffer(dataset.PixelData, dtype=np.uint8)[start // 8 : -(-stop // 8)]
+    # Frames of a bit per pixel follow each other without padding, least significant bit first (PS3.5 8.1.1).
+    pixels = packed if bits == 8 else np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + rows * columns]
+    return pixels.reshape(rows, columns)
 
 
 def _segment(hd: Any, result: DicomResult, label: Label, number: int) -> Any:

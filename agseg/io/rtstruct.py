@@ -96,7 +96,7 @@ def read_rtstruct(path: Path, result: DicomResult) -> dict[str, NDArray[np.bool_
             text = item.get_item("ContourData").value
             points_mm = np.array(text.strip().split(b"\\"), dtype=np.float64).reshape(-1, 3)
             by_frame.setdefault(at, []).append(_pixels(points_mm, result.source.frames[at]))
-        target = np.zeros(grid.shape, dtype=np.uint8)
+        target = np.zeros(grid.shape, dtype=np.uint8, order="F")
         for at, contours in by_frame.items():
             plane = result.source.frames[at].plane
             filled = fill_contours(contours, (int(plane.rows or 0), int(plane.columns or 0)))
