@@ -1,0 +1,129 @@
+"""From a recipe and a folder of scans to a weights file that loads, and back from a stop."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agseg.errors import RecipeError
+from agseg.grid import Grid
+from agseg.io.nifti import write_mask, write_scalar
+from agseg.io.resources import resource_path
+from agseg.models.load import load_strict
+from agseg.models.registry import build
+from agseg.training.binding import load
+from agseg.workflows.pretrain import PretrainRecipe, pretrain, read_cases
+
+CONFIG = {"classes": 3, "widths": [2, 4]}
+
+RECIPE = """
+name: tiny
+title: two balls in a box
+network:
+  architecture: attention-unet
+  config: {classes: 3, widths: [2, 4]}
+input:
+  modality: CT
+  axis_codes: RAS
+  spacing_mm: [4.0, 4.0, 4.0]
+  window_hu: [-200, 300]
+  normalisation: window_to_unit
+  tile: [16, 16, 16]
+  antialias: true
+labels: {1: liver, 2: spleen}
+structures:
+  5: {tissue: liver, label: 1}
+  1: {tissue: spleen, label: 2}
+  201: {tissue: fat}
+cases:
+  - {id: one, image: one, labels: one_labels.nii.gz}
+  - {id: two, image: two, labels: two_labels.nii.gz, known: [1], weight: 2.0}
+scenes: {head: 0.1}
+scenes_each: 1
+patches: {shape: [16, 16, 16]}
+loop: {steps: 4, optimiser: adam, learning_rate: 0.01, average_decay: 0.9, checkpoint_every: 2, log_every: 1}
+"""
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    affine = np.diag([-2.0, 2.0, 3.0, 1.0])
+    grid = Grid((40, 36, 24), affine)
+    for number, name in enumerate(("one", "two")):
+        rng = np.random.default_rng(number)
+        image = np.full(grid.shape, -1000.0, dtype=np.float32)
+        labels = np.zeros(grid.shape, dtype=np.uint8)
+        image[4:36, 4:32, :] = -100.0
+        labels[6:18, 8:28, 4:20], labels[22:34, 8:20, 6:18] = 5, 1
+        image[labels > 0] = 50.0
+        image += rng.normal(0, 8, grid.shape).astype(np.float32)
+        (tmp_path / name).mkdir()
+        write_scalar(tmp_path / name / "ct.nii.gz", image, grid)
+        write_mask(tmp_path / f"{name}_labels.nii.gz", labels, grid)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_a_recipe_becomes_a_weights_file_that_fits_its_network(scans: Path) -> None:
+    done = pretrain(scans / "tiny.yaml", data=scans, folder=scans / "run", workers=0)
+    content = done.path.read_bytes()
+    assert (done.sha256, done.size_bytes, done.step) == (hashlib.sha256(content).hexdigest(), len(content), 4)
+    network = load_strict(build("attention-unet", CONFIG), done.path)
+    assert torch.isfinite(network(torch.rand(1, 1, 16, 16, 16))).all()
+
+
+def test_training_goes_on_from_given_weights(scans: Path) -> None:
+    first = pretrain(scans / "tiny.yaml", data=scans, folder=scans / "a", workers=0)
+    second = pretrain(scans / "tiny.yaml", data=scans, folder=scans / "b", start_from=first.path, workers=0)
+    fresh = pretrain(scans / "tiny.yaml", data=scans, folder=scans / "c", workers=0)
+    assert fresh.sha256 == first.sha256  # the same seed repeats the same training
+    assert second.sha256 != first.sha256
+
+
+def test_cases_are_read_on_the_model_grid_with_their_labels_in_place(scans: Path) -> None:
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    one, two = read_cases(recipe, scans)
+    assert tuple(one.image.shape) == (21, 19, 18)  # (n - 1) * old / 4 mm + 1
+    assert one.image[one.labels == 1].mean() == pytest.approx(50, abs=12)
+    assert one.image[one.labels == 0].mean() < -80
+    # 2 mm voxels whose first axis grows to the left: the liver at small i lies at large x
+    assert one.voxels_of(1)[:, 0].float().mean() > one.voxels_of(2)[:, 0].float().mean()
+    assert two.known == (1,)
+
+
+def test_a_scan_can_be_left_out(scans: Path) -> None:
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    assert [case.id for case in read_cases(recipe, scans, only=("two",))] == ["two"]
+    with pytest.raises(RecipeError, match="no such case"):
+        read_cases(recipe, scans, only=("three",))
+
+
+def test_a_missing_scan_is_named(scans: Path) -> None:
+    (scans / "two" / "ct.nii.gz").unlink()
+    with pytest.raises(RecipeError, match="one study"):
+        read_cases(load(scans / "tiny.yaml", PretrainRecipe), scans)
+
+
+@pytest.mark.parametrize("path", sorted(resource_path("train/packaged").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_packaged_recipe_holds_together(path: Path) -> None:
+    recipe = load(path, PretrainRecipe)
+    assert recipe.name == path.stem
+    classes = {structure.label for structure in recipe.structures.values()} | {0}
+    assert classes == {0, *recipe.labels}
+    assert recipe.network.config["classes"] == len(classes)
+    network = build(recipe.network.architecture, recipe.network.config)
+    assert all(side % network.size_multiple == 0 for side in (*recipe.patches.shape, *recipe.input.tile))
+    for case in recipe.cases:
+        inside = case.labels.removeprefix("train:")
+        assert inside == case.labels or (resource_path("train") / inside).is_file()
+
+
+def test_every_packaged_case_can_be_read(shared_data: Path) -> None:
+    recipe = load(resource_path("train/packaged") / "attention-unet-abdomen.yaml", PretrainRecipe)
+    for case in read_cases(recipe, shared_data, only=("totalseg_ct_full", "cptac_pda_C3L-00189")):
+        assert {2, 3, 4, 5} <= set(case.present_classes())
+        assert case.structures is not None
