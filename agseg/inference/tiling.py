@@ -82,7 +82,7 @@ class Block:
     start
         First voxel on the real (unpadded) grid.
     scores
-        float32 (classes, ...), blended and divided by the weights.
+        float32 (classes, ...), blended and divided by the weights; a view that the next block overwrites.
     """
 
     index: Corner
@@ -134,13 +134,15 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
     source = iter(outputs)
     done = 0
     weights: Tensor | None = None
+    weighted = torch.empty(0)
 
     def one_tile() -> Tensor:
-        nonlocal done, weights
+        nonlocal done, weights, weighted
         scores = next(source)
         if weights is None:
             weights = importance(tiles.tile, device=scores.device)
-        weighted = torch.empty((scores.shape[0] + 1, *tiles.tile), dtype=torch.float32, device=scores.device)
+            # One buffer for every tile: what a later tile needs of an earlier one was copied away before this is called again.
+            weighted = torch.empty((scores.shape[0] + 1, *tiles.tile), dtype=torch.float32, device=scores.device)
         torch.mul(scores, weights, out=weighted[:-1])
         weighted[-1] = weights
         done += 1
@@ -162,7 +164,9 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
                 if head is not None:
                     piece.narrow(axis + 1, 0, head.shape[axis + 1]).add_(head)
                 if kept < extent:
-                    carried[key] = piece.narrow(axis + 1, kept, extent - kept).clone()
+                    tail = piece.narrow(axis + 1, kept, extent - kept)
+                    # Into the same memory where it fits: long-lived pieces would otherwise scatter over the heap.
+                    carried[key] = head.copy_(tail) if head is not None and head.shape == tail.shape else tail.clone()
                 yield (n, *key), piece.narrow(axis + 1, 0, kept)
 
     for index, summed in descend(0):
@@ -179,5 +183,6 @@ def _finished(tiles: TilePlan, index: Corner, summed: Tensor) -> Block:
         end = min(begin + summed.shape[axis + 1], tiles.pad_before[axis] + tiles.real_shape[axis])
         summed = summed.narrow(axis + 1, skip, end - begin - skip)
         start[axis] = begin + skip - tiles.pad_before[axis]
-    scores = summed[:-1] / summed[-1:]
+    # In place: the next tile fills this memory anew. A block is therefore only valid until the next one is asked for.
+    scores = summed[:-1].div_(summed[-1:])
     return Block(index, (last[0], last[1], last[2]), (start[0], start[1], start[2]), scores)
