@@ -20,6 +20,7 @@ from agseg.cli import (
     models,
     pacs,
     phantom,
+    protocols,
     segment,
     train,
     weights,
@@ -68,6 +69,7 @@ train.register(app)
 finetune.register(app)
 evaluate.register(app)
 export.register(app)
+protocols.register(app)
 weights.register(app)
 models.register(app)
 doctor.register(app)
