@@ -17,7 +17,6 @@ import numpy as np
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.review import review
-from agseg.errors import AgsegError, Code
 from agseg.io import nifti
 from agseg.io.preview import write_overlay, write_preview
 from agseg.measure.volumes import measure
@@ -148,9 +147,7 @@ class StudySegmenter:
             if found is None:
                 measured.append(Measurement(organ, OrganStatus.NOT_IN_WEIGHTS))
                 continue
-            reasons = review(
-                found, probability=result.probability.get(organ), components=result.components.get(organ, 0)
-            )
+            reasons = review(found, probability=result.probability.get(organ), components=result.components.get(organ, 0))
             measured.append(replace(found, review=reasons))
         return tuple(measured)
 
@@ -158,7 +155,8 @@ class StudySegmenter:
         self, folder: Path, task: StudyTask, volume: Volume, result: Segmentation, measured: tuple[Measurement, ...]
     ) -> tuple[Warned, ...]:
         """All files of the study but its record; returns what could not be written and why."""
-        mask, warnings = result.mask, []
+        mask = result.mask
+        warnings: list[Warned] = []
         if OutputType.NIFTI in self._config.outputs:
             _write_masks(folder, mask, multilabel=self._config.multilabel)
         statistics = json.dumps(_statistics(measured, mask), indent=2)
@@ -182,22 +180,16 @@ class StudySegmenter:
     ) -> list[Warned]:
         from agseg.io.dicom_out import write_objects
 
-        try:
-            write_objects(
-                folder,
-                kinds=tuple(kind.value for kind in kinds),
-                study=task.study,
-                mask=mask,
-                measurements=measured,
-                weights=self._config.weights,
-                parameters=self._config.parameters,
-            )
-        except AgsegError as error:
-            # The masks stand; a study that cannot be filed in a PACS is not lost.
-            if error.code not in (Code.MISSING_UIDS, Code.UNSUPPORTED_INPUT):
-                raise
-            return [Warned(Code.MISSING_UIDS, error.sentence())]
-        return []
+        written = write_objects(
+            folder,
+            kinds=tuple(kind.value for kind in kinds),
+            study=task.study,
+            mask=mask,
+            measurements=measured,
+            weights=self._config.weights,
+            parameters=self._config.parameters,
+        )
+        return list(written.warnings)
 
     def _write_attention(self, folder: Path, volume: Volume) -> None:
         from agseg.inference.attention import gate_maps
