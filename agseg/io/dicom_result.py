@@ -159,6 +159,12 @@ class DicomResult:
         normal = np.cross(grid.directions[:, row_axis], grid.directions[:, column_axis])
         return float(abs(normal @ grid.affine[:3, frame_axis]) / np.linalg.norm(normal))
 
+    def keep_character_set(self, dataset: Any) -> None:
+        """Give an object the source's character set; highdicom knows fewer of them than patients' names are written in."""
+        names = self.source.first.get("SpecificCharacterSet")
+        if names:
+            dataset.SpecificCharacterSet = names
+
     @contextmanager
     def building(self, what: str) -> Iterator[None]:
         """Build an object without letting a library's warning or error, which quote header values, out."""

@@ -23,6 +23,8 @@ from agseg.labels import Label
 
 __all__ = ["SegEncoding", "build_seg", "read_seg", "write_seg"]
 
+_SHARED_GROUPS, _PIXEL_MEASURES, _THICKNESS, _SPACING = 0x52009229, 0x00289110, 0x00180050, 0x00180088
+
 
 class SegEncoding(StrEnum):
     """How a segmentation stores its segments."""
@@ -64,8 +66,9 @@ def build_seg(result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY
         numbers[label.index] = number
     frames = result.frame_map.to_frames(numbers[result.mask.labels])
     with result.building("segmentation"):
-        return hd.seg.Segmentation(
-            source_images=list(result.source.headers),
+        headers, measures = _measured_headers(hd, result)
+        dataset = hd.seg.Segmentation(
+            source_images=headers,
             pixel_array=frames,
             segmentation_type=encoding.value,
             fractional_type="OCCUPANCY",
@@ -81,12 +84,15 @@ def build_seg(result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY
             content_description=SHORT_DISCLAIMER,
             content_label="ORGANS",
             series_description=f"Organs. {SHORT_DISCLAIMER}",
-            pixel_measures=_pixel_measures(hd, result),
+            pixel_measures=measures,
             content_date=result.created.date(),
             content_time=result.created.time(),
             series_date=result.created.date(),
             series_time=result.created.time(),
+            specific_character_set=None,
         )
+        result.keep_character_set(dataset)
+        return dataset
 
 
 def read_seg(path: Path, grid: Grid) -> NDArray[np.uint8]:
@@ -156,17 +162,37 @@ def _segment(hd: Any, result: DicomResult, label: Label, number: int) -> Any:
     return segment
 
 
-def _pixel_measures(hd: Any, result: DicomResult) -> Any:
-    """Spacing between slices from their positions; SliceThickness is the source's where it says one."""
-    plane = result.source.planes[0]
+def _measured_headers(hd: Any, result: DicomResult) -> tuple[list[Any], Any]:
+    """The source's headers with pixel measures that are true, and these measures: highdicom takes them from the headers.
+
+    The spacing between slices comes from their positions (headers leave it out or make it negative); SliceThickness is the
+    source's where it says one.
+    """
+    from pydicom import DataElement, Dataset
+
+    plane, first = result.source.planes[0], result.source.first
     assert plane.pixel_spacing_mm is not None
-    distance_mm = result.slice_distance_mm
-    thickness_mm = float(result.source.first.get("SliceThickness") or distance_mm)
-    return hd.PixelMeasuresSequence(
+    distance_mm = round(result.slice_distance_mm, 6)
+    thickness_mm = float(first.get("SliceThickness") or 0)
+    measures = hd.PixelMeasuresSequence(
         pixel_spacing=list(plane.pixel_spacing_mm),
-        slice_thickness=round(thickness_mm, 6),
-        spacing_between_slices=round(distance_mm, 6),
+        slice_thickness=thickness_mm if thickness_mm > 0 else distance_mm,
+        spacing_between_slices=distance_mm,
     )
+    headers = []
+    for header in result.source.headers:
+        measured = Dataset()
+        measured.update(dict(header.items()))
+        if "PerFrameFunctionalGroupsSequence" in header:
+            shared = Dataset()
+            shared.update(dict(header.SharedFunctionalGroupsSequence[0].items()))
+            shared[_PIXEL_MEASURES] = DataElement(_PIXEL_MEASURES, "SQ", measures)
+            measured[_SHARED_GROUPS] = DataElement(_SHARED_GROUPS, "SQ", [shared])
+        else:
+            measured[_THICKNESS] = DataElement(_THICKNESS, "DS", measures[0].SliceThickness)
+            measured[_SPACING] = DataElement(_SPACING, "DS", measures[0].SpacingBetweenSlices)
+        headers.append(measured)
+    return headers, measures
 
 
 def _highdicom() -> Any:

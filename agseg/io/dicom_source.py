@@ -40,8 +40,9 @@ _LEGAL = {
     "AccessionNumber": re.compile(r".{0,16}"),
     "StudyID": re.compile(r".{0,16}"),
     "PatientID": re.compile(r".{0,64}"),
+    "PatientAge": re.compile(r"\d{3}[DWMY]"),
 }
-"""What an attribute may hold; anything else is carried as empty."""
+"""What an attribute may hold; anything else is carried as empty, or left out where it is optional."""
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -75,7 +76,7 @@ class DicomSource:
         Raises
         ------
         InputError
-            ``W_MISSING_UIDS`` if study, series or instance cannot be referred to: no DICOM output then.
+            ``W_MISSING_UIDS`` or ``W_DUPLICATE_UID`` if study, series or instance cannot be referred to: no DICOM output then.
             ``E_DIMENSIONS`` if the series is spread over several multi-frame files.
         """
         if not headers:
@@ -86,6 +87,11 @@ class DicomSource:
         for header in complete[1:]:
             # Some anonymisers give every slice a frame of reference of its own. The slices make one stack, so they share one.
             header.FrameOfReferenceUID = complete[0].FrameOfReferenceUID
+        if len({str(header.SOPInstanceUID) for header in complete}) < len(complete):
+            raise InputError(
+                "slices share a SOPInstanceUID, so nothing can refer to one of them: DICOM objects are not written",
+                code=Code.DUPLICATE_UID,
+            )
         return cls(complete)
 
     @property
@@ -127,6 +133,7 @@ def _completed(header: Any) -> Any:
     complete = Dataset()
     # Private groups and group lengths are of no use to a result. Elements are copied: setting a value changes the element.
     complete.update({tag: copy(element) for tag, element in header.items() if tag.group % 2 == 0 and tag.element != 0})
+    _settle_character_set(complete)
     meta = getattr(header, "file_meta", None) or Dataset()
     _recover(complete, "SOPInstanceUID", meta.get("MediaStorageSOPInstanceUID"))
     _recover(complete, "SOPClassUID", meta.get("MediaStorageSOPClassUID") or CT_IMAGE_STORAGE)
@@ -140,9 +147,23 @@ def _completed(header: Any) -> Any:
     for keyword in CARRIED:
         if not _is_legal(keyword, complete.get(keyword)):
             setattr(complete, keyword, "")
+    for keyword in OPTIONAL:
+        if keyword in complete and not _is_legal(keyword, complete.get(keyword)):
+            delattr(complete, keyword)
     if not complete.get("Modality"):
         complete.Modality = "CT"
     return complete
+
+
+def _settle_character_set(dataset: Any) -> None:
+    """Replace a character set that does not exist by Latin-1, in which every byte is a character: bytes stay as they are."""
+    from pydicom.charset import python_encoding
+
+    names = dataset.get("SpecificCharacterSet") or ""
+    if not names and "SpecificCharacterSet" in dataset:
+        del dataset.SpecificCharacterSet
+    if not all(name in python_encoding for name in ([names] if isinstance(names, str) else names)):
+        dataset.SpecificCharacterSet = "ISO_IR 100"
 
 
 def _recover(dataset: Any, keyword: str, value: Any) -> None:

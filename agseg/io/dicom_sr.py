@@ -78,7 +78,7 @@ def build_sr(result: DicomResult, *, seg: Any | None) -> Any:
                 name=codes.DCM.Comment, value=DISCLAIMER, relationship_type=hd.sr.RelationshipTypeValues.CONTAINS
             )
         )
-        return hd.sr.Comprehensive3DSR(
+        dataset = hd.sr.Comprehensive3DSR(
             evidence=[*result.source.headers, *([] if seg is None else [seg])],
             content=report[0],
             series_instance_uid=result.identity.uid("sr", "series", seg_uid),
@@ -102,7 +102,10 @@ def build_sr(result: DicomResult, *, seg: Any | None) -> Any:
             content_time=result.created.time(),
             series_date=result.created.date(),
             series_time=result.created.time(),
+            specific_character_set=None,
         )
+        result.keep_character_set(dataset)
+        return dataset
 
 
 def read_sr_volumes(path: Path) -> dict[str, float]:

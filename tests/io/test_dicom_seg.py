@@ -203,11 +203,61 @@ def test_bad_header_values_are_left_empty_not_invented(tmp_path: Path) -> None:
     series = make_series()
     for number, header in enumerate(series.headers):
         del header.AccessionNumber
+        header.PatientAge = "0Y"
         header.FrameOfReferenceUID = f"1.2.3.{number + 1}"
     source = DicomSource.of(series.headers)
     assert source.first.AccessionNumber == ""
+    assert "PatientAge" not in source.first
     assert {str(header.FrameOfReferenceUID) for header in source.headers} == {"1.2.3.1"}
     write_seg(tmp_path / "seg.dcm", result_of(series, make_mask(series.grid)))
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "name"),
+    [
+        ("ISO_IR 192", "ISO_IR 192", "Phantom^Größe^夢"),
+        (["", "ISO 2022 IR 149"], ["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO_IR 999", "ISO_IR 100", "Phantom^Plain"),
+    ],
+)
+def test_names_in_any_script_are_carried(names: object, kept: object, name: str, tmp_path: Path) -> None:
+    series = make_series()
+    for header in series.headers:
+        header.SpecificCharacterSet, header.PatientName = names, name
+    mask = make_mask(series.grid)
+    written = write_from_headers(
+        tmp_path, kinds=ALL, headers=series.headers, mask=mask, measurements=measured(mask), weights=WEIGHTS, parameters={}
+    )
+    for file in written.files:
+        dataset = pydicom.dcmread(tmp_path / file)
+        assert dataset.SpecificCharacterSet == kept
+        assert str(dataset.PatientName) == name
+
+
+@pytest.mark.parametrize(("thickness", "spacing"), [(None, None), (0, -2.5), (5, 7)])
+def test_the_spacing_between_slices_is_that_of_their_positions(
+    thickness: float | None, spacing: float | None, tmp_path: Path
+) -> None:
+    series = make_series("oblique")
+    for header in series.headers:
+        del header.SliceThickness
+        if thickness is not None:
+            header.SliceThickness, header.SpacingBetweenSlices = thickness, spacing
+    dataset = write_seg(tmp_path / "seg.dcm", result_of(series, make_mask(series.grid)))
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SpacingBetweenSlices == pytest.approx(2.5)
+    assert measures.SliceThickness == (thickness or pytest.approx(2.5))
+    assert [header.get("SpacingBetweenSlices") for header in series.headers] == [spacing] * len(series.headers)
+
+
+def test_slices_that_share_a_uid_have_no_dicom_output(tmp_path: Path) -> None:
+    series = make_series()
+    series.headers[1].SOPInstanceUID = series.headers[0].SOPInstanceUID
+    mask = make_mask(series.grid)
+    written = write_from_headers(
+        tmp_path, kinds=ALL, headers=series.headers, mask=mask, measurements=(), weights=WEIGHTS, parameters={}
+    )
+    assert (written.files, [w.code for w in written.warnings]) == ((), [Code.DUPLICATE_UID])
 
 
 def test_an_absent_organ_has_no_segment(tmp_path: Path) -> None:
