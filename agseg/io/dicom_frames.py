@@ -19,7 +19,7 @@ from agseg.grid import Grid
 from agseg.io.dicom import LPS_TO_RAS
 from agseg.io.dicom_stack import Plane
 
-__all__ = ["FrameMap", "map_frames", "planes_of"]
+__all__ = ["FrameMap", "functional_group", "map_frames", "planes_of"]
 
 SLICE_TOLERANCE_STEPS = 0.25
 """A frame lies in a slice of the grid if it is nearer to it than this, in steps between slices."""
@@ -73,17 +73,19 @@ def planes_of(dataset: Any) -> list[Plane]:
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         return [_plane(dataset, dataset, dataset, dataset)]
+    names = ("PlanePosition", "PlaneOrientation", "PixelMeasures")
+    return [_plane(dataset, *(functional_group(dataset, own, name) for name in names)) for own in per_frame]
+
+
+def functional_group(dataset: Any, own: Any, name: str) -> Any:
+    """The item of a macro for one frame: its own (``own`` is the frame's item), or what all frames share.
+
+    Raises
+    ------
+    OutputError
+        If neither has it.
+    """
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    return [
-        _plane(
-            dataset,
-            *(_macro(shared, own, name) for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures")),
-        )
-        for own in per_frame
-    ]
-
-
-def _macro(shared: Any, own: Any, name: str) -> Any:
     for group in (own, shared):
         items = None if group is None else group.get(f"{name}Sequence")
         if items:

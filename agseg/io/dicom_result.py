@@ -179,8 +179,17 @@ class DicomResult:
 
 
 def saved(dataset: Any, path: Path, *, check: Callable[[Path], None]) -> None:
-    """Write a data set under a temporary name, check it, and give it its name."""
-    with replacing(path, check=check) as temporary, warnings.catch_warnings():
+    """Write a data set under a temporary name, check it, and give it its name; an object that cannot be read fails the check."""
+
+    def checked(temporary: Path) -> None:
+        try:
+            check(temporary)
+        except (AgsegError, OSError):
+            raise
+        except Exception as error:
+            raise OutputError(f"a DICOM object does not read back ({type(error).__name__})", path=path) from error
+
+    with replacing(path, check=checked) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset.save_as(temporary, enforce_file_format=True)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agseg.errors import OutputError, UsageError
 from agseg.grid import Grid
 from agseg.io.dicom_codes import ANATOMICAL_STRUCTURE, code_item, coded
-from agseg.io.dicom_frames import map_frames, planes_of
+from agseg.io.dicom_frames import functional_group, map_frames, planes_of
 from agseg.io.dicom_result import MANUFACTURER, MODEL_NAME, SHORT_DISCLAIMER, DicomResult, saved
 from agseg.labels import Label
 
@@ -114,7 +114,7 @@ def read_seg(path: Path, grid: Grid) -> NDArray[np.uint8]:
             for segment in np.unique(pixels[pixels > 0]):
                 frame_map.place(pixels == segment, number, labels, int(segment))
         else:
-            segment = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            segment = int(functional_group(dataset, groups, "SegmentIdentification").ReferencedSegmentNumber)
             frame_map.place(pixels >= threshold, number, labels, segment)
     return labels
 

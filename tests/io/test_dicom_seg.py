@@ -71,6 +71,23 @@ def test_a_tilted_series_keeps_its_own_planes(tmp_path: Path) -> None:
     assert result.slice_distance_mm == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize("encoding", SegEncoding)
+@pytest.mark.parametrize("slices", [[1, 4], [3]])
+def test_one_organ_in_few_slices(encoding: SegEncoding, slices: list[int], tmp_path: Path) -> None:
+    # What all frames have in common stands in the shared groups then, the segment's number included.
+    series = make_series("coronal")
+    labels = np.zeros(series.grid.shape, np.uint8)
+    labels[4:7, 3:6, slices] = 4
+    mask = LabelMask(labels, series.grid, LABELS)
+    result = result_of(series, mask)
+    written = write_from_headers(
+        tmp_path, kinds=ALL, headers=series.headers, mask=mask, measurements=measured(mask), weights=WEIGHTS, parameters={},
+        encoding=encoding,
+    )  # fmt: skip
+    assert written.files == ("seg.dcm", "sr.dcm", "rtstruct.dcm")
+    assert np.array_equal(in_labels(read_seg(tmp_path / "seg.dcm", mask.grid), result), labels)
+
+
 @pytest.mark.parametrize("codes_wanted", ["RAS", "LPS", "SPL", "AIR"])
 def test_the_axes_of_the_mask_do_not_matter(codes_wanted: str, tmp_path: Path) -> None:
     series = make_series("coronal")
