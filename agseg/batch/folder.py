@@ -21,7 +21,7 @@ from agseg.io.atomic import FOLDER_MODE, write_text
 from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
-__all__ = ["STUDY_JSON", "STUDY_SCHEMA", "StudyFolder", "json_text", "read_record"]
+__all__ = ["STUDY_JSON", "STUDY_SCHEMA", "StudyFolder", "json_text", "published_by_this_run", "read_record"]
 
 STUDY_JSON = "study.json"
 STUDY_SCHEMA = "agseg.study/1"
@@ -185,3 +185,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         if found.st_size == 0:
             return None
     return record
+
+
+def published_by_this_run(task: StudyTask) -> StudyReport | None:
+    """The record of a study that is complete on the disk, although its process ended before it could say so."""
+    record = read_record(task.folder)
+    if record is None or any(record.get(name) != task.provenance.get(name) for name in ("key", "run")):
+        return None
+    return StudyReport.from_dict(record)

@@ -14,8 +14,9 @@ from typing import Any
 
 from agseg import __version__
 from agseg.batch.decide import Decisions, decide
+from agseg.batch.engines import EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
-from agseg.batch.folder import read_record
+from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
 from agseg.batch.record import write_records
@@ -35,7 +36,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def run_batch(job: BatchJob, output: Output, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
+def run_batch(
+    job: BatchJob,
+    output: Output,
+    *,
+    on_event: Callable[[BatchEvent], None] | None = None,
+    engine: EngineFactory = Supervisor,
+) -> BatchReport:
     """Do a whole run in a claimed output folder.
 
     Parameters
@@ -46,6 +53,8 @@ def run_batch(job: BatchJob, output: Output, *, on_event: Callable[[BatchEvent],
         From :func:`agseg.batch.output.claim_output`; its part says which studies are this process's.
     on_event
         Told what happens, for progress.
+    engine
+        What does the studies: this machine's processes, or a cluster's.
 
     Returns
     -------
@@ -59,7 +68,7 @@ def run_batch(job: BatchJob, output: Output, *, on_event: Callable[[BatchEvent],
     OutputError
         If the records themselves cannot be written.
     """
-    return _Run(job, output, on_event or (lambda _event: None)).go()
+    return _Run(job, output, on_event or (lambda _event: None), engine).go()
 
 
 def exit_code_of(studies: tuple[StudyReport, ...], *, asked: set[ExitCode], caught: ExitCode | None) -> ExitCode:
@@ -88,8 +97,8 @@ class _Caught(BaseException):
 class _Run:
     """What a run knows as it goes."""
 
-    def __init__(self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None]) -> None:
-        self.job, self.output, self.tell = job, output, tell
+    def __init__(self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], engine: EngineFactory) -> None:
+        self.job, self.output, self.tell, self.engine = job, output, tell, engine
         self.started, self.clock = _now(), time.monotonic()
         self.records: dict[str, StudyReport] = {}
         self.asked: set[ExitCode] = set()
@@ -122,9 +131,9 @@ class _Run:
         return report
 
     def _work(self, decisions: Decisions) -> None:
-        supervisor = Supervisor(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
-        stop, left = supervisor.run(decisions.tasks)
-        self.environment = supervisor.environment
+        engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
+        stop, left = engine.run(decisions.tasks)
+        self.environment = engine.environment
         if stop is not None:
             if stop.blame in _BLAMES:
                 self.asked.add(_BLAMES[stop.blame])
@@ -168,8 +177,8 @@ class _Run:
 
     def _end(self, task: StudyTask, report: StudyReport, blame: str) -> None:
         if report.status is not StudyStatus.DONE:
-            published = _published(task)
-            report = published if published is not None else _with_key(report, task)
+            published = published_by_this_run(task)
+            report = _with_key(report, task) if published is None else replace(published, extra=_short(task))
             blame = "" if published is not None else blame
         if blame in _BLAMES:
             self.asked.add(_BLAMES[blame])
@@ -213,16 +222,6 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _published(task: StudyTask) -> StudyReport | None:
-    """The record of a study that was complete on the disk when its process ended."""
-    record = read_record(task.folder)
-    if record is None or record.get("key") != task.provenance.get("key"):
-        return None
-    if record.get("run") != task.provenance.get("run"):
-        return None
-    return replace(StudyReport.from_dict(record), extra=_short(task))
 
 
 def _short(task: StudyTask) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from agseg.batch.child import Role, Says
@@ -98,6 +98,8 @@ class Supervisor:
         self.on_stage = on_stage
         self.on_end = on_end
         self.environment: dict[str, Any] = {}
+        self.bell: Connection | None = None
+        """Whoever adds studies from another thread rings here, so that a turn does not wait for its tick."""
         self._pending: deque[StudyTask] = deque()
         self._ready: deque[_Ready] = deque()
         self._readers: list[Worker] = []
@@ -118,23 +120,44 @@ class Supervisor:
         left
             The studies that have no record then.
         """
-        self._pending.extend(tasks)
+        self.add(tasks)
         try:
-            while self._pending or self._busy():
-                stop = self.should_stop()
-                if stop is not None and (stop.blame == "signal" or not self._model_busy()):
-                    raise stop
-                if stop is None:
-                    self._give_work()
-                else:
-                    self._recall()
-                self._listen()
-                self._look_at_clocks()
+            while self.has_work:
+                self.turn()
         except Stop as stop:
-            return stop, self._left()
+            return stop, self.left()
         finally:
-            self._end_all()
+            self.end_all()
         return None, ()
+
+    def add(self, tasks: Iterable[StudyTask]) -> None:
+        """Put studies at the end of the queue."""
+        self._pending.extend(tasks)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a study is waiting or under way."""
+        return bool(self._pending) or self._busy()
+
+    def turn(self) -> None:
+        """One round: give work, listen for a tick, look at clocks and memory.
+
+        Raises
+        ------
+        Stop
+            If the run must end early; :meth:`left` says which studies have no record then.
+        UsageError
+            If the model cannot be made as asked.
+        """
+        stop = self.should_stop()
+        if stop is not None and (stop.blame == "signal" or not self._model_busy()):
+            raise stop
+        if stop is None:
+            self._give_work()
+        else:
+            self._recall()
+        self._listen()
+        self._look_at_clocks()
 
     # -- giving work ------------------------------------------------------------------------------------------------
 
@@ -206,7 +229,11 @@ class Supervisor:
 
     def _listen(self) -> None:
         speakers = {worker.connection: worker for worker in self._workers()}
-        for connection in wait(list(speakers), timeout=_TICK_S):
+        bell = [self.bell] if self.bell is not None else []
+        for connection in wait([*speakers, *bell], timeout=_TICK_S):
+            if connection is self.bell:
+                self.bell.recv_bytes()
+                continue
             worker = speakers[connection]  # type: ignore[index]
             try:
                 self._take(worker, worker.hear())
@@ -280,11 +307,13 @@ class Supervisor:
         elif worker in self._readers:
             self._readers.remove(worker)
 
-    def _left(self) -> tuple[StudyTask, ...]:
+    def left(self) -> tuple[StudyTask, ...]:
+        """The studies that were added and have no record."""
         held = [worker.task for worker in self._workers() if worker.task is not None]
         return (*held, *(ready.task for ready in self._ready), *self._pending)
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """End every child at once."""
         for worker in self._workers():
             worker.end(at_once=True)
         for ready in self._ready:

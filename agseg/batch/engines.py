@@ -1,0 +1,48 @@
+"""What does a run's studies: the processes of this machine (:mod:`agseg.batch.supervise`), or a Dask cluster.
+
+A run needs only this much of either, so that discovery, decisions, records and exit codes are the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.supervise import Stop
+from agseg.report import StudyReport
+
+__all__ = ["Engine", "EngineFactory"]
+
+
+class Engine(Protocol):
+    """Does studies and says how each ended."""
+
+    environment: dict[str, Any]
+
+    def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
+        """Do the studies.
+
+        Returns
+        -------
+        stop
+            Why the run ended early, or None.
+        left
+            The studies that have no record then.
+        """
+        ...
+
+
+class EngineFactory(Protocol):
+    """Makes the engine of one run; :class:`agseg.batch.supervise.Supervisor` is one."""
+
+    def __call__(
+        self,
+        job: BatchJob,
+        *,
+        should_stop: Callable[[], Stop | None],
+        on_stage: Callable[[StudyTask, str], None],
+        on_end: Callable[[StudyTask, StudyReport, str], None],
+    ) -> Engine:
+        """See :class:`agseg.batch.supervise.Supervisor` for the parameters."""
+        ...
