@@ -179,7 +179,7 @@ class DicomResult:
 
 
 def saved(dataset: Any, path: Path, *, check: Callable[[Path], None]) -> None:
-    """Write a data set under a temporary name, check it, and give it its name; an object that cannot be read fails the check."""
+    """Write a data set under a temporary name, check it, and give it its name; what cannot be read fails the check."""
 
     def checked(temporary: Path) -> None:
         try:
