@@ -162,11 +162,24 @@ def test_a_series_that_grew_is_pulled_anew(archive: Running, tmp_path: Path) -> 
 
 def test_another_series_than_asked_for_is_refused(archive: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(archive.shelf)
-    other = make_series().headers[0]
-    other.SeriesInstanceUID = "1.2.3"
+    headers = make_series().headers
+    headers.append(make_series().headers[0])
+    headers[-1].SeriesInstanceUID, headers[-1].SOPInstanceUID = "1.2.3", "1.2.3.4"
     there = archive.open()
-    monkeypatch.setattr(there, "fetch", lambda series, accept: accept(other))
-    assert pull(there, query=DAY, output=tmp_path).records[0].status is PacsStatus.FAILED
+    monkeypatch.setattr(there, "fetch", lambda series, accept: [accept(header) for header in headers])
+    record = pull(there, query=DAY, output=tmp_path).records[0]
+    assert (record.status, record.message) == (PacsStatus.FAILED, "the archive sent an image of another series")
+    assert not list(tmp_path.rglob("*.dcm"))
+
+
+def test_own_results_in_a_series_are_left_out(archive: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(archive.shelf)
+    write_results(tmp_path / "out")
+    ours = pydicom.dcmread(tmp_path / "out" / "seg.dcm")
+    ours.SeriesInstanceUID = make_series().headers[0].SeriesInstanceUID
+    there = archive.open()
+    monkeypatch.setattr(there, "fetch", lambda series, accept: [accept(d) for d in (*make_series().headers, ours)])
+    assert pull(there, query=DAY, output=tmp_path / "in").records[0].instances == SLICES
 
 
 def test_nothing_matches(archive: Running, tmp_path: Path) -> None:
