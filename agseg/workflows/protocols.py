@@ -149,7 +149,10 @@ def _document(table: Table, plan: ProtocolsPlan, spent: dict[str, dict[str, floa
         {
             "protocol": row.protocol.upper(),
             "model": row.model,
-            **{metric: {"mean": row.summaries[metric].mean, "sd": row.summaries[metric].sd} for metric in METRICS},
+            **{
+                metric: {"mean": _known(row.summaries[metric].mean), "sd": _known(row.summaries[metric].sd)}
+                for metric in METRICS
+            },
             "n": row.n,
         }
         for row in table.rows
@@ -159,10 +162,10 @@ def _document(table: Table, plan: ProtocolsPlan, spent: dict[str, dict[str, floa
             "first": c.first,
             "second": c.second,
             "metric": c.metric,
-            "difference": c.test.difference,
-            "interval95": [c.test.interval.low, c.test.interval.high],
-            "p": c.test.p,
-            "p_holm": c.p_holm,
+            "difference": _known(c.test.difference),
+            "interval95": [_known(c.test.interval.low), _known(c.test.interval.high)],
+            "p": _known(c.test.p),
+            "p_holm": _known(c.p_holm),
             "n": c.test.n,
         }
         for c in table.comparisons
@@ -182,6 +185,11 @@ def _document(table: Table, plan: ProtocolsPlan, spent: dict[str, dict[str, floa
         "networks_at_a_time": plan.processes,
     }
     return {"rows": rows, "tests": tests, "setup": setup, "seconds": {"total": round(seconds, 1), **spent}}
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None
 
 
 def _page(table: Table, content: dict[str, Any]) -> str:
