@@ -48,7 +48,14 @@ def tile_scores(
     cut = cut_tiles(tensor, tiles, padding=padding)
     while chunk := list(islice(cut, batch)):
         stack = torch.stack(chunk)[:, None]
-        yield from mirrored(network, stack, axes=mirror, swap=swap) if mirror else network(stack)
+        scores = mirrored(network, stack, axes=mirror, swap=swap) if mirror else network(stack)
+        if len(chunk) > 1:
+            yield from scores
+            continue
+        # Nothing here may keep a tile's scores alive while they are carried back: with many classes they are large.
+        only = [scores[0]]
+        del scores
+        yield only.pop()
 
 
 def cut_tiles(tensor: Tensor, tiles: TilePlan, *, padding: Padding) -> Iterator[Tensor]:
@@ -77,13 +84,19 @@ def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swa
     return mean if network.is_ensemble else mean.clamp_min(1e-12).log()
 
 
-def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1) -> Tensor:
-    """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background."""
+def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1, inplace: bool = False) -> Tensor:
+    """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background.
+
+    With ``inplace`` the scores' own memory is used where it can be.
+    """
     if network is not None and network.is_ensemble:
         return scores.float()
     if scores.shape[dim] == 1:
         positive = torch.sigmoid(scores.float())
         return torch.cat((1.0 - positive, positive), dim=dim)
+    if inplace and scores.dtype == torch.float32:
+        scores.sub_(scores.amax(dim=dim, keepdim=True)).exp_()
+        return scores.div_(scores.sum(dim=dim, keepdim=True))
     return torch.softmax(scores.float(), dim=dim)
 
 

@@ -73,10 +73,11 @@ class Restorer:
         axes_order
             The plan's loop order of the model axes.
         """
-        scores, start = self._with_halo(block, axes_order)
-        foreground = scores[1:].amax(dim=0) >= scores[0]
-        if not bool(foreground.any()):
+        extended = self._with_halo(block, axes_order)
+        if extended is None:
             return
+        scores, start = extended
+        foreground = scores[1:].amax(dim=0) >= scores[0]
         ranges, local = [], []
         for position, axis in enumerate(self._model_axes):
             others = tuple(a for a in range(3) if a != axis)
@@ -110,19 +111,54 @@ class Restorer:
         self._won += torch.bincount(flat, minlength=256).cpu().numpy()
         self._sum += torch.bincount(flat, weights=best.flatten(), minlength=256).cpu().numpy()
 
-    def _with_halo(self, block: Block, axes_order: Sequence[int]) -> tuple[Tensor, tuple[int, int, int]]:
-        """Put the last layer of the lower neighbours in front, innermost axis first; remember ours for the upper ones."""
+    def _with_halo(self, block: Block, axes_order: Sequence[int]) -> tuple[Tensor, tuple[int, int, int]] | None:
+        """The block with the last layer of its lower neighbours in front; None where all of it is background.
+
+        The block's own last layers are remembered for its upper neighbours: the innermost axis first, so that the layers of
+        the outer axes include the corners.
+        """
         scores, start = block.scores, list(block.start)
+        keys = [tuple(n for other, n in enumerate(block.index) if other != level) for level in range(3)]
+        before = [self._halos[level].pop(keys[level], None) for level in range(3)]
+        whole = scores
+        if any(halo is not None for halo in before):
+            shape = list(scores.shape)
+            for level, halo in enumerate(before):
+                shape[axes_order[level] + 1] += halo is not None
+            whole = torch.empty(shape, dtype=scores.dtype, device=scores.device)
+        part = whole
+        for level, halo in enumerate(before):
+            if halo is not None:
+                axis = axes_order[level] + 1
+                part = part.narrow(axis, 1, part.shape[axis] - 1)
+                start[axes_order[level]] -= 1
+        if part is not whole:
+            part.copy_(scores)
+        some = _has_foreground(scores)
         for level in (2, 1, 0):
-            axis = axes_order[level]
-            key = tuple(n for other, n in enumerate(block.index) if other != level)
-            before = self._halos[level].pop(key, None)
+            axis = axes_order[level] + 1
+            # What has been filled so far: all of the inner axes, without the halo of this and the outer ones.
+            filled = whole
+            for outer in range(level + 1):
+                if before[outer] is not None:
+                    outer_axis = axes_order[outer] + 1
+                    filled = filled.narrow(outer_axis, 1, filled.shape[outer_axis] - 1)
             if not block.last[level]:
-                self._halos[level][key] = scores.narrow(axis + 1, scores.shape[axis + 1] - 1, 1).clone()
-            if before is not None:
-                scores = torch.cat((before, scores), dim=axis + 1)
-                start[axis] -= 1
-        return scores, (start[0], start[1], start[2])
+                self._halos[level][keys[level]] = filled.narrow(axis, filled.shape[axis] - 1, 1).clone()
+            halo = before[level]
+            if halo is not None:
+                front = whole.narrow(axis, 0, 1)
+                for outer in range(level):
+                    if before[outer] is not None:
+                        outer_axis = axes_order[outer] + 1
+                        front = front.narrow(outer_axis, 1, front.shape[outer_axis] - 1)
+                front.copy_(halo)
+                some = some or _has_foreground(halo)
+        return (whole, (start[0], start[1], start[2])) if some else None
+
+
+def _has_foreground(scores: Tensor) -> bool:
+    return bool((scores[1:].amax(dim=0) >= scores[0]).any())
 
 
 def winner(scores: Tensor, coordinates: tuple[NDArray[np.float64], ...]) -> tuple[Tensor, Tensor]:

@@ -236,7 +236,7 @@ def _tiled(
     )
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         clock.lap("predict")
-        scores = probabilities(block.scores, network, dim=0)
+        scores = probabilities(block.scores, network, dim=0, inplace=True)
         restorer.add(Block(block.index, block.last, block.start, scores), axes_order=tiles.order)
         clock.lap("restore")
     return restorer.finish()

@@ -144,6 +144,7 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
             # One buffer for every tile: what a later tile needs of an earlier one was copied away before this is called again.
             weighted = torch.empty((scores.shape[0] + 1, *tiles.tile), dtype=torch.float32, device=scores.device)
         torch.mul(scores, weights, out=weighted[:-1])
+        del scores
         weighted[-1] = weights
         done += 1
         if on_tile is not None:
