@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from agseg.errors import ExitCode
+from agseg.errors import Code, ExitCode
 from tests.promises.conftest import ROOT
 
 PAGE = ROOT / "docs" / "promises.md"
@@ -55,3 +55,8 @@ def test_the_hospital_guide_has_every_exit_code() -> None:
     text = (ROOT / "docs" / "hospital.md").read_text()
     said = {int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE) for code in cell.split(",")}
     assert said == {int(code) for code in ExitCode}
+
+
+def test_the_hospital_guide_explains_every_reason_code() -> None:
+    text = (ROOT / "docs" / "hospital.md").read_text()
+    assert not [str(code) for code in Code if f"`{code}`" not in text]
