@@ -82,9 +82,9 @@ class PacsAddress:
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise UsageError("the archive's address is no URL", value=text, expected=_FORMS) from None
+            raise UsageError("the archive's address is no URL", value=_shown(text), expected=_FORMS) from None
         if not host:
-            raise UsageError("the archive's address names no host", value=text, expected=_FORMS)
+            raise UsageError("the archive's address names no host", value=_shown(text), expected=_FORMS)
         if parts.scheme in ("http", "https"):
             if parts.username or parts.password or parts.query or parts.fragment:
                 raise UsageError(
@@ -95,9 +95,9 @@ class PacsAddress:
         if parts.scheme in ("dicom", "dicoms"):
             title = parts.username or ""
             if port is None or not _AE_TITLE.fullmatch(title) or parts.password or parts.path.strip("/"):
-                raise UsageError("the archive's address needs an AE title and a port", value=text, expected=_FORMS)
+                raise UsageError("the archive's address needs an AE title and a port", value=_shown(text), expected=_FORMS)
             return cls(Transport.DIMSE, host, port, parts.scheme == "dicoms", called_aet=title)
-        raise UsageError("unknown kind of address", value=text, expected=_FORMS)
+        raise UsageError("unknown kind of address", value=_shown(text), expected=_FORMS)
 
     @property
     def is_loopback(self) -> bool:
@@ -108,6 +108,11 @@ class PacsAddress:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _shown(text: str) -> str:
+    """The address without what may be a password."""
+    return re.sub(r"//[^/]*@", "//...@", text)
 
 
 _FORMS = "https://host/dicom-web or dicom://AETITLE@host:port (dicoms:// with TLS)"

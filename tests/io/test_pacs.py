@@ -363,9 +363,22 @@ def test_promise_39_credentials_come_from_a_private_file_or_the_environment(
     assert shelf.authorizations == ["Basic bWU6c2VjcmV0"]
 
 
-@pytest.mark.parametrize("address", ["ftp://x/y", "https://", "https://me:secret@host/dicom-web", "dicom://host:104",
-                                     "dicom://TITLE@host", "dicom://A_TITLE_THAT_IS_TOO_LONG@host:104", "nonsense",
-                                     "https://host:99999/x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://x/y",
+        "ftp://me:secret@host",
+        "https://",
+        "https://me:secret@host/dicom-web",
+        "https://me:secret@host:port/y",
+        "https://host:99999/x",
+        "dicom://host:104",
+        "dicom://TITLE@host",
+        "dicom://me:secret@host:104",
+        "dicom://A_TITLE_THAT_IS_TOO_LONG@host:104",
+        "nonsense",
+    ],
+)
 def test_addresses_that_are_none_are_refused(address: str) -> None:
     with pytest.raises(UsageError) as caught:
         PacsAddress.parse(address)
