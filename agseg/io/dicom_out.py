@@ -26,6 +26,11 @@ from agseg.volume import LabelMask, Warned
 
 __all__ = ["DicomKind", "Written", "write_from_headers", "write_objects"]
 
+NOT_SHAPING = frozenset({"device", "outputs", "multilabel", "preview", "attention"})
+"""Parameters of a run that do not shape its masks. They stay out of the derived UIDs: a run that is repeated with a preview, or
+on another machine with the same outcome, makes the same objects.
+"""
+
 
 class DicomKind(StrEnum):
     """What can be asked for, as ``--output-type`` writes it."""
@@ -95,7 +100,7 @@ def write_from_headers(
     mask
         On the source's grid.
     parameters
-        The settings that shape the mask; they are part of the derived UIDs, so leave out those that do not (paths, device).
+        The run's settings; those that shape the mask are part of the derived UIDs, see :data:`NOT_SHAPING`.
 
     Raises
     ------
@@ -109,7 +114,8 @@ def write_from_headers(
         source = DicomSource.of(headers)
     except InputError as error:
         return Written((), (Warned(error.code, error.message),))
-    result = DicomResult(mask, source, weights, parameters, tuple(measurements), created or datetime.now())
+    shaping = {name: value for name, value in parameters.items() if name not in NOT_SHAPING}
+    result = DicomResult(mask, source, weights, shaping, tuple(measurements), created or datetime.now())
     files, seg = [], None
     if result.present and wanted & {DicomKind.SEG, DicomKind.SR}:
         seg = write_seg(folder / "seg.dcm", result, encoding=encoding)

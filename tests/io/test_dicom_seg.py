@@ -179,6 +179,8 @@ def test_promise_9_the_same_result_has_the_same_uids(tmp_path: Path) -> None:
     assert len(set(first)) == 6
     assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in first)
     assert uids("b", parameters={"organ": ["liver"], "overlap": 0.5}) == first
+    # What does not shape the mask does not make another object.
+    assert uids("d", parameters={"organ": ["liver"], "overlap": 0.5, "preview": False, "device": "cuda:1"}) == first
     changed = mask.labels.copy()
     changed[5, 5, 4] = 1 if changed[5, 5, 4] != 1 else 3
     for number, change in enumerate(
