@@ -102,6 +102,7 @@ def test_everything_is_said_without_a_script(written: Path) -> None:
 
 
 def test_nothing_foreign_becomes_markup(written: Path) -> None:
+    assert "<slice>" not in written.read_text()
     page = Page(written.read_text())
     assert len(page.all("script")) == 1
     assert not [a for _, a in page.tags for name in a if name.startswith("on") or name == "style"]
