@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from agseg import __version__
@@ -111,6 +112,7 @@ def run_training(
         )
     if not place.resume and (place.output / LAST).exists():
         raise RecipeError("the folder holds a run already", path=place.output, hint="Give --resume, or another folder with -o.")
+    torch.manual_seed(recipe.loop.seed)  # the fresh weights belong to the run as well
     network = network_of(recipe)
     if source is not None and not place.resume:
         take_over(network, source, recipe)
