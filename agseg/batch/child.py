@@ -90,7 +90,9 @@ def main(descriptor: int, parent: int) -> None:
     with suppress(EOFError, ConnectionError):
         hello: Hello = connection.recv()
         if hello.address_space_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (hello.address_space_bytes, hello.address_space_bytes))
+            # Where the system cannot (macOS), the parent's watch over resident memory remains.
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_AS, (hello.address_space_bytes, hello.address_space_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _forward_logs(connection, hello.log_level)
         if hello.role is Role.READER:
