@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import highdicom as hd
@@ -13,7 +14,7 @@ import pytest
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
 
-from agseg.errors import Code, OutputError
+from agseg.errors import Code, OutputError, UsageError
 from agseg.io import dicom_seg
 from agseg.io.dicom_out import DicomKind, write_from_headers
 from agseg.io.dicom_result import DicomResult, is_own_object
@@ -325,6 +326,14 @@ def test_an_object_that_does_not_read_back_never_appears(tmp_path: Path, monkeyp
     with pytest.raises(OutputError, match="read back"):
         write_seg(tmp_path / "seg.dcm", result_of(series, mask))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_highdicom_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = make_series()
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(UsageError) as caught:
+        write_seg(tmp_path / "seg.dcm", result_of(series, make_mask(series.grid)))
+    assert caught.value.hint == "pip install 'agseg[dicom]'"
 
 
 def test_a_volume_that_is_not_the_masks_is_refused() -> None:

@@ -24,6 +24,7 @@ from agseg.io import pacs
 from agseg.io.dicom_out import DicomKind, write_from_headers
 from agseg.io.discover import discover
 from agseg.io.pacs import Credentials, PacsAddress, PacsLimits, PacsQuery, open_archive
+from agseg.io.pacs_folder import arriving
 from agseg.workflows.pacs import PacsStatus, pull, push
 from tests.io.archives import Shelf, WebShelf, dimse_archive, web_archive
 from tests.io.ct_series import SLICES, WEIGHTS, make_mask, make_series, measured
@@ -180,6 +181,27 @@ def test_own_results_in_a_series_are_left_out(archive: Running, tmp_path: Path, 
     there = archive.open()
     monkeypatch.setattr(there, "fetch", lambda series, accept: [accept(d) for d in (*make_series().headers, ours)])
     assert pull(there, query=DAY, output=tmp_path / "in").records[0].instances == SLICES
+
+
+def test_what_a_killed_pull_left_is_swept_away(archive: Running, tmp_path: Path) -> None:
+    fill(archive.shelf)
+    there = archive.open()
+    series = there.find_series(DAY)[0]
+    killed = arriving(tmp_path, series)
+    killed.__enter__().accept(make_series().headers[0])
+    assert [p.name[0] for p in tmp_path.iterdir() if p.is_dir() and list(p.glob("*.dcm"))] == ["."]
+    assert discover([tmp_path]).studies == ()
+    pull(there, query=DAY, output=tmp_path)
+    assert not [p for p in tmp_path.iterdir() if p.is_dir() and p.name.startswith(".")]
+    assert len(list(tmp_path.rglob("*.dcm"))) == SLICES
+
+
+@pytest.mark.parametrize(("package", "address"), [("pynetdicom", "dicom://A@127.0.0.1:1"), ("dicomweb_client", "https://a/b")])
+def test_a_missing_package_is_named(package: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError) as caught:
+        Running(Shelf(), address).open()
+    assert caught.value.hint == "pip install 'agseg[pacs]'"
 
 
 def test_nothing_matches(archive: Running, tmp_path: Path) -> None:
