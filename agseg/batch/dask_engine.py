@@ -1,0 +1,328 @@
+"""Does a run's studies on a Dask cluster. This process keeps the lock, decides, and writes the one record.
+
+Each study is one Dask task, given to a chosen worker; the scheduler gives it to another if that worker dies. A worker holds
+few studies at a time (one in the model, some read ahead), the rest wait here: the scheduler never knows more than is under
+way. Answers are JSON-able records; masks go straight to the shared output folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import queue
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agseg.batch.cluster import Cluster, ClusterKind
+from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.node import Answer, Order, Probe, halt, process
+from agseg.batch.outcome import Failure
+from agseg.batch.output import temporary_name
+from agseg.batch.supervise import Stop
+from agseg.batch.workforce import Workforce, ask
+from agseg.errors import Code, UsageError
+from agseg.report import StudyReport, StudyStatus
+
+__all__ = ["DaskEngine"]
+
+_TICK_S = 0.25
+_FIRST_WORKER_S = 60.0
+"""How long a scheduler that runs already may be without workers. Jobs of a queue of our own may wait as long as they must."""
+
+_NO_WORKER_S = 600.0
+"""How long a run waits in the middle for a worker to come back."""
+
+_FETCH_S = 60.0
+"""How long an answer may take to come over."""
+
+_TELL_S = 3.0
+_FAREWELL_S = 3.0
+"""How long workers may take to hear that the run ends, and to end their processes. SIGTERM leaves a run 10 s."""
+
+_ATTEMPTS = 6
+"""A study that was given out this often without an answer has failed."""
+
+logger = logging.getLogger("agseg.batch.dask")
+
+
+@dataclass
+class _Flight:
+    """A study that a worker has, or is about to have."""
+
+    task: StudyTask
+    worker: str
+    future: Any
+    begun: bool = False
+
+
+class DaskEngine:
+    """One run on one cluster.
+
+    Parameters
+    ----------
+    job, should_stop, on_stage, on_end
+        As for :class:`agseg.batch.supervise.Supervisor`.
+    cluster
+        Where the workers are.
+    """
+
+    def __init__(
+        self,
+        job: BatchJob,
+        *,
+        should_stop: Callable[[], Stop | None],
+        on_stage: Callable[[StudyTask, str], None],
+        on_end: Callable[[StudyTask, StudyReport, str], None],
+        cluster: Cluster,
+    ) -> None:
+        self.job, self.cluster = job, cluster
+        self.should_stop, self.on_stage, self.on_end = should_stop, on_stage, on_end
+        self.environment: dict[str, Any] = {}
+        self._run = f"agseg-{secrets.token_hex(8)}"
+        self._pending: deque[StudyTask] = deque()
+        self._flights: dict[str, _Flight] = {}
+        self._attempts: Counter[str] = Counter()
+        self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._told: Stop | None = None
+        self._answered = 0
+        self._seen: dict[str, set[str]] = {}
+        self._used: set[str] = set()
+
+    def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
+        """Do the studies; see :class:`agseg.batch.engines.Engine`.
+
+        Raises
+        ------
+        UsageError
+            If there is no cluster, a worker does not see the input or the output, or no worker can do what was asked.
+        """
+        self._pending.extend(tasks)
+        if not self._pending:
+            return None, ()
+        root = self._pending[0].root
+        with self.cluster.connect(root) as client, self._probe(self._pending[0]) as probe:
+            self._client = client
+            self._order = pickle.dumps(Order(self._run, replace(self.job, inputs=()), probe))
+            self._client.subscribe_topic(self._run, lambda event: self._said.put(event[1]))
+            self._workforce = Workforce(client, probe, ahead=self.job.limits.ahead, use_gpus=self.cluster.use_gpus)
+            try:
+                self._await_workers()
+                while self._pending or self._flights:
+                    self._turn()
+            except Stop as stop:
+                return stop, self._say_farewell(stop)
+            finally:
+                self._tell_nodes(_over())
+                self._describe()
+        return None, ()
+
+    @contextmanager
+    def _probe(self, sample: StudyTask) -> Iterator[Probe]:
+        """A marker in the output folder: a worker that can read it sees the same folder, as the same user."""
+        marker, token = sample.root / temporary_name(), secrets.token_hex(16)
+        marker.write_text(token, encoding="ascii")
+        try:
+            yield Probe(marker, token, sample)
+        finally:
+            marker.unlink(missing_ok=True)
+
+    # -- workers ----------------------------------------------------------------------------------------------------
+
+    def _await_workers(self) -> None:
+        """Wait for the first workers; all that are there must see what this process sees."""
+        began = time.monotonic()
+        while not self._workforce.look(at_once=True) and not self._workforce.unfit:
+            stop = self.should_stop()
+            if stop is not None:
+                raise stop
+            if self.cluster.kind is ClusterKind.SCHEDULER and time.monotonic() - began > _FIRST_WORKER_S:
+                hint = f"Start some: dask worker {self.cluster.address}"
+                raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
+            time.sleep(_TICK_S)
+        for why in self._workforce.unfit.values():
+            raise why
+
+    def _look_for_workers(self) -> None:
+        """See who came and went; end the run if nobody is left."""
+        if self._client.status != "running":
+            raise _nobody("the connection to the scheduler is lost")
+        if self._workforce.look() or self._flights:
+            return
+        for why in self._workforce.unfit.values():
+            raise why if isinstance(why, Stop) or not self._answered else _nobody("no worker can go on")
+        if self._workforce.alone_s > _NO_WORKER_S:
+            raise _nobody("the cluster has no worker left")
+
+    # -- giving work and hearing of it ------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        stop = self.should_stop()
+        if stop is None:
+            self._look_for_workers()
+            self._give_work()
+        else:
+            if self._told is None:
+                self._told = stop
+                self._tell_nodes(stop)
+                self._recall()
+            if stop.blame == "signal" or not self._flights:
+                raise stop
+        self._listen()
+
+    def _give_work(self) -> None:
+        load = Counter(flight.worker for flight in self._flights.values())
+        while self._pending:
+            worker = self._workforce.free(load)
+            if worker is None:
+                return
+            load[worker] += 1
+            self._send(self._pending.popleft(), worker)
+
+    def _send(self, task: StudyTask, worker: str) -> None:
+        self._attempts[task.output] += 1
+        # No study's name in the key: keys are seen on the scheduler's dashboard and in its log.
+        key = f"{self._run}-{len(self._attempts)}-{self._attempts[task.output]}"
+        future = self._client.submit(
+            process,
+            pickle.dumps(task),
+            self._order,
+            key=key,
+            workers=[worker],
+            # If that worker is gone by then, another one does.
+            allow_other_workers=True,
+            resources=self._workforce.resources() or None,
+            pure=False,
+        )
+        self._flights[key] = _Flight(task, worker, future)
+        future.add_done_callback(self._said.put)
+
+    def _recall(self) -> None:
+        """Take back what no worker has begun."""
+        for key, flight in tuple(self._flights.items()):
+            if not flight.begun:
+                del self._flights[key]
+                self._pending.append(flight.task)
+                flight.future.cancel()
+
+    def _listen(self) -> None:
+        """Hear what is there, or wait a tick for it."""
+        with suppress(queue.Empty):
+            self._hear(self._said.get(timeout=_TICK_S))
+            while True:
+                self._hear(self._said.get_nowait())
+
+    def _hear(self, said: Any) -> None:
+        if isinstance(said, dict):
+            flight = self._flights.get(said["key"])
+            if flight is not None:
+                flight.worker, flight.begun = said["worker"], True
+                self.on_stage(flight.task, said["stage"])
+            return
+        flight = self._flights.pop(said.key, None)
+        if flight is None:
+            return
+        if said.status == "finished":
+            try:
+                answer = said.result(timeout=_FETCH_S)
+            except Exception:
+                # Its worker died with the answer; whoever does it again finds the finished study.
+                self._again(flight.task)
+                return
+            self._take(flight, answer)
+        elif said.status == "error":
+            failure = _failure_of(said.exception())
+            self.on_end(flight.task, failure.report(flight.task.study), failure.blame)
+        else:
+            self._again(flight.task)
+
+    def _take(self, flight: _Flight, answer: dict[str, Any]) -> None:
+        kind, task = answer["kind"], flight.task
+        self._note(answer)
+        if kind == Answer.REPORT:
+            self._answered += 1
+            self.on_end(task, StudyReport.from_dict(answer["report"]), answer["blame"])
+        elif self._told is not None:
+            self._pending.append(task)
+        else:
+            self._again(task)
+        why = _why(answer)
+        if why is None:
+            return
+        if isinstance(why, Stop) and why.blame == "output":
+            # The folder is everybody's: no other worker would fare better.
+            raise why
+        logger.warning("a worker takes no further part: %s", why)
+        self._workforce.exclude(answer["worker"], why)
+
+    def _again(self, task: StudyTask) -> None:
+        """Give it to somebody else, unless that was done too often."""
+        if self._attempts[task.output] < _ATTEMPTS:
+            self._pending.append(task)
+            return
+        failure = Failure(StudyStatus.FAILED, Code.CRASHED, f"it was given out {_ATTEMPTS} times and never came back")
+        self.on_end(task, failure.report(task.study), failure.blame)
+
+    # -- the record and the end -------------------------------------------------------------------------------------
+
+    def _note(self, answer: dict[str, Any]) -> None:
+        """What the studies were computed on."""
+        self._used.add(answer["worker"])
+        for name, value in answer.get("environment", {}).items():
+            self._seen.setdefault(name, set()).add(str(value))
+
+    def _describe(self) -> None:
+        """The environment as if it were one machine: where workers differ, all that was found."""
+        self.environment = {name: ", ".join(sorted(values)) for name, values in sorted(self._seen.items())}
+        self.environment["cluster"] = {"kind": str(self.cluster.kind), "workers": len(self._used)}
+
+    def _say_farewell(self, stop: Stop) -> tuple[StudyTask, ...]:
+        """End the workers' processes, take the answers that still come, and say which studies are left."""
+        self._told = stop
+        self._tell_nodes(stop if stop.blame == "signal" else _over())
+        until = time.monotonic() + _FAREWELL_S
+        while self._flights and time.monotonic() < until:
+            with suppress(Stop):
+                self._listen()
+        for flight in self._flights.values():
+            flight.future.cancel()
+        return (*(flight.task for flight in self._flights.values()), *self._pending)
+
+    def _tell_nodes(self, stop: Stop) -> None:
+        told = {"code": str(stop.code), "message": stop.message, "status": str(stop.status), "blame": stop.blame}
+        ask(self._client, halt, self._run, told, workers=None, timeout_s=_TELL_S)
+
+
+def _over() -> Stop:
+    return Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame="signal")
+
+
+def _nobody(why: str) -> Stop:
+    return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame="bug")
+
+
+def _why(answer: dict[str, Any]) -> Stop | UsageError | None:
+    """Why the worker that gave this answer cannot go on, if so."""
+    told = answer if answer["kind"] == Answer.STOP else answer.get("stop")
+    if told is not None:
+        return Stop(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=told["blame"])
+    if answer["kind"] == Answer.USAGE:
+        return UsageError(answer["message"], code=Code(answer["code"]), hint=answer["hint"])
+    if answer["kind"] == Answer.UNFIT:
+        return UsageError(f"a worker cannot take part: {answer['why']}")
+    return None
+
+
+def _failure_of(error: BaseException | None) -> Failure:
+    """What Dask's own failure means for the study."""
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        message = "every worker that was given it died; the system may have run out of memory"
+        return Failure(StudyStatus.FAILED, Code.CRASHED, message)
+    message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
+    return Failure(StudyStatus.FAILED, Code.INTERNAL, message, blame="bug")
