@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from agseg.batch import BatchEvent
+    from agseg.batch.cluster import Cluster
     from agseg.report import BatchReport, StudyReport
 
 STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
@@ -63,6 +64,13 @@ def segment(
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="No paths below INPUT that match.")] = None,
     num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
     part_id: Annotated[int, typer.Option(metavar="I", min=0, help="Which of them this is, from 0.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:PORT|local[:N]|slurm", help="Do the studies on a Dask cluster (tls:// too)."),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the cluster's arguments (Slurm jobs, TLS certificates).")
+    ] = None,
     offline: options.Offline = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -109,6 +117,7 @@ def segment(
             min_age_s=min_age,
         ),
         part=Part(part_id, num_parts),
+        cluster=_cluster(cluster, cluster_config, device),
         overwrite=overwrite,
         dry_run=dry_run,
         debug=debug,
@@ -123,6 +132,17 @@ def segment(
         _one_line_each(report, quiet=quiet)
     if report.exit_code:
         raise typer.Exit(int(report.exit_code))
+
+
+def _cluster(text: str | None, config: Path | None, device: str) -> Cluster | None:
+    from agseg.batch.cluster import Cluster
+    from agseg.errors import UsageError
+
+    if text is not None:
+        return Cluster.parse(text, config=config, use_gpus=device != "cpu")
+    if config is not None:
+        raise UsageError("--cluster-config needs --cluster", hint="--cluster slurm --cluster-config FILE")
+    return None
 
 
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:

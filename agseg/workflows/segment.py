@@ -8,15 +8,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
+from agseg.batch.cluster import Cluster
+from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.engines import EngineFactory
+from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
+from agseg.workflows.placed_segmenter import PlacedSegmenter
 from agseg.workflows.study_segmenter import OutputType, SegmenterConfig
 
 __all__ = ["SegmentRequest", "choose_entry", "segment"]
@@ -47,6 +53,8 @@ class SegmentRequest:
         Globs on paths below the inputs.
     limits, part
         Deadline, ages, time-outs; and which share of the studies is ours.
+    cluster
+        Where the studies are done; None is this machine.
     overwrite, dry_run, debug, include_identifiers
         As on the command line.
     """
@@ -72,6 +80,7 @@ class SegmentRequest:
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     part: Part = field(default_factory=Part)
+    cluster: Cluster | None = None
     overwrite: bool = False
     dry_run: bool = False
     debug: bool = False
@@ -110,6 +119,8 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     entry = choose_entry(manifest, request.organs, request.weights)
     organs = request.organs or entry.labels.names
     check_prune_depth(entry, request.prune_depth)
+    if request.cluster is not None and not request.part.is_whole:
+        raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
         paths = () if request.dry_run else cache.ensure(entry)
@@ -133,7 +144,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
         )
         job = BatchJob(
             inputs=request.inputs,
-            model=config,
+            model=config if request.cluster is None else _placed(config, request, manifest),
             weights=config.weights,
             parameters=parameters,
             include=request.include,
@@ -143,7 +154,16 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             dry_run=request.dry_run,
             debug=request.debug,
         )
-        return run_batch(job, output, on_event=on_event)
+        return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster))
+
+
+def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest) -> PlacedSegmenter:
+    return PlacedSegmenter(config, request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
+
+
+def _engine(cluster: Cluster | None) -> EngineFactory:
+    """This machine's processes, or the cluster's."""
+    return Supervisor if cluster is None else partial(DaskEngine, cluster=cluster)
 
 
 def _cache(request: SegmentRequest, manifest: Manifest) -> WeightsCache:
