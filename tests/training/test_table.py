@@ -1,0 +1,104 @@
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from agseg.errors import RecipeError
+from agseg.measure.overlap import Overlap
+from agseg.training.evaluation import Evaluation, nnunet_summary, per_case_csv, read_evaluation, write_evaluation
+from agseg.training.scoring import CaseScore
+from agseg.training.table import make_table, to_csv, to_latex, to_markdown
+
+
+def score(case, hits, misses, *, organ="pancreas", s2s=2.0):
+    return CaseScore(case, organ, Overlap(hits, misses, misses, 1000), s2s, s2s, s2s, 0.008)
+
+
+def evaluation(protocol, hits, model="unet3d", published=None):
+    cases = tuple(score(f"case{n}", h, 20, s2s=100 / h) for n, h in enumerate(hits))
+    return Evaluation(protocol, model, "ct82", cases, published)
+
+
+BFT = evaluation("bft", [50, 60, 70, 80, 90, 100], published="ct82.bft.unet3d")
+AFT = evaluation("aft", [81, 92, 103, 114, 125, 136], published="ct82.aft.unet3d")
+
+
+def test_the_published_row_stands_beside_ours():
+    text = to_markdown(make_table([BFT, AFT]))
+    assert "0.690 ± 0.132" in text
+    assert "0.820 ± 0.043" in text
+    assert "Attention Gated Networks (2019), Table 3" in text
+    rows = list(csv.DictReader(io.StringIO(to_csv(make_table([AFT])))))
+    dice = next(row for row in rows if row["metric"] == "dice")
+    assert (dice["published_mean"], dice["published_sd"], dice["n"]) == ("0.82", "0.043", "6")
+    assert float(dice["mean"]) == pytest.approx(sum(2 * h / (2 * h + 40) for h in (81, 92, 103, 114, 125, 136)) / 6, rel=1e-5)
+
+
+def test_tests_are_paired_and_corrected_over_the_table():
+    table = make_table([BFT, AFT])
+    assert len(table.comparisons) == 4
+    dice = next(c for c in table.comparisons if c.metric == "dice")
+    assert dice.test.p == pytest.approx(2 / 64)
+    assert dice.test.difference < 0  # first minus second
+    assert dice.p_holm == pytest.approx(min(1, 4 * 2 / 64))
+
+
+def test_rows_that_differ_in_two_things_are_not_tested():
+    other = evaluation("aft", [50, 60, 70, 80, 90, 100], model="attention-unet3d")
+    pairs = {(c.first, c.second) for c in make_table([BFT, AFT, other]).comparisons}
+    assert pairs == {("BFT unet3d", "AFT unet3d"), ("AFT unet3d", "AFT attention-unet3d")}
+
+
+def test_different_test_sets_are_never_compared():
+    with pytest.raises(RecipeError, match="same cases"):
+        make_table([BFT, evaluation("aft", [50, 60])])
+
+
+def test_latex_is_a_complete_tabular():
+    text = to_latex(make_table([BFT]))
+    assert text.startswith(r"\begin{tabular}{llrrrrr}")
+    assert text.rstrip().endswith(r"\end{tabular}")
+    assert r"\textit{0.690 $\pm$ 0.132}" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\") or r"\\ " in line]
+    assert all(line.count("&") == 6 for line in body)
+
+
+def test_cases_with_nothing_to_compare_are_counted_out_loud():
+    empty = CaseScore("case9", "pancreas", Overlap(0, 0, 0, 1000), math.nan, math.nan, math.nan, 0.008)
+    some = Evaluation("aft", "unet3d", "ct82", (*AFT.cases, empty))
+    table = make_table([some])
+    assert table.rows[0].n == 7
+    assert table.rows[0].summaries["dice"].n == 6
+    assert "6 of 7" in to_markdown(table)
+
+
+def test_what_is_written_is_read_and_holds_no_nan(tmp_path):
+    empty = CaseScore("case9", "pancreas", Overlap(0, 0, 0, 1000), math.nan, math.nan, math.nan, 0.008)
+    some = Evaluation("aft", "unet3d", "ct82", (*AFT.cases, empty), "ct82.aft.unet3d", {"split": "61-21"})
+    write_evaluation(tmp_path, some)
+    for name in ("evaluation.json", "summary.json"):
+        json.loads((tmp_path / name).read_text(), parse_constant=lambda text: pytest.fail(text))
+    again = read_evaluation(tmp_path)
+    assert again.cases[:-1] == some.cases[:-1]
+    assert math.isnan(again.cases[-1].s2s_mm)
+    assert (again.about, again.published) == (some.about, some.published)
+    with pytest.raises(RecipeError, match="no evaluation"):
+        read_evaluation(tmp_path / "none")
+
+
+def test_nnunet_summary_by_hand():
+    two = Evaluation("", "", "x", (score("a", 10, 10), score("b", 30, 10), score("a", 5, 5, organ="liver")))
+    summary = nnunet_summary(two, {"a": ("p/a", "r/a")})
+    assert summary["mean"]["1"]["Dice"] == pytest.approx((20 / 40 + 60 / 80) / 2)
+    assert summary["mean"]["1"]["TP"] == 20
+    assert summary["foreground_mean"]["Dice"] == pytest.approx((0.625 + 0.5) / 2)
+    assert summary["metric_per_case"][0]["prediction_file"] == "p/a"
+    assert summary["metric_per_case"][0]["metrics"]["2"]["n_ref"] == 10
+
+
+def test_per_case_csv_has_a_line_per_case_and_organ():
+    rows = list(csv.DictReader(io.StringIO(per_case_csv(BFT))))
+    assert [row["case"] for row in rows] == [f"case{n}" for n in range(6)]
+    assert float(rows[0]["truth_ml"]) == pytest.approx(70 * 0.008)
