@@ -60,6 +60,11 @@ class TilePlan:
         """Number of tiles."""
         return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
 
+    def kept(self, axis: int, n: int) -> int:
+        """How many voxels along ``axis`` are final once tile ``n`` is in: up to the next tile, or to the end."""
+        starts = self.starts[axis]
+        return (starts[n + 1] if n + 1 < len(starts) else starts[n] + self.tile[axis]) - starts[n]
+
     def corners(self) -> Iterator[Corner]:
         """First index of every tile in the order in which :func:`sweep` consumes them."""
         for ordered in product(*(self.starts[axis] for axis in self.order)):
@@ -133,45 +138,70 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
     """
     source = iter(outputs)
     done = 0
-    weights: Tensor | None = None
-    weighted = torch.empty(0)
+    memory: _Memory | None = None
 
     def one_tile() -> Tensor:
-        nonlocal done, weights, weighted
+        nonlocal done, memory
         scores = next(source)
-        if weights is None:
-            weights = importance(tiles.tile, device=scores.device)
-            # One buffer for every tile: what a later tile needs of an earlier one was copied away before this is called again.
-            weighted = torch.empty((scores.shape[0] + 1, *tiles.tile), dtype=torch.float32, device=scores.device)
-        torch.mul(scores, weights, out=weighted[:-1])
+        if memory is None:
+            memory = _Memory(tiles, channels=scores.shape[0] + 1, device=scores.device)
+        torch.mul(scores, memory.weights, out=memory.tile[:-1])
         del scores
-        weighted[-1] = weights
+        memory.tile[-1] = memory.weights
         done += 1
         if on_tile is not None:
             on_tile(done)
-        return weighted
+        return memory.tile
 
     def descend(level: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         if level == 3:
             yield (), one_tile()
             return
         axis = tiles.order[level]
-        starts, extent = tiles.starts[axis], tiles.tile[axis]
-        carried: dict[tuple[int, ...], Tensor] = {}
-        for n, start in enumerate(starts):
-            kept = (starts[n + 1] if n + 1 < len(starts) else start + extent) - start
+        shared = 0
+        for n in range(len(tiles.starts[axis])):
+            kept = tiles.kept(axis, n)
+            rest = tiles.tile[axis] - kept
             for key, piece in descend(level + 1):
-                head = carried.pop(key, None)
-                if head is not None:
-                    piece.narrow(axis + 1, 0, head.shape[axis + 1]).add_(head)
-                if kept < extent:
-                    tail = piece.narrow(axis + 1, kept, extent - kept)
-                    # Into the same memory where it fits: long-lived pieces would otherwise scatter over the heap.
-                    carried[key] = head.copy_(tail) if head is not None and head.shape == tail.shape else tail.clone()
+                held = memory.held(level, key) if memory is not None else piece
+                if shared:
+                    piece.narrow(axis + 1, 0, shared).add_(held.narrow(axis + 1, 0, shared))
+                if rest:
+                    held.narrow(axis + 1, 0, rest).copy_(piece.narrow(axis + 1, kept, rest))
                 yield (n, *key), piece.narrow(axis + 1, 0, kept)
+            shared = rest
 
     for index, summed in descend(0):
         yield _finished(tiles, (index[0], index[1], index[2]), summed)
+
+
+class _Memory:
+    """All that a sweep holds, allocated once: pieces that come and go would scatter over the heap.
+
+    One weighted tile, and per axis what later tiles will still add to: along that axis the overlap, along the inner ones the
+    whole grid, along the outer ones a tile.
+    """
+
+    def __init__(self, tiles: TilePlan, *, channels: int, device: torch.device) -> None:
+        self._tiles = tiles
+        self.weights = importance(tiles.tile, device=device)
+        self.tile = torch.empty((channels, *tiles.tile), device=device)
+        self._held = [torch.empty((channels, *self._extent(level)), device=device) for level in range(3)]
+
+    def _extent(self, level: int) -> list[int]:
+        tiles, extent = self._tiles, list(self._tiles.tile)
+        axis = tiles.order[level]
+        extent[axis] = max(tiles.tile[axis] - tiles.kept(axis, n) for n in range(len(tiles.starts[axis])))
+        for inner in tiles.order[level + 1 :]:
+            extent[inner] = tiles.shape[inner]
+        return extent
+
+    def held(self, level: int, key: tuple[int, ...]) -> Tensor:
+        """Where the overlap of one piece is kept; ``key`` numbers the piece along the inner axes."""
+        view = self._held[level]
+        for inner, n in zip(self._tiles.order[level + 1 :], key, strict=True):
+            view = view.narrow(inner + 1, self._tiles.starts[inner][n], self._tiles.kept(inner, n))
+        return view
 
 
 def _finished(tiles: TilePlan, index: Corner, summed: Tensor) -> Block:
