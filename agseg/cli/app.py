@@ -20,7 +20,6 @@ from agseg.cli import (
     models,
     pacs,
     phantom,
-    protocols,
     segment,
     train,
     weights,
@@ -69,7 +68,6 @@ train.register(app)
 finetune.register(app)
 evaluate.register(app)
 export.register(app)
-protocols.register(app)
 weights.register(app)
 models.register(app)
 doctor.register(app)

@@ -1,12 +1,13 @@
 """BFT, AFT and SCR for both networks on phantoms: the papers' Table 3 in small, as one command (``make protocols``).
 
 Narrow networks on a coarse grid, so that it takes minutes on two cores. It shows that the machinery learns, transfers and
-measures; it says nothing about patients, and no published number belongs to it.
+measures; it says nothing about patients, and no published number belongs to it. Run as ``python -m agseg.workflows.protocols``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import shutil
 import time
@@ -230,3 +231,8 @@ def _draw(path: Path, evaluations: Sequence[Evaluation]) -> None:
     axes.set_title("Phantoms, narrow networks")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run_protocols(Path("build/protocols"), say=logging.getLogger(__name__).info)
