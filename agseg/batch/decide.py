@@ -54,8 +54,10 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     run = secrets.token_hex(8)
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
+    taken: set[str] = set()
     for study in found.studies[output.part.index :: output.part.count]:
-        name = _output_name(study, taken=settled.keys() | {task.output for task in tasks})
+        name = _output_name(study, taken=taken)
+        taken.add(name)
         outcome = _decide_one(study, name, job, output, known, run)
         if isinstance(outcome, StudyTask):
             tasks.append(outcome)

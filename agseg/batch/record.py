@@ -26,6 +26,9 @@ __all__ = ["EARLIER_RUNS", "write_records"]
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
 
+TREND_RUNS = 60
+"""How many of them are read for the trend: two months of nights."""
+
 
 def write_records(report: BatchReport, output: Output) -> None:
     """Write the run's files; run.json comes last, so that it never speaks of files that are not there.
@@ -75,8 +78,9 @@ def _keep_earlier(root: Path, started: str) -> None:
 
 
 def _earlier_runs(root: Path) -> tuple[dict[str, Any], ...]:
-    """The earlier runs' records, oldest first."""
-    loaded = [_load(path) for path in sorted((root / EARLIER_RUNS).glob("run-*.json"))]
+    """The newest earlier runs' records, oldest first."""
+    newest = sorted((root / EARLIER_RUNS).glob("run-*.json"))[-TREND_RUNS:]
+    loaded = [_load(path) for path in newest]
     return tuple(sorted((run for run in loaded if run is not None), key=lambda run: str(run.get("finished"))))
 
 

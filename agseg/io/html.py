@@ -22,10 +22,13 @@ from agseg.io.html_trend import trend_section
 from agseg.labels import Label
 from agseg.report import DISCLAIMER, BatchReport, Measurement, StudyReport, StudyStatus
 
-__all__ = ["PREVIEWS_EMBEDDED", "render_report", "write_report"]
+__all__ = ["PREVIEWS_EMBEDDED", "STUDIES_SHOWN", "render_report", "write_report"]
 
 PREVIEWS_EMBEDDED = 200
 """Studies whose preview stands in the page, the review list's first; the others link to their file. Keeps the page small."""
+
+STUDIES_SHOWN = 2000
+"""Studies on the page: the review list's, those that were not segmented, then the others. More would not open in a browser."""
 
 _PREVIEW = "preview.png"
 _THUMBNAIL_PX = 840
@@ -34,6 +37,8 @@ _LARGEST_PREVIEW_BYTES = 8 << 20
 
 Review = Mapping[str, Sequence[str]]
 """Study (path below INPUT) to its reasons, worst study first."""
+
+_GOOD = frozenset({StudyStatus.DONE, StudyStatus.SKIPPED})
 
 _MEANING = {
     ExitCode.OK: "everything that was to be done is done",
@@ -78,9 +83,14 @@ def render_report(
 ) -> str:
     """The page as text; ``root`` is the folder of the study folders (none: no previews)."""
     review = review or {}
-    first = [study for name in review for study in report.studies if study.input == name]
-    ordered = [*first, *(study for study in report.studies if study.input not in review)]
-    anchors = {id(study): f"study-{number}" for number, study in enumerate(report.studies, 1)}
+    by_name = {study.input: study for study in report.studies}
+    first = [by_name[name] for name in review if name in by_name]
+    others = [study for study in report.studies if study.input not in review]
+    others.sort(key=lambda study: study.status in _GOOD)
+    ordered = [*first, *others][:STUDIES_SHOWN]
+    first = first[:STUDIES_SHOWN]
+    anchors = {id(study): f"study-{number}" for number, study in enumerate(ordered, 1)}
+    shown = [study for study in report.studies if id(study) in anchors]
     with_preview = [study for study in ordered if _PREVIEW in study.files][:PREVIEWS_EMBEDDED]
     embedded = {id(study) for study in with_preview}
     details = "".join(
@@ -91,8 +101,8 @@ def render_report(
         (
             _head(report),
             _review(first, review, anchors),
-            _not_done(report, anchors),
-            _table(report, review, anchors),
+            _not_done(shown, anchors),
+            _table(shown, review, anchors, left_out=len(report.studies) - len(shown)),
             f'<section aria-labelledby="h-studies"><h2 id="h-studies">Studies</h2>{details}</section>',
             trend_section([*earlier, report.to_dict()]),
             _foot(report),
@@ -142,8 +152,8 @@ def _review(first: Sequence[StudyReport], review: Review, anchors: Mapping[int, 
     return f'<section aria-labelledby="h-review"><h2 id="h-review">Review list, worst first</h2>{said}</section>'
 
 
-def _not_done(report: BatchReport, anchors: Mapping[int, str]) -> str:
-    left = [s for s in report.studies if s.status not in (StudyStatus.DONE, StudyStatus.SKIPPED)]
+def _not_done(shown: Sequence[StudyReport], anchors: Mapping[int, str]) -> str:
+    left = [study for study in shown if study.status not in _GOOD]
     if not left:
         return ""
     rows = "".join(
@@ -159,11 +169,11 @@ def _not_done(report: BatchReport, anchors: Mapping[int, str]) -> str:
     )
 
 
-def _table(report: BatchReport, review: Review, anchors: Mapping[int, str]) -> str:
-    organs = list(dict.fromkeys(organ.name for study in report.studies for organ in study.organs))
+def _table(shown: Sequence[StudyReport], review: Review, anchors: Mapping[int, str], *, left_out: int) -> str:
+    organs = list(dict.fromkeys(organ.name for study in shown for organ in study.organs))
     head = "".join(f'<th scope="col" class="n">{escape(Label(1, organ).title)} (ml)</th>' for organ in organs)
     rows = []
-    for study in report.studies:
+    for study in shown:
         by_name = {organ.name: organ for organ in study.organs}
         cells = "".join(_volume_cell(by_name.get(organ)) for organ in organs)
         rows.append(
@@ -171,9 +181,11 @@ def _table(report: BatchReport, review: Review, anchors: Mapping[int, str]) -> s
             f'<th scope="row"><a href="#{anchors[id(study)]}">{escape(study.input)}</a></th>'
             f'<td class="s-{study.status.value}">{study.status.value}</td>{cells}</tr>'
         )
+    more = f"<p>{left_out} more studies stand in volumes.csv and run.json only.</p>" if left_out else ""
     choices = "".join(f'<option value="{status.value}">{status.value}</option>' for status in StudyStatus)
     return (
         '<section aria-labelledby="h-volumes"><h2 id="h-volumes">Volumes</h2>'
+        f"{more}"
         '<div class="controls" id="controls" hidden>'
         '<div><label for="filter-text">Study contains</label><input id="filter-text" type="search"></div>'
         f'<div><label for="filter-status">Outcome</label><select id="filter-status"><option value="">all</option>{choices}'

@@ -15,8 +15,6 @@ __all__ = ["trend_section"]
 
 _WIDTH, _HEIGHT = 320, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 26
-_MOST_RUNS = 60
-"""Newest runs that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def trend_section(runs: Sequence[Mapping[str, Any]]) -> str:
     runs
         Records as in run.json, oldest first, this run last. Only what a run measured itself counts (status ``done``).
     """
-    measured = [run for run in runs if any(study.get("status") == "done" for study in run["studies"])][-_MOST_RUNS:]
+    measured = [run for run in runs if any(study.get("status") == "done" for study in run["studies"])]
     if len(measured) < 2:
         return ""
     points: dict[str, list[_Point]] = defaultdict(list)

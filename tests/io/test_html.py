@@ -143,6 +143,13 @@ def test_a_run_without_anything_is_a_page_too() -> None:
     assert "Trend of volumes" not in text
 
 
+def test_a_page_that_would_not_open_is_cut_to_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agseg.io.html.STUDIES_SHOWN", 2)
+    page = Page(render_report(report(), review=REVIEW))
+    assert [a["data-study"] for a in page.all("article")] == ["beta", "delta"]
+    assert "3 more studies stand in volumes.csv" in render_report(report(), review=REVIEW)
+
+
 def test_a_preview_that_is_no_picture_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "alpha").mkdir()
     (tmp_path / "alpha" / "preview.png").write_bytes(b"not a picture")
@@ -188,7 +195,7 @@ def test_a_person_sees_counts_review_and_pictures(seen: Any) -> None:
     assert seen.locator("[aria-labelledby=h-review] a").all_inner_texts() == ["beta"]
     seen.locator("[aria-labelledby=h-review] a").click()
     assert seen.locator("article img").first.evaluate("image => image.naturalWidth") == 840
-    assert seen.evaluate("document.querySelector('#study-2').getBoundingClientRect().top") < 900
+    assert seen.evaluate("document.querySelector('#study-1').getBoundingClientRect().top") < 900
 
 
 def test_a_click_sorts_and_a_word_filters(seen: Any) -> None:
