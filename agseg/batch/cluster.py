@@ -27,11 +27,7 @@ CONNECT_S = 20.0
 
 _EXTRA = "pip install 'agseg[cluster]'"
 _LOOPBACK = "127.0.0.1"
-_OWN_SETTINGS = {
-    # A worker that a batch system or a person ends loses no study; one that takes others down with it is given up on.
-    "distributed.scheduler.allowed-failures": 3,
-    # A run holds a worker's studies apart; Dask must not spread them again.
-    "distributed.scheduler.work-stealing": False,
+_OWN_SETTINGS: dict[str, Any] = {
     # Dask opens an HTTP port in any case; what we start serves nothing there.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],

@@ -1,13 +1,17 @@
 """Does a run's studies on a Dask cluster. This process keeps the lock, decides, and writes the one record.
 
-Each study is one Dask task, given to a chosen worker; the scheduler gives it to another if that worker dies. A worker holds
-few studies at a time (one in the model, some read ahead), the rest wait here: the scheduler never knows more than is under
-way. Answers are JSON-able records; masks go straight to the shared output folder.
+Each study is one Dask task for one chosen worker. A worker holds few studies at a time (one in the model, some read ahead),
+the rest wait here: the scheduler never knows more than is under way. Answers are JSON-able records; masks go straight to the
+shared output folder.
+
+When a worker dies, its studies go to others. Which of them was to blame cannot be seen, so one whose workers died twice is
+kept for the end and gets a worker to itself; if that dies too, the study has failed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import queue
 import secrets
@@ -37,7 +41,7 @@ _FIRST_WORKER_S = 60.0
 _NO_WORKER_S = 600.0
 """How long a run waits in the middle for a worker to come back."""
 
-_FETCH_S = 60.0
+_FETCH_S = 10.0
 """How long an answer may take to come over."""
 
 _TELL_S = 3.0
@@ -46,6 +50,9 @@ _FAREWELL_S = 3.0
 
 _ATTEMPTS = 6
 """A study that was given out this often without an answer has failed."""
+
+_SHARED_DEATHS = 2
+"""A study that lost this many workers, which held others too, is tried alone."""
 
 logger = logging.getLogger("agseg.batch.dask")
 
@@ -57,6 +64,7 @@ class _Flight:
     task: StudyTask
     worker: str
     future: Any
+    alone: bool = False
     begun: bool = False
 
 
@@ -86,7 +94,9 @@ class DaskEngine:
         self._run = f"agseg-{secrets.token_hex(8)}"
         self._pending: deque[StudyTask] = deque()
         self._flights: dict[str, _Flight] = {}
+        self._suspects: deque[StudyTask] = deque()
         self._attempts: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._told: Stop | None = None
         self._answered = 0
@@ -112,7 +122,7 @@ class DaskEngine:
             self._workforce = Workforce(client, probe, ahead=self.job.limits.ahead, use_gpus=self.cluster.use_gpus)
             try:
                 self._await_workers()
-                while self._pending or self._flights:
+                while self._pending or self._suspects or self._flights:
                     self._turn()
             except Stop as stop:
                 return stop, self._say_farewell(stop)
@@ -151,7 +161,13 @@ class DaskEngine:
         """See who came and went; end the run if nobody is left."""
         if self._client.status != "running":
             raise _nobody("the connection to the scheduler is lost")
-        if self._workforce.look() or self._flights:
+        there = self._workforce.look()
+        for key, flight in tuple(self._flights.items()):
+            if not self._workforce.is_there(flight.worker):
+                del self._flights[key]
+                flight.future.cancel()
+                self._lost(flight)
+        if there or self._flights:
             return
         for why in self._workforce.unfit.values():
             raise why if isinstance(why, Stop) or not self._answered else _nobody("no worker can go on")
@@ -175,30 +191,37 @@ class DaskEngine:
         self._listen()
 
     def _give_work(self) -> None:
-        load = Counter(flight.worker for flight in self._flights.values())
+        load: dict[str, float] = {}
+        for flight in self._flights.values():
+            load[flight.worker] = load.get(flight.worker, 0) + (math.inf if flight.alone else 1)
         while self._pending:
             worker = self._workforce.free(load)
             if worker is None:
                 return
-            load[worker] += 1
+            load[worker] = load.get(worker, 0) + 1
             self._send(self._pending.popleft(), worker)
+        while self._suspects:
+            worker = self._workforce.free(load)
+            if worker is None or load.get(worker, 0):
+                return
+            load[worker] = math.inf
+            self._send(self._suspects.popleft(), worker, alone=True)
 
-    def _send(self, task: StudyTask, worker: str) -> None:
+    def _send(self, task: StudyTask, worker: str, *, alone: bool = False) -> None:
         self._attempts[task.output] += 1
         # No study's name in the key: keys are seen on the scheduler's dashboard and in its log.
-        key = f"{self._run}-{len(self._attempts)}-{self._attempts[task.output]}"
+        key = f"{self._run}-{self._attempts.total()}"
         future = self._client.submit(
             process,
             pickle.dumps(task),
             self._order,
             key=key,
+            # Only there: what becomes of it if that worker dies is decided here, not by the scheduler's settings.
             workers=[worker],
-            # If that worker is gone by then, another one does.
-            allow_other_workers=True,
             resources=self._workforce.resources() or None,
             pure=False,
         )
-        self._flights[key] = _Flight(task, worker, future)
+        self._flights[key] = _Flight(task, worker, future, alone)
         future.add_done_callback(self._said.put)
 
     def _recall(self) -> None:
@@ -220,7 +243,7 @@ class DaskEngine:
         if isinstance(said, dict):
             flight = self._flights.get(said["key"])
             if flight is not None:
-                flight.worker, flight.begun = said["worker"], True
+                flight.begun = True
                 self.on_stage(flight.task, said["stage"])
             return
         flight = self._flights.pop(said.key, None)
@@ -235,8 +258,7 @@ class DaskEngine:
                 return
             self._take(flight, answer)
         elif said.status == "error":
-            failure = _failure_of(said.exception())
-            self.on_end(flight.task, failure.report(flight.task.study), failure.blame)
+            self._erred(flight, said.exception())
         else:
             self._again(flight.task)
 
@@ -259,13 +281,34 @@ class DaskEngine:
         logger.warning("a worker takes no further part: %s", why)
         self._workforce.exclude(answer["worker"], why)
 
+    def _erred(self, flight: _Flight, error: BaseException | None) -> None:
+        """Dask could not do it: its worker died and came back under the same name, or something is wrong with agseg."""
+        if type(error).__name__ == "KilledWorker":
+            self._lost(flight)
+            return
+        message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
+        self._failed(flight.task, Code.INTERNAL, message, blame="bug")
+
+    def _lost(self, flight: _Flight) -> None:
+        """Its worker died: another one takes the study, unless the study is what kills them."""
+        task = flight.task
+        self._deaths[task.output] += 1
+        if flight.alone:
+            self._failed(task, Code.CRASHED, f"each of the {self._deaths[task.output]} workers that it was given to died")
+        elif self._deaths[task.output] >= _SHARED_DEATHS:
+            self._suspects.append(task)
+        else:
+            self._pending.appendleft(task)
+
+    def _failed(self, task: StudyTask, code: Code, message: str, *, blame: str = "") -> None:
+        self.on_end(task, Failure(StudyStatus.FAILED, code, message).report(task.study), blame)
+
     def _again(self, task: StudyTask) -> None:
         """Give it to somebody else, unless that was done too often."""
         if self._attempts[task.output] < _ATTEMPTS:
             self._pending.append(task)
-            return
-        failure = Failure(StudyStatus.FAILED, Code.CRASHED, f"it was given out {_ATTEMPTS} times and never came back")
-        self.on_end(task, failure.report(task.study), failure.blame)
+        else:
+            self._failed(task, Code.CRASHED, f"it was given out {_ATTEMPTS} times and never came back")
 
     # -- the record and the end -------------------------------------------------------------------------------------
 
@@ -290,7 +333,7 @@ class DaskEngine:
                 self._listen()
         for flight in self._flights.values():
             flight.future.cancel()
-        return (*(flight.task for flight in self._flights.values()), *self._pending)
+        return (*(flight.task for flight in self._flights.values()), *self._pending, *self._suspects)
 
     def _tell_nodes(self, stop: Stop) -> None:
         told = {"code": str(stop.code), "message": stop.message, "status": str(stop.status), "blame": stop.blame}
@@ -315,14 +358,3 @@ def _why(answer: dict[str, Any]) -> Stop | UsageError | None:
     if answer["kind"] == Answer.UNFIT:
         return UsageError(f"a worker cannot take part: {answer['why']}")
     return None
-
-
-def _failure_of(error: BaseException | None) -> Failure:
-    """What Dask's own failure means for the study."""
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        message = "every worker that was given it died; the system may have run out of memory"
-        return Failure(StudyStatus.FAILED, Code.CRASHED, message)
-    message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-    return Failure(StudyStatus.FAILED, Code.INTERNAL, message, blame="bug")

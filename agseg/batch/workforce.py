@@ -15,7 +15,7 @@ from agseg.errors import UsageError
 
 __all__ = ["Workforce", "ask"]
 
-_LOOK_EVERY_S = 2.0
+_LOOK_EVERY_S = 1.0
 _LOOK_S = 30.0
 """How long a worker may take to say what it sees (it may be importing); it is asked again later."""
 
@@ -63,6 +63,7 @@ class Workforce:
         self._client, self._probe = client, probe
         self._slots, self._use_gpus = ahead + 1, use_gpus
         self._fit: set[str] = set()
+        self._there: set[str] = set()
         self._gpus = False
         self._looked = 0.0
         self._last_fit = time.monotonic()
@@ -70,7 +71,7 @@ class Workforce:
         """Workers that cannot take part, and why."""
 
     def look(self, *, at_once: bool = False) -> bool:
-        """See who is there (every 2 s unless at once); whether anybody may take part."""
+        """See who is there (every second unless at once); whether anybody may take part."""
         now = time.monotonic()
         if at_once or now - self._looked > _LOOK_EVERY_S:
             self._looked = now
@@ -86,12 +87,11 @@ class Workforce:
         """Seconds since there was somebody."""
         return time.monotonic() - self._last_fit
 
-    @property
-    def size(self) -> int:
-        """How many may take part."""
-        return len(self._fit)
+    def is_there(self, address: str) -> bool:
+        """Whether the scheduler knows this worker, as of the last look."""
+        return address in self._there
 
-    def free(self, load: Mapping[str, int]) -> str | None:
+    def free(self, load: Mapping[str, float]) -> str | None:
         """The worker with the fewest studies, if it may have one more."""
         address = min(sorted(self._fit), key=lambda each: load.get(each, 0), default=None)
         return None if address is None or load.get(address, 0) >= self._slots else address
@@ -109,6 +109,7 @@ class Workforce:
         with_gpu = {address for address, told in known.items() if (told.get("resources") or {}).get(_GPU, 0) >= 1}
         self._gpus = self._use_gpus and bool(with_gpu)
         there = with_gpu if self._gpus else set(known)
+        self._there = set(known)
         self._fit &= there
         self.unfit = {address: why for address, why in self.unfit.items() if address in there}
         new = sorted(there - self._fit - self.unfit.keys())

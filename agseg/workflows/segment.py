@@ -162,7 +162,7 @@ def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest
 
 
 def _engine(cluster: Cluster | None) -> EngineFactory:
-    """This machine's processes, or the cluster's."""
+    """What does the studies: processes of this machine, or of the cluster."""
     return Supervisor if cluster is None else partial(DaskEngine, cluster=cluster)
 
 

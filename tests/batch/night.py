@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from agseg.batch import BatchEvent, Limits, Part, claim_output, run_batch
+from agseg.batch.cluster import Cluster
+from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.supervise import Supervisor
 from agseg.errors import AgsegError
 from tests.batch.fakes import job
 
@@ -17,6 +21,8 @@ def main() -> int:
     part = Part(*given.pop("part", (0, 1)))
     limits = Limits(**{"study_timeout_s": 30.0, **given.pop("limits", {})})
     tell = given.pop("tell", False)
+    cluster = given.pop("cluster", None)
+    engine = Supervisor if cluster is None else partial(DaskEngine, cluster=Cluster.parse(cluster))
 
     def on_event(event: BatchEvent) -> None:
         if tell:
@@ -24,7 +30,7 @@ def main() -> int:
 
     try:
         with claim_output(Path(target), part=part, dry_run=given.get("dry_run", False)) as output:
-            report = run_batch(job(Path(source), limits=limits, **given), output, on_event=on_event)
+            report = run_batch(job(Path(source), limits=limits, **given), output, on_event=on_event, engine=engine)
     except AgsegError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)
