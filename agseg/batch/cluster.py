@@ -171,6 +171,19 @@ def _own_security() -> Any:
         raise UsageError("a cluster of our own needs the package 'cryptography'", hint=_EXTRA) from error
 
 
+def _in_files(security: Any, folder: Path) -> Any:
+    """The same certificates where jobs on other machines find them."""
+    settings: dict[str, Any] = {"require_encryption": True}
+    for role in ("client", "scheduler", "worker"):
+        for name, text in security.get_tls_config_for_role(role).items():
+            if name in ("ca_file", "cert", "key"):
+                path = folder / f"{role}-{name}.pem"
+                path.touch(mode=0o600)
+                path.write_text(text, encoding="ascii")
+                settings["tls_ca_file" if name == "ca_file" else f"tls_{role}_{name}"] = str(path)
+    return import_module("distributed").Security(**settings)
+
+
 @contextmanager
 def _local(workers: int, security: Any) -> Iterator[Any]:
     """Worker processes on this machine that listen on the loopback alone, and share its cores."""
@@ -204,7 +217,7 @@ def _slurm(settings: dict[str, Any], security: Any, shared: Path) -> Iterator[An
     private = shared / temporary_name()
     private.mkdir(mode=0o700)
     try:
-        secured = {"security": security, "protocol": "tls://", "shared_temp_directory": str(private)}
+        secured = {"security": _in_files(security, private), "protocol": "tls://", "shared_temp_directory": str(private)}
         options = {"dashboard_address": ":0", "dashboard": False, **given.pop("scheduler_options", {})}
         try:
             cluster = jobqueue.SLURMCluster(**{**secured, **given}, scheduler_options=options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -36,7 +37,7 @@ __all__ = [
 
 LOCK_NAME = ".agseg.lock"
 
-TEMPORARY = re.compile(r"\.agseg-tmp-[0-9]+-[0-9a-f]{12}")
+TEMPORARY = re.compile(r"\.agseg-tmp-(?:(?P<machine>[0-9a-f]{8})-)?(?P<process>[0-9]+)-[0-9a-f]{12}")
 """Names of folders and files that are not finished; they stand directly below the output folder."""
 
 PRIVATE_UMASK = 0o077
@@ -62,8 +63,13 @@ class Output:
 
 
 def temporary_name() -> str:
-    """A fresh name that :data:`TEMPORARY` matches; the process id tells a sweep whose it was."""
-    return f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    """A fresh name that :data:`TEMPORARY` matches; machine and process id tell a sweep whose it was."""
+    return f"{_PREFIX}{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _machine() -> str:
+    """Which of the machines that share the folder it is; not its name."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 
 
 def output_error(error: OSError, message: str, *, path: Path | None = None) -> OutputError:
@@ -177,14 +183,18 @@ def _locked(path: Path, kind: int, *, wait: bool = False) -> Iterator[None]:
 
 
 def _sweep(root: Path, *, alone: bool) -> None:
-    """Remove what an interrupted run left. A part leaves what a living process may still be writing."""
+    """Remove what an interrupted run left.
+
+    A part leaves what a living process may still be writing; of other machines, whose processes it cannot see, all of it.
+    """
     with os.scandir(root) as entries:
         names = [entry.name for entry in entries]
     for name in names:
         path = root / name
-        if TEMPORARY.fullmatch(name):
-            owner = int(name.removeprefix(_PREFIX).split("-")[0])
-            keep = not alone and owner != os.getpid() and _is_alive(owner)
+        if found := TEMPORARY.fullmatch(name):
+            owner = int(found["process"])
+            elsewhere = found["machine"] not in (None, _machine())
+            keep = not alone and (elsewhere or (owner != os.getpid() and _is_alive(owner)))
         else:
             keep = not (alone and name.startswith(".") and TEMPORARY_SUFFIX in name)
         if keep:
