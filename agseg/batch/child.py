@@ -23,6 +23,7 @@ from typing import Any
 from agseg.batch.arrival import check_unchanged, files_beside
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import Processor, StudyTask
+from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.batch.output import PRIVATE_UMASK
 from agseg.volume import Volume
@@ -65,7 +66,8 @@ class Hello:
     target
         ``read(study) -> Volume`` for a reader, the model factory for the model process.
     address_space_bytes
-        Hard limit set by the child on itself (readers; a GPU's driver reserves more addresses than there is memory).
+        How much more it may map: a hard limit that the child sets on itself (readers only; a GPU's driver reserves more
+        addresses than there is memory).
     debug
         Tracebacks go to stderr.
     log_level
@@ -91,8 +93,10 @@ def main(descriptor: int, parent: int) -> None:
         hello: Hello = connection.recv()
         if hello.address_space_bytes is not None:
             # Where the system cannot (macOS), the parent's watch over resident memory remains.
+            # What is mapped already does not count: on a machine with many cores, numpy's threads alone map gigabytes.
+            limit = hello.address_space_bytes + (virtual_bytes(os.getpid()) or 0)
             with suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_AS, (hello.address_space_bytes, hello.address_space_bytes))
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _forward_logs(connection, hello.log_level)
         if hello.role is Role.READER:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["machine_memory_bytes", "resident_bytes"]
+__all__ = ["machine_memory_bytes", "resident_bytes", "virtual_bytes"]
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -23,8 +23,20 @@ def machine_memory_bytes() -> int:
 
 def resident_bytes(process: int) -> int | None:
     """Resident memory of a process without pages it shares with others (bytes); None where it cannot be told."""
+    pages = _pages(process)
+    return None if pages is None else (pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def virtual_bytes(process: int) -> int | None:
+    """Size of a process's address space (bytes); None where it cannot be told."""
+    pages = _pages(process)
+    return None if pages is None else pages[0] * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pages(process: int) -> tuple[int, int, int] | None:
+    """Pages that are mapped, resident, and resident but shared."""
     try:
         fields = Path(f"/proc/{process}/statm").read_text().split()
-        return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+        return int(fields[0]), int(fields[1]), int(fields[2])
     except (OSError, ValueError, IndexError):
         return None

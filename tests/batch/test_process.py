@@ -265,6 +265,14 @@ def test_promise_23_unwritable_output_is_8_before_any_model_is_loaded(source: Pa
     assert done.stdout == ""
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_promise_23_a_folder_without_the_right_to_write_is_8(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    for target in (tmp_path / "out", tmp_path / "out" / "below"):
+        done = subprocess.run(command(source, target, "tell=true"), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (8, "")
+
+
 @pytest.mark.slow
 def test_promise_26_memory_is_flat_over_200_studies(tmp_path: Path) -> None:
     for number in range(200):

@@ -6,6 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from agseg.cli.app import app
 from agseg.errors import Code, ExitCode
 from tests.promises.conftest import ROOT
 
@@ -60,3 +64,22 @@ def test_the_hospital_guide_has_every_exit_code() -> None:
 def test_the_hospital_guide_explains_every_reason_code() -> None:
     text = (ROOT / "docs" / "hospital.md").read_text()
     assert not [str(code) for code in Code if f"`{code}`" not in text]
+
+
+def test_every_command_line_in_the_hospital_guide_exists() -> None:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    text = (ROOT / "docs" / "hospital.md").read_text()
+    lines = [part for part in re.findall(r"(?:^|[ `/])agseg ((?:[a-z]+ )+[^`\n]*)", text, re.MULTILINE) if " -" in part]
+    seen = 0
+    for line in lines:
+        words = line.split()
+        command: object = root
+        while isinstance(command, TyperGroup) and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        if not isinstance(command, TyperCommand):
+            continue
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known, line
+        seen += 1
+    assert seen >= 8
