@@ -11,6 +11,7 @@ leave the labels exactly what the whole map would give:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from agseg.inference.axis import interpolate
 from agseg.inference.frame import Frame
-from agseg.inference.tiling import Block
+from agseg.inference.tiling import Block, TilePlan
 
 __all__ = ["Restored", "Restorer", "winner"]
 
@@ -49,31 +50,27 @@ class Restorer:
     ----------
     frame
         How the model grid lies on the source.
+    tiles
+        The plan whose blocks will come.
     order
         Source axes from slowest to fastest in memory; the label map is laid out the same way.
     """
 
-    def __init__(self, frame: Frame, *, order: Sequence[int]) -> None:
+    def __init__(self, frame: Frame, *, tiles: TilePlan, order: Sequence[int]) -> None:
         self._frame = frame
+        self._tiles = tiles
+        self._loop = tiles.order
+        self._memory: _HaloMemory | None = None
         self._order = (order[0], order[1], order[2])
         self._model_axes = frame.model_order(self._order)
         self._coordinates = tuple(frame.model_coordinates(axis) for axis in self._order)
         self._labels = np.zeros([frame.source.shape[axis] for axis in self._order], dtype=np.uint8)
-        self._halos: tuple[dict[tuple[int, ...], Tensor], ...] = ({}, {}, {})
         self._won = np.zeros(256)
         self._sum = np.zeros(256)
 
-    def add(self, block: Block, *, axes_order: Sequence[int]) -> None:
-        """Label every source voxel that this block completes.
-
-        Parameters
-        ----------
-        block
-            ``block.scores`` are probabilities (classes, ...) in model axis order.
-        axes_order
-            The plan's loop order of the model axes.
-        """
-        extended = self._with_halo(block, axes_order)
+    def add(self, block: Block) -> None:
+        """Label every source voxel that this block completes; its scores are probabilities (classes, ...)."""
+        extended = self._with_halo(block)
         if extended is None:
             return
         scores, start = extended
@@ -84,7 +81,7 @@ class Restorer:
             hit = torch.nonzero(foreground.any(dim=max(others)).any(dim=min(others))).flatten()
             size = scores.shape[axis + 1]
             low, high = start[axis], start[axis] + size - 1
-            is_last = block.last[list(axes_order).index(axis)]
+            is_last = block.last[self._loop.index(axis)]
             m = self._coordinates[position]
             owned = (m >= low) & ((m <= high) if is_last else (m < high))
             owned &= (m > low + int(hit[0]) - 1) & (m < low + int(hit[-1]) + 1)
@@ -111,50 +108,83 @@ class Restorer:
         self._won += torch.bincount(flat, minlength=256).cpu().numpy()
         self._sum += torch.bincount(flat, weights=best.flatten(), minlength=256).cpu().numpy()
 
-    def _with_halo(self, block: Block, axes_order: Sequence[int]) -> tuple[Tensor, tuple[int, int, int]] | None:
+    def _with_halo(self, block: Block) -> tuple[Tensor, tuple[int, int, int]] | None:
         """The block with the last layer of its lower neighbours in front; None where all of it is background.
 
         The block's own last layers are remembered for its upper neighbours: the innermost axis first, so that the layers of
         the outer axes include the corners.
         """
-        scores, start = block.scores, list(block.start)
-        keys = [tuple(n for other, n in enumerate(block.index) if other != level) for level in range(3)]
-        before = [self._halos[level].pop(keys[level], None) for level in range(3)]
-        whole = scores
-        if any(halo is not None for halo in before):
-            shape = list(scores.shape)
-            for level, halo in enumerate(before):
-                shape[axes_order[level] + 1] += halo is not None
-            whole = torch.empty(shape, dtype=scores.dtype, device=scores.device)
-        part = whole
-        for level, halo in enumerate(before):
-            if halo is not None:
-                axis = axes_order[level] + 1
-                part = part.narrow(axis, 1, part.shape[axis] - 1)
-                start[axes_order[level]] -= 1
+        loop = self._loop
+        if self._memory is None:
+            self._memory = _HaloMemory(self._tiles, classes=block.scores.shape[0], device=block.scores.device)
+        memory = self._memory
+        extended = [n > 0 for n in block.index]
+        start = list(block.start)
+        for axis, more in zip(loop, extended, strict=True):
+            start[axis] -= more
+        whole = memory.room(block.scores, [axis for axis, more in zip(loop, extended, strict=True) if more])
+        part = _without_front(whole, [axis for axis, more in zip(loop, extended, strict=True) if more])
         if part is not whole:
-            part.copy_(scores)
-        some = _has_foreground(scores)
+            part.copy_(block.scores)
+        some = _has_foreground(block.scores)
         for level in (2, 1, 0):
-            axis = axes_order[level] + 1
-            # What has been filled so far: all of the inner axes, without the halo of this and the outer ones.
-            filled = whole
-            for outer in range(level + 1):
-                if before[outer] is not None:
-                    outer_axis = axes_order[outer] + 1
-                    filled = filled.narrow(outer_axis, 1, filled.shape[outer_axis] - 1)
+            axis = loop[level] + 1
+            outer = [loop[o] for o in range(level) if extended[o]]
+            # Filled so far: everything along the inner axes, nothing yet of the layers in front along this and the outer ones.
+            filled = _without_front(whole, [*outer, loop[level]] if extended[level] else outer)
             if not block.last[level]:
-                self._halos[level][keys[level]] = filled.narrow(axis, filled.shape[axis] - 1, 1).clone()
-            halo = before[level]
-            if halo is not None:
-                front = whole.narrow(axis, 0, 1)
-                for outer in range(level):
-                    if before[outer] is not None:
-                        outer_axis = axes_order[outer] + 1
-                        front = front.narrow(outer_axis, 1, front.shape[outer_axis] - 1)
-                front.copy_(halo)
-                some = some or _has_foreground(halo)
+                ours = filled.narrow(axis, filled.shape[axis] - 1, 1)
+                memory.layer(level, block.index[level], start, ours.shape).copy_(ours)
+            if extended[level]:
+                front = _without_front(whole.narrow(axis, 0, 1), outer)
+                front.copy_(memory.layer(level, block.index[level] - 1, start, front.shape))
+                some = some or _has_foreground(front)
         return (whole, (start[0], start[1], start[2])) if some else None
+
+
+class _HaloMemory:
+    """What the restorer holds, allocated once: pieces that come and go would scatter over the heap.
+
+    One extended block, and per axis the last layer of the blocks before, along the inner axes over the whole grid. Two of
+    each, used in turn: a block writes its own layer before its neighbours have read the one before.
+    """
+
+    def __init__(self, tiles: TilePlan, *, classes: int, device: torch.device) -> None:
+        self._tiles = tiles
+        self._block = torch.empty(classes * math.prod(extent + 1 for extent in tiles.tile), device=device)
+        self._layers = [[torch.empty((classes, *self._extent(level)), device=device) for _ in range(2)] for level in range(3)]
+
+    def _extent(self, level: int) -> list[int]:
+        extent = [size + 1 for size in self._tiles.tile]
+        extent[self._tiles.order[level]] = 1
+        for inner in self._tiles.order[level + 1 :]:
+            extent[inner] = self._tiles.real_shape[inner]
+        return extent
+
+    def room(self, scores: Tensor, axes: Sequence[int]) -> Tensor:
+        """Room for a block and one layer more along ``axes``; the block itself where there are none."""
+        if not axes:
+            return scores
+        shape = list(scores.shape)
+        for axis in axes:
+            shape[axis + 1] += 1
+        return self._block[: math.prod(shape)].view(shape)
+
+    def layer(self, level: int, number: int, start: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Where the last layer of block ``number`` along an axis is kept, for a block that begins at ``start``."""
+        view = self._layers[level][number % 2]
+        inner = self._tiles.order[level + 1 :]
+        for axis in range(3):
+            if axis != self._tiles.order[level]:
+                view = view.narrow(axis + 1, start[axis] if axis in inner else 0, shape[axis + 1])
+        return view
+
+
+def _without_front(scores: Tensor, axes: Sequence[int]) -> Tensor:
+    """The scores without their first layer along these axes."""
+    for axis in axes:
+        scores = scores.narrow(axis + 1, 1, scores.shape[axis + 1] - 1)
+    return scores
 
 
 def _has_foreground(scores: Tensor) -> bool:

@@ -223,7 +223,7 @@ def _tiled(
     shape = prepared.frame.shape
     tile = _largest_tile(shape, spec.tile) if settings.fast else spec.tile
     tiles = plan(shape, tile=tile, overlap=spec.overlap if settings.overlap is None else settings.overlap)
-    restorer = Restorer(prepared.frame, order=memory_order(volume.voxels.strides))
+    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(volume.voxels.strides))
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
     outputs = tile_scores(
         network,
@@ -237,7 +237,7 @@ def _tiled(
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         clock.lap("predict")
         scores = probabilities(block.scores, network, dim=0, inplace=True)
-        restorer.add(Block(block.index, block.last, block.start, scores), axes_order=tiles.order)
+        restorer.add(Block(block.index, block.last, block.start, scores))
         clock.lap("restore")
     return restorer.finish()
 

@@ -47,9 +47,9 @@ def test_block_by_block_equals_all_at_once(codes, seed, model_spacing):
     outputs = [scores[:, a : a + 7, b : b + 6, c : c + 5] for a, b, c in tiles.corners()]
     if any(t.shape[1:] != tiles.tile for t in outputs):
         return  # a grid smaller than the tile is tested in test_tiling
-    restorer = Restorer(frame, order=(2, 1, 0))
+    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0))
     for block in sweep(tiles, outputs):
-        restorer.add(block, axes_order=tiles.order)
+        restorer.add(block)
     got = restorer.finish().labels
     order = (0, 1, 2)
     coordinates = tuple(frame.model_coordinates(axis) for axis in order)
@@ -68,8 +68,8 @@ def test_an_identity_model_returns_to_the_source_grid(codes):
     frame = Frame.at_spacing(grid, axis_codes="RAS", spacing_mm=oriented.spacing_mm)
     values = sample(Volume(np.asfortranarray(truth), grid), frame, antialias=False)
     scores = torch.nn.functional.one_hot(values.round().long(), 3).permute(3, 0, 1, 2).float()
-    restorer = Restorer(frame, order=(2, 1, 0))
-    restorer.add(Block((0, 0, 0), (True, True, True), (0, 0, 0), scores), axes_order=(2, 1, 0))
+    restorer = Restorer(frame, tiles=plan(frame.shape, tile=frame.shape, overlap=0.0), order=(2, 1, 0))
+    restorer.add(Block((0, 0, 0), (True, True, True), (0, 0, 0), scores))
     np.testing.assert_array_equal(restorer.finish().labels, truth)
 
 
