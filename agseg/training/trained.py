@@ -110,7 +110,7 @@ class Trained:
     def classify(self, frame: NDArray[Any]) -> Tensor:
         """Class probabilities of a frame, uint8 (row, column)."""
         device = next(self.network.parameters()).device
-        image = standardised(centre_crop(torch.from_numpy(frame)[None].float(), self.recipe.input.tile[:2]))
+        image = standardised(centre_crop(torch.tensor(frame)[None].float(), self.recipe.input.tile[:2]))
         found: Tensor = self.network.eval()(image[None].to(device))
         return found[0].float().cpu()
 

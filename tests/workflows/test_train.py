@@ -1,6 +1,7 @@
 """The headline on phantoms: train, fine-tune, evaluate, export, segment; and the promises of a run on the way."""
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -172,10 +173,20 @@ def test_the_exported_entry_segments_like_the_run(sites, runs, tuned, tmp_path):
         assert fact in card
     case = read_split(data, "61-21").test[0]
     image = open_cohort(data).image_path(case)
-    command = ["segment", str(image), "--manifest", str(made.manifest), "--weights", "phantom-pancreas", "-d", "cpu", "-q"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "agseg", *command, "-o", str(tmp_path / "out"), "--no-preview"], capture_output=True, text=True
-    )
+    weights = ["--manifest", str(made.manifest), "--weights", "phantom-pancreas", "-d", "cpu", "--precision", "fp32"]
+    command = [
+        sys.executable,
+        "-m",
+        "agseg",
+        "segment",
+        str(image),
+        *weights,
+        "-q",
+        "-o",
+        str(tmp_path / "out"),
+        "--no-preview",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     (mask,) = (tmp_path / "out").rglob("pancreas.nii.gz")
     found = np.asarray(nibabel.load(mask).dataobj)
@@ -234,10 +245,14 @@ from dataclasses import replace
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[4])
+from agseg.training.settings import Optimiser
 from tests.workflows.test_train import SOURCE, tiny
 from agseg.workflows.train import RunPlace, run_training
 data, output, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-recipe = replace(tiny(SOURCE, steps=2, freeze_norm_from=0, clip_norm=None, average_decay=0.0, seed=1), batch=batch)
+# SGD, whose step is linear in the gradient; Adam's first steps divide rounding errors by rounding errors.
+sgd = dict(optimiser=Optimiser.SGD, learning_rate=0.05, warmup_steps=0)
+recipe = tiny(SOURCE, steps=2, freeze_norm_from=0, clip_norm=None, average_decay=0.0, seed=1, **sgd)
+recipe = replace(recipe, batch=batch)
 processes = 2 if batch == 1 else 1
 run_training(recipe, RunPlace(data, output, device="cpu", processes=processes))
 """
@@ -247,11 +262,14 @@ def test_two_processes_take_the_step_of_one_with_twice_the_batch(sites, tmp_path
     script = tmp_path / "run.py"
     script.write_text(TWO)
     root = str(Path(__file__).resolve().parents[2])
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", "0"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port]
     for extra, name, batch in (([], "one", "2"), (launcher, "two", "1")):
         command = [sys.executable, *extra, str(script), str(sites / "ct150"), str(tmp_path / name), batch, root]
-        ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=240)
         assert ran.returncode == 0, ran.stderr[-2000:]
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for key, value in one.items():
-        assert torch.allclose(value.float(), two[key].float(), atol=1e-5), key
+        assert torch.allclose(value.float(), two[key].float(), rtol=0, atol=1e-5), key
