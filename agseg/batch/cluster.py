@@ -6,6 +6,7 @@ starts itself speaks TLS with certificates made for the run.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -112,6 +113,8 @@ class Cluster:
             dask, distributed = import_module("dask"), import_module("distributed")
         except ImportError as error:
             raise UsageError("a cluster needs the packages of the extra 'cluster'", hint=_EXTRA) from error
+        # Dask tells much of its own life; here it is heard where something is wrong.
+        logging.getLogger("distributed").setLevel(max(logging.WARNING, logging.getLogger("agseg").getEffectiveLevel()))
         with ExitStack() as held:
             if self.kind is not ClusterKind.SCHEDULER:
                 held.enter_context(dask.config.set(_OWN_SETTINGS))
