@@ -16,6 +16,9 @@ from agseg.errors import UsageError
 __all__ = ["Workforce", "ask"]
 
 _LOOK_EVERY_S = 1.0
+_WORKERS_PER_LOOK_S = 100
+"""With many workers it looks more seldom: each look fetches something about every one of them."""
+
 _LOOK_S = 30.0
 """How long a worker may take to say what it sees (it may be importing); it is asked again later."""
 
@@ -71,9 +74,10 @@ class Workforce:
         """Workers that cannot take part, and why."""
 
     def look(self, *, at_once: bool = False) -> bool:
-        """See who is there (every second unless at once); whether anybody may take part."""
+        """See who is there (every second or so, unless at once); whether anybody may take part."""
         now = time.monotonic()
-        if at_once or now - self._looked > _LOOK_EVERY_S:
+        every_s = _LOOK_EVERY_S + len(self._there) / _WORKERS_PER_LOOK_S
+        if at_once or now - self._looked > every_s:
             self._looked = now
             # A scheduler that does not answer now may do so the next time; the client says when it is gone.
             with suppress(OSError):

@@ -300,3 +300,27 @@ def test_a_worker_that_sees_another_output_folder_is_refused_at_the_start(
     with pytest.raises(UsageError, match="another folder"):
         run(tmp_path / "in", tmp_path / "out", shared_farm.address)
     assert not (tmp_path / "out" / "a").exists()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_run_with_its_record(tmp_path: Path) -> None:
+    for number in range(20):
+        write_study(tmp_path / "in" / f"model-slow{number:02}.nii.gz", seed=number)
+    with farm(tmp_path / "farm", workers=1) as cluster:
+        wait_for_workers(cluster, 1)
+
+        def kill(event: BatchEvent) -> None:
+            if event.kind is EventKind.FINISHED and event.done == 2:
+                cluster.scheduler.kill()
+
+        report = run(tmp_path / "in", tmp_path / "out", cluster.address, on_event=kill)
+        assert_workers_are_free(cluster)
+    found = Counter(outcomes(report).values())
+    assert found[D, None] >= 2
+    assert found[W, Code.CRASHED] >= 10
+    assert found.total() == found[D, None] + found[W, Code.CRASHED] == 20
+    assert report.exit_code is ExitCode.BUG
+    # What was done stays done; the rest is done by the next run.
+    again = run(tmp_path / "in", tmp_path / "out", None)
+    assert again.counts["skipped"] >= found[D, None]
+    assert again.counts["skipped"] + again.counts["done"] == 20
