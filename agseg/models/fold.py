@@ -1,7 +1,8 @@
 """Batch norm folded into the convolution before it: the same function of evaluation mode, with fewer passes over memory.
 
 Source: with running mean m and variance v, scale gamma and shift beta, batch norm after a convolution with weight W and bias b
-is a convolution with weight W gamma / sqrt(v + eps) and bias (b - m) gamma / sqrt(v + eps) + beta.
+is a convolution with weight W gamma / sqrt(v + eps) and bias (b - m) gamma / sqrt(v + eps) + beta. A transposed convolution
+keeps its output channels on the weight's second axis instead of the first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import nn
 
 __all__ = ["NamesFoldPairs", "fold_batch_norm"]
 
-Convolution = nn.Conv2d | nn.Conv3d
+Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
@@ -48,11 +50,16 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             for (conv_name, conv), (norm_name, norm) in pairwise(module.named_children()):
-                if isinstance(conv, Convolution) and isinstance(norm, BatchNorm):
+                if isinstance(conv, Convolution) and isinstance(norm, BatchNorm) and _is_foldable(conv):
                     yield module, conv_name, norm_name
         elif isinstance(module, NamesFoldPairs):
             for conv_name, norm_name in module.fold_pairs():
                 yield module, conv_name, norm_name
+
+
+def _is_foldable(conv: Convolution) -> bool:
+    """Whether every output channel has weights of its own; a grouped transposed convolution shares the axis."""
+    return not isinstance(conv, Transposed) or conv.groups == 1
 
 
 @torch.no_grad()
@@ -68,7 +75,9 @@ def _folded(conv: Convolution, norm: BatchNorm) -> Convolution:
     bias = (bias - mean.double()) * factor
     if norm.bias is not None:
         bias = bias + norm.bias.double()
-    weight = conv.weight.double() * factor.reshape(-1, *[1] * (conv.weight.ndim - 1))
+    along = [1] * conv.weight.ndim
+    along[1 if isinstance(conv, Transposed) else 0] = -1
+    weight = conv.weight.double() * factor.reshape(along)
     folded = copy.deepcopy(conv)
     folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
     folded.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)

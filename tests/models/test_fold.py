@@ -25,6 +25,28 @@ def test_folded_convolution_by_hand():
     assert isinstance(folded[1], nn.Identity)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_norm_after_a_transposed_convolution_is_folded(dims):
+    torch.manual_seed(0)
+    convolution = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dims]
+    norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dims](5)
+    with torch.no_grad():
+        for values in (norm.weight, norm.bias, norm.running_mean):
+            values.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    stack = nn.Sequential(convolution(3, 5, 2, stride=2, bias=False), norm).eval()
+    folded, image = fold_batch_norm(stack), torch.randn(1, 3, *[4] * dims)
+    assert isinstance(folded[1], nn.Identity)
+    torch.testing.assert_close(folded(image), stack(image))
+
+
+def test_norm_after_a_grouped_transposed_convolution_stays():
+    stack = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, groups=2), nn.BatchNorm2d(4)).eval()
+    folded, image = fold_batch_norm(stack), torch.randn(1, 4, 3, 3)
+    assert isinstance(folded[1], nn.BatchNorm2d)
+    torch.testing.assert_close(folded(image), stack(image))
+
+
 def test_norms_before_a_convolution_stay():
     stack = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2))
     folded = fold_batch_norm(stack)
