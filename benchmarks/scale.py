@@ -1,0 +1,179 @@
+"""Throughput of a run against the number of Dask workers, with a model that only waits: ``python -m benchmarks.scale``.
+
+What is measured is everything but pixels and networks: discovery, decisions, tasks through a real scheduler to real worker
+processes on this machine, a small volume read and handed over, a small mask written with fsync and published, the answer taken.
+Writes docs/scale.json and docs/scale.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agseg.batch import BatchEvent, BatchJob, EventKind, Limits, StudyFolder, StudyTask, claim_output, run_batch
+from agseg.batch.arrival import FileState
+from agseg.batch.cluster import Cluster
+from agseg.batch.dask_engine import DaskEngine
+from agseg.grid import Grid
+from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
+from agseg.study import Study, StudyKind
+from agseg.volume import Volume
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPE = (32, 32, 32)
+WEIGHTS = WeightsRef(id="waits", sha256="0" * 64, architecture="none", licence="Apache-2.0")
+
+
+def read(study: Study) -> Volume:
+    """A volume without a decoder's work; the file's bytes are read."""
+    for path in study.files:
+        path.read_bytes()
+    return Volume(np.zeros(SHAPE, np.int16), Grid(SHAPE, np.diag([1.0, 1.0, 1.0, 1.0])))
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A model that holds its device for so long and computes nothing."""
+
+    seconds: float
+
+    def __call__(self) -> Waits:
+        return self
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return {"device": "none"}
+
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+        stage("predict")
+        time.sleep(self.seconds)
+        with StudyFolder(task) as folder:
+            (folder.path / "organ.bin").write_bytes(volume.voxels.tobytes())
+            return folder.publish(volume, organs=(Measurement("organ", OrganStatus.PRESENT, 1.0, 1000, 50.0),))
+
+
+def measure(scheduler: str, folder: Path, *, studies: int, seconds: float) -> float:
+    """Studies per second from the first that is begun after all models are up to the last that ends."""
+    import nibabel
+
+    source = folder / "in"
+    source.mkdir(parents=True)
+    image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4))
+    nibabel.save(image, folder / "one.nii.gz")
+    content = (folder / "one.nii.gz").read_bytes()
+    for number in range(studies):
+        (source / f"study{number:05}.nii.gz").write_bytes(content)
+    ends: list[float] = []
+
+    def note(event: BatchEvent) -> None:
+        if event.kind is EventKind.FINISHED:
+            ends.append(time.monotonic())
+
+    from benchmarks import scale
+
+    job = BatchJob(
+        inputs=(source,), model=scale.Waits(seconds), weights=WEIGHTS, parameters={}, read=scale.read, limits=Limits(ahead=2)
+    )
+    with claim_output(folder / "out") as output:
+        report = run_batch(job, output, on_event=note, engine=partial(DaskEngine, cluster=Cluster.parse(scheduler)))
+    assert report.counts["done"] == studies, report.counts
+    # The first quarter is left out: workers are starting their processes.
+    first = len(ends) // 4
+    return (len(ends) - 1 - first) / (ends[-1] - ends[first])
+
+
+def payload_bytes(slices: int) -> int:
+    """Size of one study's task for the scheduler, as a DICOM series of so many files."""
+    files = tuple(Path(f"/archive/2026/studies/case-000123/series-4/IM{number:06}.dcm") for number in range(slices))
+    states = tuple(FileState("case-000123/series-4/" + path.name, 526_000, 1_767_225_600_000_000_000) for path in files)
+    study = Study("case-000123/series-4", Path("/archive/2026/studies"), files, StudyKind.DICOM)
+    provenance = {"key": "0" * 64, "fingerprint": "0" * 64, "run": "0" * 16, "weights": WEIGHTS.to_dict(), "parameters": {}}
+    return len(pickle.dumps(StudyTask(study, Path("/archive/results"), "case-000123/series-4", provenance, states)))
+
+
+def scheduler_rate(address: str, *, tasks: int, size: int) -> float:
+    """Dask tasks per second that carry so many bytes and do nothing: what the scheduler and one client can do."""
+    from distributed import Client, as_completed
+
+    with Client(address, set_as_default=False) as client:
+        began = time.perf_counter()
+        futures = [client.submit(len, os.urandom(size), pure=False) for _ in range(tasks)]
+        for future in as_completed(futures):
+            assert future.result() == size
+        return tasks / (time.perf_counter() - began)
+
+
+def draw(result: dict[str, Any], target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), dpi=110)
+    for series in result["runs"]:
+        workers = [point["workers"] for point in series["points"]]
+        rates = [point["studies_per_s"] for point in series["points"]]
+        (line,) = axes.plot(workers, rates, "o-", label=f"a model that waits {series['wait_s']:g} s")
+        if series["wait_s"]:
+            ideal = [count / series["wait_s"] for count in workers]
+            axes.plot(workers, ideal, ":", color=line.get_color(), label=f"workers / {series['wait_s']:g} s")
+    axes.set(xlabel="Dask workers (processes on one machine)", ylabel="studies per second", xscale="log", yscale="log")
+    axes.set_xticks(workers, [str(count) for count in workers])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title(f"{result['machine']['cores']} cores, load {result['machine']['load']:.0f} while measured", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(target)
+
+
+def main() -> None:
+    from tests.batch.farm import farm
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--waits", type=float, nargs="+", default=[2.0, 0.5, 0.0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    given = parser.parse_args()
+    result: dict[str, Any] = {"runs": [{"wait_s": wait, "points": []} for wait in given.waits]}
+    with tempfile.TemporaryDirectory() as scratch, farm(Path(scratch) / "farm") as cluster:
+        for count in given.workers:
+            while len(cluster.workers) < count:
+                cluster.add_worker()
+            wait_for(cluster.address, count)
+            for series in result["runs"]:
+                folder = Path(scratch) / f"{count}-{series['wait_s']}"
+                studies = 60 if not series["wait_s"] else count * (8 if series["wait_s"] > 1 else 16)
+                rate = measure(cluster.address, folder, studies=studies, seconds=series["wait_s"])
+                series["points"].append({"workers": count, "studies": studies, "studies_per_s": round(rate, 2)})
+                print(count, series["wait_s"], round(rate, 2), flush=True)
+        size = payload_bytes(500)
+        result["task_bytes"] = {"nifti": payload_bytes(1), "dicom_500_slices": size}
+        result["scheduler_tasks_per_s"] = {
+            str(n): round(scheduler_rate(cluster.address, tasks=1000, size=n), 1) for n in (100, size)
+        }
+    result["machine"] = {"cores": os.cpu_count(), "load": os.getloadavg()[1], "python": platform.python_version()}
+    (given.out / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(result, given.out / "scale.png")
+
+
+def wait_for(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=120)
+
+
+if __name__ == "__main__":
+    main()
