@@ -20,8 +20,8 @@ READY_S = 60.0
 class Farm:
     """Started with :func:`farm`; workers are added one by one."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.options = folder, options
         self.workers: list[subprocess.Popen[bytes]] = []
         self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", str(self.file))
         end = time.monotonic() + READY_S
@@ -36,7 +36,7 @@ class Farm:
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
-        command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+        command = [sys.executable, "-m", "dask", *arguments, *self.options, "--host", "127.0.0.1", "--no-dashboard"]
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("ab")
         )
@@ -60,9 +60,10 @@ class Farm:
 
 
 @contextmanager
-def farm(folder: Path, workers: int = 0) -> Iterator[Farm]:
+def farm(folder: Path, workers: int = 0, *, options: tuple[str, ...] = ()) -> Iterator[Farm]:
+    """Options go to the scheduler and to every worker."""
     folder.mkdir(parents=True, exist_ok=True)
-    started = Farm(folder)
+    started = Farm(folder, *options)
     try:
         for _ in range(workers):
             started.add_worker()

@@ -20,7 +20,7 @@ from agseg.batch.node import Probe
 from agseg.errors import UsageError
 from agseg.study import Study, StudyKind
 from tests.batch.fakes import job, write_study
-from tests.batch.farm import ROOT
+from tests.batch.farm import ROOT, farm
 
 
 @pytest.mark.parametrize(
@@ -158,3 +158,26 @@ def test_slurm_jobs_do_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert report.environment["cluster"] in [{"kind": "slurm", "workers": count} for count in (1, 2)]
     # Nothing stays: no job, no certificate.
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")) == [".agseg.lock"]
+
+
+@pytest.mark.slow
+def test_a_tls_scheduler_takes_only_those_with_its_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed.security import Security
+
+    made = Security.temporary().get_tls_config_for_role("client")
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca_file", "cert", "key")}
+    for name, path in files.items():
+        path.write_text(made[name])
+    config = tmp_path / "tls.yaml"
+    config.write_text(f"tls_ca_file: {files['ca_file']}\ntls_client_cert: {files['cert']}\ntls_client_key: {files['key']}\n")
+    options = ("--tls-ca-file", str(files["ca_file"]), "--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]))
+    write_study(tmp_path / "in" / "a.nii.gz")
+    with farm(tmp_path / "farm", workers=1, options=("--protocol", "tls", *options)) as started:
+        assert started.address.startswith("tls://")
+        engine = partial(DaskEngine, cluster=Cluster.parse(started.address, config=config))
+        with claim_output(tmp_path / "out") as output:
+            assert run_batch(job(tmp_path / "in"), output, engine=engine).counts["done"] == 1
+        monkeypatch.setattr(module, "CONNECT_S", 2)
+        for address in (started.address, started.address.replace("tls", "tcp")):
+            with pytest.raises(UsageError, match="no Dask scheduler answers"), Cluster.parse(address).connect(tmp_path):
+                pass
