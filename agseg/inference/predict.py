@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -10,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agseg.inference.network import ReadyNetwork
-from agseg.inference.tiling import TilePlan
+from agseg.inference.tiling import Block, TilePlan
 from agseg.labels import LabelSet
 from agseg.weights.entry import Padding
 
-__all__ = ["cut_tiles", "left_right_pairs", "mirrored", "probabilities", "tile_scores"]
+__all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "probabilities", "tile_scores"]
 
 
 def tile_scores(
@@ -84,20 +85,27 @@ def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swa
     return mean if network.is_ensemble else mean.clamp_min(1e-12).log()
 
 
-def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1, inplace: bool = False) -> Tensor:
-    """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background.
-
-    With ``inplace`` the scores' own memory is used where it can be.
-    """
+def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1) -> Tensor:
+    """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background."""
     if network is not None and network.is_ensemble:
         return scores.float()
     if scores.shape[dim] == 1:
         positive = torch.sigmoid(scores.float())
         return torch.cat((1.0 - positive, positive), dim=dim)
-    if inplace and scores.dtype == torch.float32:
-        scores.sub_(scores.amax(dim=dim, keepdim=True)).exp_()
-        return scores.div_(scores.sum(dim=dim, keepdim=True))
     return torch.softmax(scores.float(), dim=dim)
+
+
+def as_probabilities(block: Block, network: ReadyNetwork) -> Block:
+    """A block with its scores turned into probabilities, in its own memory: with many classes a copy would be large."""
+    if network.is_ensemble:
+        return block
+    if block.scores.shape[0] == 1:
+        room = torch.cat((1.0 - torch.sigmoid(block.room), torch.sigmoid(block.room)))
+        return replace(block, scores=room[:, 1:, 1:, 1:], room=room)
+    scores = block.scores
+    scores.sub_(scores.amax(dim=0, keepdim=True)).exp_()
+    scores.div_(scores.sum(dim=0, keepdim=True))
+    return block
 
 
 def left_right_pairs(labels: LabelSet) -> tuple[tuple[int, int], ...]:

@@ -19,6 +19,9 @@ __all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "memory_order", "normalise",
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
 
+SLAB = 32
+"""Planes of the model grid that are normalised at a time: bounds the temporary arrays."""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
@@ -90,9 +93,20 @@ def normalise(values: Tensor, spec: InputSpec) -> Tensor:
         case Normalisation.ZSCORE:
             return values.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-6))
         case Normalisation.ZSCORE_NONZERO_MINMAX:
-            inside = values != 0
-            if inside.any():
-                kept = values[inside]
-                values[inside] = (kept - kept.mean()) / kept.std(correction=0).clamp_min(1e-6)
+            _zscore_nonzero(values)
             smallest, extent = values.min(), (values.max() - values.min()).clamp_min(1e-6)
             return values.sub_(smallest).div_(extent).mul_(2.0).sub_(1.0)
+
+
+def _zscore_nonzero(values: Tensor) -> None:
+    """(x - mean) / standard deviation over the voxels that are not 0, in place, slab by slab; zeros stay zero."""
+    count = int(torch.count_nonzero(values))
+    if count == 0:
+        return
+    slabs = torch.split(values, SLAB)
+    mean = float(sum(slab.sum(dtype=torch.float64) for slab in slabs) / count)
+    square = sum(((slab.double() - mean).square() * (slab != 0)).sum() for slab in slabs)
+    deviation = max(float(square / count) ** 0.5, 1e-6)
+    for slab in slabs:
+        zero = slab == 0
+        slab.sub_(mean).div_(deviation).masked_fill_(zero, 0.0)

@@ -11,7 +11,6 @@ leave the labels exactly what the whole map would give:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -122,10 +121,7 @@ class Restorer:
         start = list(block.start)
         for axis, more in zip(loop, extended, strict=True):
             start[axis] -= more
-        whole = memory.room(block.scores, [axis for axis, more in zip(loop, extended, strict=True) if more])
-        part = _without_front(whole, [axis for axis, more in zip(loop, extended, strict=True) if more])
-        if part is not whole:
-            part.copy_(block.scores)
+        whole = _without_front(block.room, [axis for axis, more in zip(loop, extended, strict=True) if not more])
         some = _has_foreground(block.scores)
         for level in (2, 1, 0):
             axis = loop[level] + 1
@@ -145,13 +141,12 @@ class Restorer:
 class _HaloMemory:
     """What the restorer holds, allocated once: pieces that come and go would scatter over the heap.
 
-    One extended block, and per axis the last layer of the blocks before, along the inner axes over the whole grid. Two of
-    each, used in turn: a block writes its own layer before its neighbours have read the one before.
+    Per axis the last layer of the blocks before, along the inner axes over the whole grid. Two of each, used in turn: a block
+    writes its own layer before its neighbours have read the one before.
     """
 
     def __init__(self, tiles: TilePlan, *, classes: int, device: torch.device) -> None:
         self._tiles = tiles
-        self._block = torch.empty(classes * math.prod(extent + 1 for extent in tiles.tile), device=device)
         self._layers = [[torch.empty((classes, *self._extent(level)), device=device) for _ in range(2)] for level in range(3)]
 
     def _extent(self, level: int) -> list[int]:
@@ -160,15 +155,6 @@ class _HaloMemory:
         for inner in self._tiles.order[level + 1 :]:
             extent[inner] = self._tiles.real_shape[inner]
         return extent
-
-    def room(self, scores: Tensor, axes: Sequence[int]) -> Tensor:
-        """Room for a block and one layer more along ``axes``; the block itself where there are none."""
-        if not axes:
-            return scores
-        shape = list(scores.shape)
-        for axis in axes:
-            shape[axis + 1] += 1
-        return self._block[: math.prod(shape)].view(shape)
 
     def layer(self, level: int, number: int, start: Sequence[int], shape: Sequence[int]) -> Tensor:
         """Where the last layer of block ``number`` along an axis is kept, for a block that begins at ``start``."""

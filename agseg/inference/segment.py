@@ -16,11 +16,11 @@ from agseg.inference.cleanup import apply_cleanup, count_components
 from agseg.inference.device import Precision
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
-from agseg.inference.predict import left_right_pairs, probabilities, tile_scores
+from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.prepare import ModelInput, memory_order, prepare
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
-from agseg.inference.tiling import Block, plan, sweep
+from agseg.inference.tiling import plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask, Quantity, Volume, Warned
@@ -236,8 +236,7 @@ def _tiled(
     )
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         clock.lap("predict")
-        scores = probabilities(block.scores, network, dim=0, inplace=True)
-        restorer.add(Block(block.index, block.last, block.start, scores))
+        restorer.add(as_probabilities(block, network))
         clock.lap("restore")
     return restorer.finish()
 

@@ -88,12 +88,15 @@ class Block:
         First voxel on the real (unpadded) grid.
     scores
         float32 (classes, ...), blended and divided by the weights; a view that the next block overwrites.
+    room
+        The same memory with one layer more in front along every axis: for whoever needs the neighbours' last layers there.
     """
 
     index: Corner
     last: tuple[bool, bool, bool]
     start: Corner
     scores: Tensor
+    room: Tensor
 
 
 def plan(shape: tuple[int, int, int], *, tile: tuple[int, int, int], overlap: float) -> TilePlan:
@@ -171,8 +174,9 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
                 yield (n, *key), piece.narrow(axis + 1, 0, kept)
             shared = rest
 
-    for index, summed in descend(0):
-        yield _finished(tiles, (index[0], index[1], index[2]), summed)
+    for index, _ in descend(0):
+        if memory is not None:
+            yield _finished(tiles, (index[0], index[1], index[2]), memory.room)
 
 
 class _Memory:
@@ -185,7 +189,8 @@ class _Memory:
     def __init__(self, tiles: TilePlan, *, channels: int, device: torch.device) -> None:
         self._tiles = tiles
         self.weights = importance(tiles.tile, device=device)
-        self.tile = torch.empty((channels, *tiles.tile), device=device)
+        self.room = torch.empty((channels, *(extent + 1 for extent in tiles.tile)), device=device)
+        self.tile = self.room[:, 1:, 1:, 1:]
         self._held = [torch.empty((channels, *self._extent(level)), device=device) for level in range(3)]
 
     def _extent(self, level: int) -> list[int]:
@@ -204,16 +209,17 @@ class _Memory:
         return view
 
 
-def _finished(tiles: TilePlan, index: Corner, summed: Tensor) -> Block:
-    """Divide the weights out and cut the padding off."""
+def _finished(tiles: TilePlan, index: Corner, room: Tensor) -> Block:
+    """The final part of the tile in ``room``, its weights divided out and its padding cut off."""
     start, last = [0, 0, 0], [False, False, False]
     for level, axis in enumerate(tiles.order):
         begin = tiles.starts[axis][index[level]]
         last[level] = index[level] == len(tiles.starts[axis]) - 1
         skip = max(0, tiles.pad_before[axis] - begin)
-        end = min(begin + summed.shape[axis + 1], tiles.pad_before[axis] + tiles.real_shape[axis])
-        summed = summed.narrow(axis + 1, skip, end - begin - skip)
+        end = min(begin + tiles.kept(axis, index[level]), tiles.pad_before[axis] + tiles.real_shape[axis])
+        room = room.narrow(axis + 1, skip, end - begin - skip + 1)
         start[axis] = begin + skip - tiles.pad_before[axis]
+    summed = room[:, 1:, 1:, 1:]
     # In place: the next tile fills this memory anew. A block is therefore only valid until the next one is asked for.
     scores = summed[:-1].div_(summed[-1:])
-    return Block(index, (last[0], last[1], last[2]), (start[0], start[1], start[2]), scores)
+    return Block(index, (last[0], last[1], last[2]), (start[0], start[1], start[2]), scores, room[:-1])

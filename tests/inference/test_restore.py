@@ -69,7 +69,8 @@ def test_an_identity_model_returns_to_the_source_grid(codes):
     values = sample(Volume(np.asfortranarray(truth), grid), frame, antialias=False)
     scores = torch.nn.functional.one_hot(values.round().long(), 3).permute(3, 0, 1, 2).float()
     restorer = Restorer(frame, tiles=plan(frame.shape, tile=frame.shape, overlap=0.0), order=(2, 1, 0))
-    restorer.add(Block((0, 0, 0), (True, True, True), (0, 0, 0), scores))
+    room = torch.nn.functional.pad(scores, (1, 0) * 3)
+    restorer.add(Block((0, 0, 0), (True, True, True), (0, 0, 0), room[:, 1:, 1:, 1:], room))
     np.testing.assert_array_equal(restorer.finish().labels, truth)
 
 
