@@ -2,7 +2,7 @@
 
 What is measured is everything but pixels and networks: discovery, decisions, tasks through a real scheduler to real worker
 processes on this machine, a small volume read and handed over, a small mask written with fsync and published, the answer taken.
-Writes docs/scale.json and docs/scale.png.
+Writes benchmarks/scale.json and docs/scale.png.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from agseg.batch import BatchEvent, BatchJob, EventKind, Limits, StudyFolder, StudyTask, claim_output, run_batch
 from agseg.batch.arrival import FileState
@@ -65,7 +67,7 @@ class Waits:
 
 
 def measure(scheduler: str, folder: Path, *, studies: int, seconds: float) -> float:
-    """Studies per second from the first that is begun after all models are up to the last that ends."""
+    """Studies per second."""
     import nibabel
 
     source = folder / "in"
@@ -89,9 +91,27 @@ def measure(scheduler: str, folder: Path, *, studies: int, seconds: float) -> fl
     with claim_output(folder / "out") as output:
         report = run_batch(job, output, on_event=note, engine=partial(DaskEngine, cluster=Cluster.parse(scheduler)))
     assert report.counts["done"] == studies, report.counts
-    # The first quarter is left out: workers are starting their processes.
-    first = len(ends) // 4
-    return (len(ends) - 1 - first) / (ends[-1] - ends[first])
+    # Without the first quarter, while workers are starting their processes; a line through the steps, as workers end together.
+    later = ends[len(ends) // 4 :]
+    return float(np.polyfit(later, np.arange(len(later)), 1)[0])
+
+
+def processor_ms(cluster: Any, folder: Path, *, studies: int) -> dict[str, float]:
+    """Processor time per study of the run's own process, of the scheduler and of a worker (its readers and model left out)."""
+    watched = {"scheduler": psutil.Process(cluster.scheduler.pid), "worker": psutil.Process(cluster.workers[0].pid)}
+
+    def spent() -> dict[str, float]:
+        own = os.times()
+        found = {"run": own.user + own.system}
+        for name, process in watched.items():
+            times = process.cpu_times()
+            found[name] = times.user + times.system
+        return found
+
+    before = spent()
+    measure(cluster.address, folder, studies=studies, seconds=0.0)
+    after = spent()
+    return {name: round(1000 * (after[name] - before[name]) / studies, 2) for name in before}
 
 
 def payload_bytes(slices: int) -> int:
@@ -105,13 +125,12 @@ def payload_bytes(slices: int) -> int:
 
 def scheduler_rate(address: str, *, tasks: int, size: int) -> float:
     """Dask tasks per second that carry so many bytes and do nothing: what the scheduler and one client can do."""
-    from distributed import Client, as_completed
+    from distributed import Client
 
     with Client(address, set_as_default=False) as client:
         began = time.perf_counter()
         futures = [client.submit(len, os.urandom(size), pure=False) for _ in range(tasks)]
-        for future in as_completed(futures):
-            assert future.result() == size
+        assert set(client.gather(futures)) == {size}
         return tasks / (time.perf_counter() - began)
 
 
@@ -144,7 +163,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--waits", type=float, nargs="+", default=[2.0, 0.5, 0.0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="of the runs without a wait, which are short; their median counts"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT)
     given = parser.parse_args()
     result: dict[str, Any] = {"runs": [{"wait_s": wait, "points": []} for wait in given.waits]}
     with tempfile.TemporaryDirectory() as scratch, farm(Path(scratch) / "farm") as cluster:
@@ -152,20 +174,27 @@ def main() -> None:
             while len(cluster.workers) < count:
                 cluster.add_worker()
             wait_for(cluster.address, count)
+            if count == 1:
+                result["processor_ms_per_study"] = processor_ms(cluster, Path(scratch) / "processor", studies=300)
+                print(result["processor_ms_per_study"], flush=True)
             for series in result["runs"]:
-                folder = Path(scratch) / f"{count}-{series['wait_s']}"
-                studies = 60 if not series["wait_s"] else count * (8 if series["wait_s"] > 1 else 16)
-                rate = measure(cluster.address, folder, studies=studies, seconds=series["wait_s"])
+                wait = series["wait_s"]
+                studies = 120 if not wait else count * (8 if wait > 1 else 16)
+                rates = [
+                    measure(cluster.address, Path(scratch) / f"{count}-{wait}-{number}", studies=studies, seconds=wait)
+                    for number in range(1 if wait else given.repeats)
+                ]
+                rate = statistics.median(rates)
                 series["points"].append({"workers": count, "studies": studies, "studies_per_s": round(rate, 2)})
-                print(count, series["wait_s"], round(rate, 2), flush=True)
+                print(count, wait, *(round(each, 2) for each in rates), flush=True)
         size = payload_bytes(500)
         result["task_bytes"] = {"nifti": payload_bytes(1), "dicom_500_slices": size}
         result["scheduler_tasks_per_s"] = {
             str(n): round(scheduler_rate(cluster.address, tasks=1000, size=n), 1) for n in (100, size)
         }
     result["machine"] = {"cores": os.cpu_count(), "load": os.getloadavg()[1], "python": platform.python_version()}
-    (given.out / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
-    draw(result, given.out / "scale.png")
+    (given.out / "benchmarks" / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(result, given.out / "docs" / "scale.png")
 
 
 def wait_for(address: str, count: int) -> None:
