@@ -41,9 +41,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Per-case CSV, nnU-Net's summary.json, and a table (Markdown, CSV, LaTeX) with tests and intervals."""
         from agseg.workflows import evaluate as workflow
+        from agseg.workflows.evaluate_frames import FrameReport
 
         console.setup_logging(quiet=quiet, debug=debug)
-        report: workflow.EvaluationReport | workflow.FrameReport
+        report: workflow.EvaluationReport | FrameReport
         if truth is not None and prediction is not None and run is None:
             report = workflow.evaluate_folders(truth, prediction, output=output, against=against or ())
         elif run is not None and truth is None:

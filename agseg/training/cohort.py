@@ -27,11 +27,13 @@ from agseg.volume import LabelMask, Quantity, Volume
 
 __all__ = [
     "Cohort",
+    "Provenance",
     "content_hash",
     "describe_cohort",
     "described_labels",
     "fits",
     "open_cohort",
+    "provenance",
     "write_picture_case",
     "write_volume_case",
 ]
@@ -131,6 +133,34 @@ def described_labels(folder: Path) -> LabelSet | None:
         return LabelSet.from_mapping({int(index): str(name) for name, index in described["labels"].items()})
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise RecipeError("dataset.json is not as nnU-Net writes it", path=path, value=type(error).__name__) from error
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a cohort's images come from, as its ``dataset.json`` says.
+
+    Parameters
+    ----------
+    licence, reference
+        Of the images; empty where nobody said.
+    synthetic
+        Whether they show no patient: such scores stand beside no published row.
+    """
+
+    licence: str = ""
+    reference: str = ""
+    synthetic: bool = False
+
+
+def provenance(root: Path) -> Provenance:
+    """What ``dataset.json`` says about the images; a cohort without one says nothing."""
+    path = root / DESCRIPTION
+    if not path.is_file():
+        return Provenance()
+    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Provenance(
+        str(described.get("licence", "")), str(described.get("reference", "")), described.get("synthetic") is True
+    )
 
 
 def open_cohort(root: Path) -> Cohort:

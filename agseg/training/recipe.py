@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -148,7 +149,9 @@ def find_recipe(name: str | Path) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = resource_path("train/recipes") / f"{name}.yaml"
         if not path.exists():
-            raise RecipeError(f"unknown recipe {str(name)!r}", expected=f"one of {', '.join(recipe_names())}, or a YAML file")
+            near = difflib.get_close_matches(str(name), recipe_names(), n=4, cutoff=0.3)
+            expected = ", ".join([*near, "a name in train/recipes, or a YAML file"])
+            raise RecipeError(f"unknown recipe {str(name)!r}", expected=expected)
     found = load(path, Recipe)
     if found.name != path.stem:
         raise RecipeError("the file's name is not the recipe's", path=path, value=found.name, expected=path.stem)

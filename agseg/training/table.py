@@ -189,7 +189,8 @@ def _printed(figure: Figure | None, *, sign: str = "±") -> str:
 def _difference(test: PairedTest) -> str:
     if math.isnan(test.difference):
         return "–"
-    return f"{test.difference:+.3f} [{test.interval.low:+.3f}, {test.interval.high:+.3f}]"
+    interval = "" if math.isnan(test.interval.low) else f" [{test.interval.low:+.3f}, {test.interval.high:+.3f}]"
+    return f"{test.difference:+.3f}{interval}"
 
 
 def _p(value: float) -> str:

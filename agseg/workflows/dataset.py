@@ -86,6 +86,7 @@ def prepare_dataset(name: str, *, download: Path, output: Path, progress: Progre
         ids = write_frames(output, provided_frames(download, classes=classes))
         if not ids:
             raise RecipeError("no frames in the layout <subject>/<class>/<frame>.png", path=download)
+        _describe(output, facts, len(ids))
         write_splits(output, split_cohort(name, list(ids)))
         return PrepareReport(name, ids, {}, facts.cases)
     hashes: dict[str, str] = {}
@@ -101,7 +102,8 @@ def prepare_dataset(name: str, *, download: Path, output: Path, progress: Progre
         hashes[case.id] = _write(output, facts, case)
         if isinstance(case, ProvidedPicture):
             sides[case.id] = case.side
-    _describe(output, facts, hashes)
+    _describe(output, facts, len(hashes))
+    write_text(output / CONTENT_FILE, json.dumps(hashes, indent=2) + "\n")
     write_splits(output, {**split_cohort(name, list(hashes)), **_provided_split(sides)})
     return PrepareReport(name, tuple(hashes), left_out, facts.cases)
 
@@ -143,7 +145,7 @@ def _merged(labels: NDArray[Any], facts: Dataset, case_id: str) -> NDArray[np.ui
     return merged
 
 
-def _describe(output: Path, facts: Dataset, hashes: dict[str, str]) -> None:
+def _describe(output: Path, facts: Dataset, cases: int) -> None:
     ending = ".nii.gz" if facts.task is Task.VOLUME else ".png"
     describe_cohort(
         output,
@@ -151,11 +153,10 @@ def _describe(output: Path, facts: Dataset, hashes: dict[str, str]) -> None:
         label_set=facts.label_set,
         modality=facts.modality,
         file_ending=ending,
-        cases=len(hashes),
+        cases=cases,
         licence=facts.licence,
         reference=facts.citation,
     )
-    write_text(output / CONTENT_FILE, json.dumps(hashes, indent=2) + "\n")
 
 
 def _provided_split(sides: dict[str, str]) -> dict[str, tuple[Split, ...]]:

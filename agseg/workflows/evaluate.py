@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,26 +13,24 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
 from agseg.io.nifti import read_nifti_array, write_mask
 from agseg.labels import LabelSet
-from agseg.measure.overlap import class_scores, confusion_matrix, macro
 from agseg.measure.significance import Summary
-from agseg.training.cohort import described_labels, open_cohort
-from agseg.training.datasets import Task, dataset
+from agseg.training.cohort import described_labels, open_cohort, provenance
+from agseg.training.datasets import Task
 from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
 from agseg.training.published import published_row
-from agseg.training.scoring import CaseScore, FrameScore, score_cases, score_frames, score_masks
+from agseg.training.scoring import CaseScore, score_cases, score_masks
 from agseg.training.splits import default_split, read_split
 from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
 from agseg.training.trained import Trained, open_run
 from agseg.volume import LabelMask
+from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
 
 __all__ = [
     "EvaluationReport",
-    "FrameReport",
     "RunRequest",
     "evaluate_folders",
-    "evaluate_frames",
     "evaluate_protocol",
     "evaluate_run",
     "write_table",
@@ -179,7 +175,7 @@ def evaluate_protocol(
     key = f"{cohort.name}.{protocol_name}.{arch}"
     about = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": dict(trained.about or {})}
     published = key if published_row(key) else trained.recipe.published
-    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _only_full_width(published, trained), about)
+    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _comparable(published, trained, data), about)
     files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
     write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
@@ -187,9 +183,9 @@ def evaluate_protocol(
     return EvaluationReport(evaluation, table, output)
 
 
-def _only_full_width(key: str | None, trained: Trained) -> str | None:
-    """A narrow network on phantoms has no published row to stand beside: the recipe must claim one."""
-    return key if trained.recipe.published is not None else None
+def _comparable(key: str | None, trained: Trained, data: Path) -> str | None:
+    """The published row's key, where ours may stand beside it: the paper's network, on patients."""
+    return None if trained.recipe.published is None or provenance(data).synthetic else key
 
 
 def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:
@@ -262,77 +258,3 @@ def write_table(output: Path, table: Table) -> None:
     """``table.md``, ``table.csv`` and ``table.tex``."""
     for suffix, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table))):
         write_text(output / f"table.{suffix}", text)
-
-
-@dataclass(frozen=True)
-class FrameReport:
-    """Scan planes: accuracy, and macro precision, recall and F1 over classes."""
-
-    frames: int
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    output: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {**vars(self), "output": str(self.output)}
-
-
-def evaluate_frames(
-    trained: Trained, *, data: Path, output: Path, split: str, fold: int = 0, progress: Progress | None = None
-) -> FrameReport:
-    """Classify the test frames of a split; writes per_frame.csv, classes.csv and table.md.
-
-    Raises
-    ------
-    RecipeError
-        If the recipe does not classify frames, or nothing is kept for the test.
-    """
-    facts = dataset(trained.recipe.dataset)
-    if facts.task is not Task.FRAME:
-        raise RecipeError("this network does not classify frames", value=trained.recipe.name)
-    ids = read_split(data, split, fold=fold).test
-    if not ids:
-        raise RecipeError("this split keeps no frame for the test", path=data, value=split)
-    scores: list[FrameScore] = []
-    for number, score in enumerate(score_frames(trained, data, ids), start=1):
-        scores.append(score)
-        if progress:
-            progress(number, len(ids), score.case)
-    order = tuple(facts.labels.values())
-    truth, found = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
-    confusion = confusion_matrix(found, truth=truth, class_count=len(order))
-    total = macro(confusion)
-    make_folder(output)
-    lines = [(s.case, s.truth, s.predicted, f"{s.probability:.5f}") for s in scores]
-    write_text(output / "per_frame.csv", _csv(("frame", "truth", "predicted", "probability"), lines))
-    classes = [
-        (name, c.support, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
-        for name, c in zip(order, class_scores(confusion), strict=True)
-    ]
-    write_text(output / "classes.csv", _csv(("class", "frames", "precision", "recall", "f1"), classes))
-    report = FrameReport(len(ids), total.accuracy, total.precision, total.recall, total.f1, output)
-    write_text(output / "table.md", _frame_table(report, trained, total.classes))
-    return report
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(header)
-    out.writerows(rows)
-    return text.getvalue()
-
-
-def _frame_table(report: FrameReport, trained: Trained, classes: int) -> str:
-    metrics = ("accuracy", "precision", "recall", "f1")
-    lines = ["| model | frames | accuracy | precision | recall | F1 |", "|---|---|---|---|---|---|"]
-    ours = " | ".join(f"{getattr(report, metric):.3f}" for metric in metrics)
-    lines.append(f"| {trained.recipe.network.architecture} | {report.frames} | {ours} |")
-    printed = published_row(trained.recipe.published)
-    if printed is not None:
-        figures = printed.scores["planes"]
-        lines.append(f"| *published: {printed.source}* | | {' | '.join(f'{figures[m].mean:.3f}' for m in metrics)} |")
-    return "\n".join([*lines, "", f"Macro averages over {classes} classes."]) + "\n"

@@ -14,6 +14,7 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.measure.significance import summarise
 from agseg.models.registry import build
+from agseg.training.cohort import Provenance
 from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import Evaluation
 from agseg.training.material import task_of
@@ -94,6 +95,18 @@ def export_run(trained: Trained, *, weights_id: str, output: Path, evaluation: E
     return ExportReport(weights_id, weights, card, manifest, digest.sha256)
 
 
+_DATA = {
+    False: "trained on {title}",
+    True: "trained on SYNTHETIC phantoms in place of {title}; no patient was seen, it must not be used on any",
+}
+"""Whether the training images were synthetic, and what an entry then says of them."""
+
+
+def _provenance(trained: Trained) -> Provenance:
+    """Where the training images came from, as the run recorded it."""
+    return Provenance(**dict((trained.about or {}).get("data", {})))
+
+
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
     """Mean, interval and n per organ and metric."""
     found: dict[str, Any] = {"dataset": evaluation.dataset, "protocol": evaluation.protocol}
@@ -109,7 +122,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 def _entry(
     trained: Trained, config: Mapping[str, Any], weights: Path, digest: Digest, scores: dict[str, Any]
 ) -> dict[str, Any]:
-    facts = dataset(trained.recipe.dataset)
+    facts, came = dataset(trained.recipe.dataset), _provenance(trained)
     meaning: dict[str, Any]
     if task_of(trained.recipe) is Task.FRAME:
         meaning = {"classes": list(facts.labels.values())}
@@ -122,11 +135,12 @@ def _entry(
         "files": [{"filename": weights.name, "local": weights.name, "sha256": digest.sha256, "size_bytes": digest.size_bytes}],
         "input": _input(trained.recipe.input),
         **meaning,
-        "licence": f"follows the training data: {facts.licence}",
-        "citation": facts.citation,
-        "attribution": facts.source,
+        "licence": f"follows the training data: {came.licence or 'not stated'}",
+        "citation": came.reference or "not stated",
+        "attribution": _DATA[came.synthetic].format(title=facts.title),
         "intended_use": "Research. Not for clinical decisions without review by a qualified person.",
         "scores": scores,
+        **({"caution": _DATA[True].format(title=facts.title)} if came.synthetic else {}),
     }
 
 
@@ -139,7 +153,7 @@ def _input(spec: InputSpec) -> dict[str, Any]:
 def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluation | None) -> str:
     """The model card: data, split, steps, time, machine, scores with intervals."""
     about, recipe = dict(trained.about or {}), trained.recipe
-    facts = dataset(recipe.dataset)
+    facts, came = dataset(recipe.dataset), _provenance(trained)
     cases = about.get("cases", {})
     sides = ", ".join(f"{count} {side}" for side, count in cases.items())
     lines = [
@@ -151,7 +165,7 @@ def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluat
         "|---|---|",
         f"| recipe | {recipe.name}: {recipe.title} |",
         f"| network | {recipe.network.architecture}, {about.get('parameters', '?'):,} parameters as trained |",
-        f"| data | {facts.title}; {facts.licence} |",
+        f"| data | {_DATA[came.synthetic].format(title=facts.title)}; {came.licence or 'licence not stated'} |",
         f"| split | {recipe.split}, fold {about.get('fold', 0)}: {sides} |",
         f"| steps | {about.get('step')} of {recipe.loop.steps}, batches of {recipe.batch}, seed {recipe.loop.seed} |",
         f"| time | {float(about.get('seconds', 0)) / 60:.1f} minutes on {about.get('machine', '?')} |",

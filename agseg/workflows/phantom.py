@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
 from agseg.training.cohort import describe_cohort, write_volume_case
+from agseg.training.datasets import dataset
 from agseg.training.frames import FrameRow, subject_of, write_frames
 from agseg.training.phantom import SITES, make_cohort
 from agseg.training.phantom_us import PLANES, make_frames
@@ -65,25 +66,27 @@ def make_phantom(
     ids: list[str] = []
     if kind == "us":
         ids.extend(write_frames(output, _frames(cases, seed, progress)))
-        splits = split_cohort("fetal-us", ids)
+        name, labels, modality, ending = "fetal-us", dataset("fetal-us").label_set, "US", ".png"
     else:
         for case in make_cohort(kind, cases=cases, seed=seed, coarsen=coarsen):
             write_volume_case(output, case.id, case.volume, case.mask)
             ids.append(case.id)
             if progress:
                 progress(len(ids), cases)
-        describe_cohort(
-            output,
-            name=kind,
-            label_set=SITES[kind].label_set,
-            modality="CT",
-            file_ending=".nii.gz",
-            cases=cases,
-            reference=_REFERENCE,
-            licence="CC0-1.0",
-            seed=seed,
-        )
-        splits = split_cohort(kind, ids)
+        name, labels, modality, ending = kind, SITES[kind].label_set, "CT", ".nii.gz"
+    describe_cohort(
+        output,
+        name=name,
+        label_set=labels,
+        modality=modality,
+        file_ending=ending,
+        cases=len(ids),
+        reference=_REFERENCE,
+        licence="CC0-1.0",
+        synthetic=True,
+        seed=seed,
+    )
+    splits = split_cohort(name, ids)
     write_splits(output, splits)
     return {"cases": len(ids), "splits": len(splits)}
 
@@ -106,10 +109,10 @@ _GROUPS: dict[str, Callable[[str], str]] = {"fetal-us": subject_of, "chaos": _ch
 """Which cases of a data set must stay on one side of a split."""
 
 
-def split_cohort(dataset: str, ids: list[str]) -> dict[str, tuple[Split, ...]]:
+def split_cohort(data: str, ids: list[str]) -> dict[str, tuple[Split, ...]]:
     """Every named split of a data set for these cases; rules that these few cases cannot fill are left out."""
-    plan = plan_of(dataset)
-    group_of = _GROUPS.get(dataset)
+    plan = plan_of(data)
+    group_of = _GROUPS.get(data)
     ordered = {plan.default: plan.splits[plan.default], **plan.splits}
     splits = {}
     for name, rule in ordered.items():

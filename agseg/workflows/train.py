@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch import nn
 from agseg import __version__
 from agseg.errors import RecipeError
 from agseg.training.checkpoint import LAST
-from agseg.training.cohort import open_cohort
+from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.loop import Progress, train
 from agseg.training.material import batches_of, kept_of, network_of, picture_statistics, task_of
@@ -181,6 +181,7 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
         "agseg": __version__,
         "recipe": recipe.name,
         "dataset": recipe.dataset,
+        "data": asdict(provenance(place.data)),
         "split": recipe.split,
         "fold": place.fold,
         "cases": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
