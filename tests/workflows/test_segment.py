@@ -51,7 +51,18 @@ def run(tmp_path_factory):
     (studies / "notes.txt").write_text("not a study")
     out = root / "out"
     done = agseg(
-        "segment", studies, "-o", out, "--manifest", manifest, "--json", "--precision", "fp32", AGSEG_HOME=str(root / "home")
+        "segment",
+        studies,
+        "-o",
+        out,
+        "--manifest",
+        manifest,
+        "--weights",
+        "tiny",
+        "--json",
+        "--precision",
+        "fp32",
+        AGSEG_HOME=str(root / "home"),
     )
     return root, out, done
 
@@ -112,7 +123,7 @@ def test_everything_is_private_to_its_owner(run):
 
 def test_a_second_run_does_nothing_again_and_overwrite_gives_the_same_bytes(run):
     root, out, _ = run
-    site = ("--manifest", root / "site" / "site.yaml", "--json", "--precision", "fp32")
+    site = ("--manifest", root / "site" / "site.yaml", "--weights", "tiny", "--json", "--precision", "fp32")
     before = (out / "axial" / "pancreas.nii.gz").read_bytes()
     again = agseg("segment", root / "studies", "-o", out, *site, AGSEG_HOME=str(root / "home"))
     assert json.loads(again.stdout)["counts"]["skipped"] == 2
