@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,10 @@ from agseg.errors import Code, UsageError
 from agseg.inference.device import Precision
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
-from agseg.models.registry import FAMILIES, build, config_of
+from agseg.models.registry import build, config_of, prunable
 from agseg.weights.entry import WeightsEntry
 
-__all__ = ["ReadyNetwork", "load_network", "prunable"]
-
-
-def prunable() -> tuple[str, ...]:
-    """Network families that can stop at a smaller depth: those whose builder takes ``depth``."""
-    return tuple(name for name, builder in FAMILIES.items() if "depth" in inspect.signature(builder).parameters)
+__all__ = ["ReadyNetwork", "load_network"]
 
 
 class ReadyNetwork:
@@ -111,15 +105,6 @@ def load_network(
     modules = []
     for path in paths:
         module = build(entry.architecture, config)
-        load_strict(module, _only_built(module, path) if prune_depth is not None else path)
+        load_strict(module, path, prune=prune_depth is not None)
         modules.append(fold_batch_norm(module.eval()))
     return ReadyNetwork(modules, device=device, precision=precision)
-
-
-def _only_built(module: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that this network has; the rest of a pruned network is never read from disk."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        present = set(file.keys())
-        return {key: file.get_tensor(key) for key in module.state_dict() if key in present}
