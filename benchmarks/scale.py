@@ -140,20 +140,20 @@ def draw(result: dict[str, Any], target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), dpi=110)
+    figure, axes = pyplot.subplots(figsize=(7.5, 3.6), dpi=110, layout="constrained")
     for series in result["runs"]:
         workers = [point["workers"] for point in series["points"]]
         rates = [point["studies_per_s"] for point in series["points"]]
-        (line,) = axes.plot(workers, rates, "o-", label=f"a model that waits {series['wait_s']:g} s")
+        (line,) = axes.plot(workers, rates, "o-", label=f"model waits {series['wait_s']:g} s")
         if series["wait_s"]:
             ideal = [count / series["wait_s"] for count in workers]
             axes.plot(workers, ideal, ":", color=line.get_color(), label=f"workers / {series['wait_s']:g} s")
     axes.set(xlabel="Dask workers (processes on one machine)", ylabel="studies per second", xscale="log", yscale="log")
     axes.set_xticks(workers, [str(count) for count in workers])
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside right")
     axes.set_title(f"{result['machine']['cores']} cores, load {result['machine']['load']:.0f} while measured", fontsize=9)
-    figure.tight_layout()
     figure.savefig(target)
 
 

@@ -202,6 +202,36 @@ def test_a_study_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
 
 
+class DiesWithTheAnswer(Threshold):
+    """Publishes the study, then ends its Dask worker before the answer is out."""
+
+    def process(self, task: Any, volume: Any, stage: Any) -> Any:
+        report = super().process(task, volume, stage)
+        with (task.root.parent / "ledger").open("a") as stream:
+            stream.write(f"{os.getppid()}\n")
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+        return report
+
+
+@dataclass(frozen=True)
+class MakeDier:
+    def __call__(self) -> Processor:
+        return DiesWithTheAnswer()
+
+
+@pytest.mark.slow
+def test_a_study_that_was_finished_by_a_worker_that_died_is_not_done_again(tmp_path: Path) -> None:
+    write_study(tmp_path / "in" / "a.nii.gz")
+    run(tmp_path / "in", tmp_path / "here", None)
+    with farm(tmp_path / "farm", workers=2) as cluster:
+        wait_for_workers(cluster, 2)
+        report = run(tmp_path / "in", tmp_path / "there", cluster.address, model=MakeDier())
+    assert outcomes(report) == {"a": (D, None)}
+    assert len((tmp_path / "ledger").read_text().split()) == 1
+    assert written(tmp_path / "there") == written(tmp_path / "here")
+
+
 def night(source: Path, target: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.batch.night", str(source), str(target), *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
