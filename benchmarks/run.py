@@ -26,6 +26,7 @@ from machine import commit
 from matching import measure_agreement
 from picture import draw
 from summary import load_rounds, write_results
+from tables import refresh
 from workshop import BUILD, HERE, OUTPUTS, ROUNDS, network, peers_environment, volume
 
 LONGEST_RUN_S = 3600
@@ -97,7 +98,11 @@ def main() -> None:
     results = BUILD / "trial.json" if trial else HERE / "results.json"
     write_results(file, results)
     draw(results, BUILD / "trial.png" if trial else HERE.parent / "docs" / "performance.png")
-    print(results.read_text() if trial else f"wrote {results}")
+    if trial:
+        print(results.read_text())
+        return
+    refresh(results)
+    print(f"wrote {results}")
 
 
 if __name__ == "__main__":
