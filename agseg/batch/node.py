@@ -318,8 +318,11 @@ class Node:
         for held in tuple(self._held.values()):
             held.future.set_result(dict(last))
         self._held.clear()
+        place = (self._worker.address, self._order.run)
         with _LOCK:
-            _NODES.pop((self._worker.address, self._order.run), None)
+            # A study that came in this moment has made a new node already.
+            if _NODES.get(place) is self:
+                del _NODES[place]
 
 
 def _told(stop: Stop) -> dict[str, str]:

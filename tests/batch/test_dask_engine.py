@@ -232,9 +232,11 @@ def test_a_study_that_was_finished_by_a_worker_that_died_is_not_done_again(tmp_p
     assert written(tmp_path / "there") == written(tmp_path / "here")
 
 
-def night(source: Path, target: Path, *options: str) -> subprocess.Popen[str]:
+def night(source: Path, target: Path, *options: str, start_new_session: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.batch.night", str(source), str(target), *options]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=start_new_session
+    )
 
 
 def wait_for(process: subprocess.Popen[str], line: str) -> None:
@@ -270,6 +272,22 @@ def test_sigterm_ends_the_run_within_10_s_with_its_record_and_frees_the_workers(
     }  # fmt: skip
     assert_workers_are_free(shared_farm)
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_terminal_ends_a_local_cluster_in_order_and_quietly(tmp_path: Path) -> None:
+    for name in ("a", "model-hang"):
+        write_study(tmp_path / "in" / f"{name}.nii.gz")
+    process = night(tmp_path / "in", tmp_path / "out", 'cluster="local:2"', "tell=true", start_new_session=True)
+    wait_for(process, "finished a")
+    children = psutil.Process(process.pid).children(recursive=True)
+    # The terminal sends it to every process of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    record = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert {study["input"]: study["status"] for study in record["studies"]} == {"a": "done", "model-hang": "deferred"}
 
 
 def test_a_killed_run_frees_its_workers_and_its_lock(shared_farm: Farm, tmp_path: Path) -> None:
