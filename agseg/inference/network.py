@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class ReadyNetwork:
     def _placed(self, module: nn.Module) -> nn.Module:
         dims = 3 if any(isinstance(m, nn.Conv3d) for m in module.modules()) else 2
         layout = torch.channels_last_3d if dims == 3 else torch.channels_last
-        placed = module.eval().requires_grad_(False).to(device=self.device, dtype=self.precision.dtype)
+        # A copy: the caller may go on training the module.
+        placed = copy.deepcopy(module).eval().requires_grad_(False).to(device=self.device, dtype=self.precision.dtype)
         return placed.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     @property
