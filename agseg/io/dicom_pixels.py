@@ -7,6 +7,7 @@ Source: DICOM PS3.3 C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.7.5.1.1.2 (P
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,6 +37,11 @@ HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 """RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
 
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+
+_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+
+LONGEST_CODESTREAM_HEADER = 4096
+"""How much of each fragment is searched for the size of the frame (bytes)."""
 
 LONGEST_SIDE = 16384
 """Rows and Columns beyond this (pixels) are not a CT slice."""
@@ -190,9 +196,34 @@ def check_fragments(header: SliceHeader) -> None:
                 return
             if tag != _ITEM:
                 raise InputError("the compressed pixels are damaged", code=Code.DECODE, path=header.path)
-            at += 8 + length
-            if at > header.file_bytes:
+            if at + 8 + length > header.file_bytes:
                 raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
+            size = codestream_size(stream.read(min(length, LONGEST_CODESTREAM_HEADER)))
+            if size is not None and size != (header.rows, header.columns):
+                # Checked before the codec sees it, because codecs take memory for what the codestream promises.
+                raise InputError("the compressed frame is not of the header's size", code=Code.HEADER_LIES, path=header.path)
+            at += 8 + length
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream begins with, or None where it is none of them.
+
+    Source: ISO/IEC 15444-1 A.5.1 (SIZ), ISO/IEC 10918-1 B.2.2 and 14495-1 C.2.2 (frame header).
+    """
+    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 24:
+        right, bottom, left, top = struct.unpack_from(">4I", data, 8)
+        return bottom - top, right - left
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAME_MARKERS:
+            rows, columns = struct.unpack_from(">2H", data, at + 5)
+            # No rows means that their number follows the data (a DNL marker).
+            return (rows, columns) if rows else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def check_codec(syntax: str) -> None:

@@ -32,6 +32,13 @@ def test_modes_whatever_the_umask(tmp_path, umask):
     assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o700
 
 
+def test_mode_even_if_the_writer_changes_it(tmp_path):
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("")
+        temporary.chmod(0o644)
+    assert mode(tmp_path / "x") == 0o600
+
+
 def test_existing_folder_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
     make_folder(tmp_path)

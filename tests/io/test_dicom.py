@@ -278,6 +278,25 @@ class TestRefusals:
         path.write_bytes(content[: start + int((len(content) - start) * share)])
         assert rejected(tmp_path) in (Code.TRUNCATED, Code.DECODE)
 
+    @pytest.mark.parametrize(
+        ("syntax", "start", "places"),
+        [
+            (JPEG2000Lossless, b"\xff\x4f\xff\x51", (8, 12, 24, 28)),
+            (JPEGLSLossless, b"\xff\xf7", (5, 7)),
+        ],
+    )
+    def test_a_codestream_that_lies_about_its_size_never_reaches_the_codec(self, tmp_path, monkeypatch, syntax, start, places):
+        noise = np.random.default_rng(1).integers(-100, 100, (80, 72, 4)).astype(np.int16)
+        path = phantoms.write_dicom(tmp_path, noise, np.diag([1, 1, 1, 1.0]), transfer_syntax=syntax)[1]
+        content = bytearray(path.read_bytes())
+        at = content.index(start)
+        for place in places:
+            width = 4 if syntax == JPEG2000Lossless else 2
+            content[at + place : at + place + width] = (40000).to_bytes(width, "big")
+        path.write_bytes(bytes(content))
+        monkeypatch.setattr(dicom, "decode_frame", lambda *_: pytest.fail("the codec was asked"))
+        assert rejected(tmp_path) is Code.HEADER_LIES
+
     def test_duplicate_positions(self, tmp_path, axial):
         hu, affine = axial
         phantoms.write_dicom(tmp_path, hu, affine)
@@ -333,6 +352,19 @@ class TestHeader:
                     assert getattr(ours, name) == getattr(theirs, name), (path.name, name)
             compared += 1
         assert compared > 60
+
+    def test_what_stands_inside_a_sequence_is_not_the_files_own(self, tmp_path, axial):
+        def change(dataset, _k):
+            item = Dataset()
+            item.is_undefined_length_sequence_item = True
+            item.Modality, item.SOPInstanceUID = "MR", "1.2.3"
+            dataset.ReferencedImageSequence = Sequence([item])
+            dataset["ReferencedImageSequence"].is_undefined_length = True
+
+        path = phantoms.write_dicom(tmp_path, *axial, change=change)[0]
+        assert b"MR" in path.read_bytes()
+        assert read_header(path).modality == "CT"
+        assert read_header(path).sop_uid != "1.2.3"
 
     def test_deep_nesting_costs_neither_time_nor_a_crash(self, tmp_path, axial):
         def nest(dataset, _k):
