@@ -17,8 +17,13 @@ def register(app: typer.Typer) -> None:
 
     @app.command("evaluate")
     def evaluate(
-        truth: Annotated[Path | None, typer.Argument(metavar="GROUND_TRUTH_DIR", help="Reference masks.")] = None,
-        prediction: Annotated[Path | None, typer.Argument(metavar="PREDICTION_DIR", help="Masks of the same names.")] = None,
+        truth: Annotated[
+            Path | None,
+            typer.Argument(metavar="GROUND_TRUTH", help="Folder of reference masks, or a table of planes (frame, label)."),
+        ] = None,
+        prediction: Annotated[
+            Path | None, typer.Argument(metavar="PREDICTION", help="Masks of the same names, or frames.csv.")
+        ] = None,
         protocol: Annotated[
             str | None,
             typer.Option("--protocol", metavar="bft|aft|scr", help="Predict and score a test split under a protocol."),
@@ -42,10 +47,13 @@ def register(app: typer.Typer) -> None:
         """Per-case CSV, nnU-Net's summary.json, and a table (Markdown, CSV, LaTeX) with tests and intervals."""
         from agseg.workflows import evaluate as workflow
         from agseg.workflows.evaluate_frames import FrameReport
+        from agseg.workflows.evaluate_planes import PlanesReport, evaluate_planes
 
         console.setup_logging(quiet=quiet, debug=debug)
-        report: workflow.EvaluationReport | FrameReport
-        if truth is not None and prediction is not None and run is None:
+        report: workflow.EvaluationReport | FrameReport | PlanesReport
+        if truth is not None and prediction is not None and run is None and truth.is_file():
+            report = evaluate_planes(truth, prediction, output=output)
+        elif truth is not None and prediction is not None and run is None:
             report = workflow.evaluate_folders(truth, prediction, output=output, against=against or ())
         elif run is not None and truth is None:
             request = workflow.RunRequest(run, protocol=protocol, data=data, split=split, fold=fold, last=last)

@@ -1,6 +1,6 @@
 """How well planes and boxes are found: the measures of Tables 5, 6 and 7 of Attention Gated Networks (2019).
 
-``agseg evaluate`` calls :func:`score_planes` and :func:`score_boxes`; both take plain lists and return frozen records.
+``agseg evaluate`` of two tables calls :func:`score_planes` and :func:`score_boxes`, which take lists and return frozen records.
 A measure whose denominator is empty is NaN and left out of the means, and the record says how many classes were counted.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ __all__ = [
     "ClassScores",
     "PlaneScores",
     "draw_confusion",
-    "read_planes",
     "score_boxes",
     "score_planes",
 ]
@@ -143,23 +141,6 @@ def score_boxes(truth: Sequence[Box], predicted: Sequence[Box | None], labels: S
     for true, guess, label in zip(truth, predicted, labels, strict=True):
         ious.setdefault(label, []).append(0.0 if guess is None else box_iou(true, guess))
     return {label: _box_scores(np.asarray(values)) for label, values in sorted(ious.items())}
-
-
-def read_planes(path: Path) -> dict[str, str]:
-    """True or predicted planes from a table with the columns ``frame`` and ``label`` (as in ``frames.csv``).
-
-    Raises
-    ------
-    UsageError
-        If the columns are missing.
-    """
-    import csv
-
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"frame", "label"} <= set(reader.fieldnames or ()):
-            raise UsageError("the table lacks columns", path=path, expected="frame, label")
-        return {row["frame"]: row["label"] for row in reader}
 
 
 def draw_confusion(scores: PlaneScores) -> Image.Image:

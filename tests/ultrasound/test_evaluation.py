@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agseg.errors import UsageError
-from agseg.ultrasound.evaluation import draw_confusion, read_planes, score_boxes, score_planes
+from agseg.ultrasound.evaluation import draw_confusion, score_boxes, score_planes
 
 CLASSES = ("a", "b", "c")
 
@@ -65,13 +65,7 @@ def test_boxes_worked_by_hand():
     assert math.isnan(scores["y"].iou_sd)
 
 
-def test_planes_are_read_from_our_own_table_and_the_picture_shows_every_class(tmp_path):
-    table = tmp_path / "frames.csv"
-    table.write_text("frame,time_s,label,probability\n0,0.0,a,0.9\n4,0.1,b,0.8\n")
-    assert read_planes(table) == {"0": "a", "4": "b"}
-    table.write_text("x,y\n1,2\n")
-    with pytest.raises(UsageError):
-        read_planes(table)
+def test_the_picture_shows_every_class():
     picture = draw_confusion(score_planes(["a", "b"], ["a", "a"], classes=CLASSES))
     assert picture.size[0] > 3 * 44
     assert np.asarray(picture).min() < 128

@@ -1,0 +1,119 @@
+"""Score tables of planes and boxes, whoever made them: ``frames.csv`` against a table of the truth."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agseg.errors import UsageError
+from agseg.io.atomic import make_folder, replacing, write_text
+from agseg.io.frames import Box
+from agseg.ultrasound.evaluation import BoxScores, PlaneScores, draw_confusion, score_boxes, score_planes
+from agseg.ultrasound.timeline import PLANES
+
+__all__ = ["PlanesReport", "evaluate_planes"]
+
+_CORNERS = ("x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True, eq=False)
+class PlanesReport:
+    """Scores of planes, and of boxes where both tables have the columns x0, y0, x1, y1."""
+
+    planes: PlaneScores
+    boxes: dict[str, BoxScores]
+    frames: int
+    output: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json`` and ``planes_scores.json``."""
+        return {
+            "frames": self.frames,
+            "planes": self.planes.to_dict(),
+            "boxes": {label: scores.to_dict() for label, scores in self.boxes.items()},
+        }
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    box: Box | None
+
+
+def evaluate_planes(truth: Path, prediction: Path, *, output: Path) -> PlanesReport:
+    """Compare two tables with the columns ``frame``, ``label`` and, for boxes, ``x0, y0, x1, y1``.
+
+    Every frame of the truth must be in the prediction; frames that only the prediction has are left out. Writes
+    ``planes_scores.json``, ``table.md`` and ``confusion.png``.
+
+    Raises
+    ------
+    UsageError
+        If columns or frames are missing, or a box is not four whole numbers.
+    """
+    true, found = _read(truth), _read(prediction)
+    missing = [frame for frame in true if frame not in found]
+    if missing or not true:
+        raise UsageError(
+            "the prediction lacks frames of the truth" if missing else "the truth holds no frame",
+            path=prediction if missing else truth,
+            value=", ".join(missing[:5]) or None,
+        )
+    labels = [row.label for row in true.values()]
+    classes = PLANES + tuple(sorted({*labels, *(found[frame].label for frame in true)} - set(PLANES)))
+    planes = score_planes(labels, [found[frame].label for frame in true], classes=classes)
+    boxed = {frame: row.box for frame, row in true.items() if row.box is not None}
+    boxes = score_boxes(list(boxed.values()), [found[frame].box for frame in boxed], [true[frame].label for frame in boxed])
+    report = PlanesReport(planes, boxes, len(true), output)
+    make_folder(output)
+    write_text(output / "planes_scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_text(output / "table.md", _table(report))
+    with replacing(output / "confusion.png") as temporary:
+        draw_confusion(planes).save(temporary, format="PNG")
+    return report
+
+
+def _read(path: Path) -> dict[str, _Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        if not {"frame", "label"} <= columns:
+            raise UsageError("the table lacks columns", path=path, expected="frame, label")
+        try:
+            return {row["frame"]: _Row(row["label"], _box(row) if set(_CORNERS) <= columns else None) for row in reader}
+        except ValueError:
+            raise UsageError("a box is not four whole numbers", path=path, expected=", ".join(_CORNERS)) from None
+
+
+def _box(row: dict[str, str]) -> Box | None:
+    """A box, or None where its cells are empty."""
+    cells = [row[corner] for corner in _CORNERS]
+    if not all(cells):
+        return None
+    x0, y0, x1, y1 = (int(cell) for cell in cells)
+    return x0, y0, x1, y1
+
+
+def _table(report: PlanesReport) -> str:
+    planes = report.planes
+    lines = [
+        "| frames | accuracy | precision | recall | F1 |",
+        "|---|---|---|---|---|",
+        f"| {report.frames} | {planes.accuracy:.3f} | {planes.macro_precision:.3f} | {planes.macro_recall:.3f} "
+        f"| {planes.macro_f1:.3f} |",
+        "",
+        "| class | frames | precision | recall | F1 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, scores in planes.per_class.items():
+        lines.append(f"| {name} | {scores.support} | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} |")
+    if report.boxes:
+        lines += ["", "| class | boxes | IoU | correct | relatively correct |", "|---|---|---|---|---|"]
+    for name, box in report.boxes.items():
+        lines.append(
+            f"| {name} | {box.count} | {box.iou_mean:.2f} ± {box.iou_sd:.2f} | {box.correct:.2f} | {box.relative_correct:.2f} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,35 @@
+"""Tables of planes and boxes are scored frame by frame."""
+
+import json
+
+import pytest
+
+from agseg.errors import UsageError
+from agseg.workflows.evaluate_planes import evaluate_planes
+
+
+def table(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_our_own_table_against_a_truth_with_boxes(tmp_path):
+    truth = table(tmp_path / "t.csv", "frame,label,x0,y0,x1,y1\n0,Femur,0,0,10,10\n4,Lips,0,0,10,10\n8,Background,,,,\n")
+    found = table(tmp_path / "p.csv", "frame,label,x0,y0,x1,y1\n0,Femur,0,0,10,10\n4,Femur,,,,\n8,Background,,,,\n9,Lips,,,,\n")
+    report = evaluate_planes(truth, found, output=tmp_path / "out")
+    assert report.frames == 3
+    assert report.planes.accuracy == pytest.approx(2 / 3)
+    assert (report.boxes["Femur"].iou_mean, report.boxes["Lips"].iou_mean) == (1, 0)
+    written = json.loads((tmp_path / "out/planes_scores.json").read_text())
+    assert written == json.loads(json.dumps(report.to_dict()))
+    assert (tmp_path / "out/confusion.png").stat().st_size > 0
+    assert "| Femur | 1 | 0.500 | 1.000 | 0.667 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_table_without_boxes_and_one_that_lacks_frames(tmp_path):
+    truth = table(tmp_path / "t.csv", "frame,label\n0,Femur\n1,Lips\n")
+    assert evaluate_planes(truth, truth, output=tmp_path / "out").boxes == {}
+    with pytest.raises(UsageError, match="lacks frames"):
+        evaluate_planes(truth, table(tmp_path / "p.csv", "frame,label\n0,Femur\n"), output=tmp_path / "out")
+    with pytest.raises(UsageError, match="columns"):
+        evaluate_planes(truth, table(tmp_path / "q.csv", "a,b\n0,1\n"), output=tmp_path / "out")
