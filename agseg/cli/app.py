@@ -20,6 +20,7 @@ from agseg.cli import (
     models,
     pacs,
     phantom,
+    prune_curve,
     segment,
     train,
     weights,
@@ -67,6 +68,7 @@ dataset.register(app)
 train.register(app)
 finetune.register(app)
 evaluate.register(app)
+prune_curve.register(app)
 export.register(app)
 weights.register(app)
 models.register(app)
