@@ -22,6 +22,7 @@ from agseg.cli import (
     phantom,
     prune_curve,
     segment,
+    site_config,
     train,
     weights,
 )
@@ -37,6 +38,7 @@ def _either_dash(token: str) -> str:
 
 app = typer.Typer(
     name="agseg",
+    cls=site_config.Commands,
     help="Clinical batch segmentation with attention-gated networks. Not for clinical decisions without review.",
     no_args_is_help=True,
     add_completion=False,
@@ -56,6 +58,7 @@ def _root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    _config: site_config.Config = None,
 ) -> None:
     """Options that stand before the command."""
 
