@@ -18,6 +18,8 @@ class Stages:
         self.pipeline = pipeline
         self.seconds: dict[str, float] = {}
         self.peak_mb: dict[str, float] = {}
+        self.processor_s = 0.0
+        self._processor = time.process_time()
         self._last = time.perf_counter() if started is None else started
         _restart_high_water()
 
@@ -27,6 +29,9 @@ class Stages:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self.peak_mb[stage] = max(self.peak_mb.get(stage, 0.0), _high_water_mb())
         _restart_high_water()
+        if stage not in NOT_COUNTED:
+            self.processor_s += time.process_time() - self._processor
+        self._processor = time.process_time()
         self._last = time.perf_counter()
 
     def split(self, stage: str, parts: dict[str, float]) -> None:
@@ -45,6 +50,7 @@ class Stages:
             "stages_s": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "stages_peak_mb": {stage: round(peak) for stage, peak in self.peak_mb.items()},
             "total_s": round(total, 4),
+            "processor_s": round(self.processor_s, 4),
             "peak_mb": round(max(counted)),
             **more,
         }

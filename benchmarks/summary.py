@@ -57,6 +57,7 @@ def _run(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "network": lines[0]["network"],
         "stages_s": {stage: round(median(line["stages_s"][stage] for line in lines), 3) for stage in stages},
         "total_s": round(median(line["total_s"] for line in lines), 3),
+        "processor_s": round(median(line["processor_s"] for line in lines), 3),
         "n": len(lines),
         "peak_mb": max(line["peak_mb"] for line in lines),
         "load": round(median(line["load"] for line in lines), 1),

@@ -50,9 +50,19 @@ def _runs(measured: dict[str, Any]) -> str:
         pipeline = run["pipeline"] + (f", {run['mode']}" if run["pipeline"] == "agseg" else "")
         with_network = "yes" if run["network"] else "no"
         rows.append(
-            (_size(run["size"]), pipeline, with_network, f"{run['total_s']:.2f}", run["n"], run["peak_mb"], run["load"], stages)
+            (
+                _size(run["size"]),
+                pipeline,
+                with_network,
+                f"{run['total_s']:.2f}",
+                f"{run['processor_s']:.2f}",
+                run["n"],
+                run["peak_mb"],
+                run["load"],
+                stages,
+            )
         )
-    head = ("volume", "pipeline", "network", "total, s", "n", "peak, MB", "load", "stages, s")
+    head = ("volume", "pipeline", "network", "total, s", "processor, s", "n", "peak, MB", "load", "stages, s")
     return _table(head, sorted(rows, key=lambda row: (int(row[0].rsplit("x", 1)[1]), row[2] == "no")))
 
 
