@@ -32,7 +32,7 @@ def test_a_mirrored_map_gives_the_mirrored_box():
 def test_the_component_that_all_scales_support_wins_over_a_brighter_one_of_a_single_scale():
     lone = blob((60, 60), 18)
     shared = blob((200, 140), 18)
-    box = find_box([0.5 * shared + 1.2 * lone, shared, shared])
+    box = find_box([0.5 * shared + 1.5 * lone, shared, shared])
     assert box_iou(box, find_box([shared])) > 0.7
 
 
