@@ -7,6 +7,7 @@ bit for bit on the CPU. Several processes (``torchrun``) take interleaved batche
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ def train(
         if due or run.step == stop or run.step % settings.checkpoint_every == 0:
             run.save(folder / LAST)
     history.close()
+    fabric.barrier()  # a process that left early would pull the others down with it
     return TrainingResult(run.exported(), run.step, value, run.best_score, folder)
 
 
@@ -169,7 +171,15 @@ def _launch(settings: LoopSettings, *, accelerator: str, devices: int | str) -> 
         raise UsageError("training needs Lightning Fabric", hint="pip install 'agseg[train]'") from error
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=cast(Any, str(settings.precision)))
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Take the process group down in order; a group that is alive when Python ends aborts the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class _Run:
