@@ -30,6 +30,12 @@ __all__ = ["SegmentRequest", "choose_entry", "segment"]
 MODALITY = "CT"
 """What ``agseg segment`` segments; ultrasound has its own command."""
 
+PRUNABLE = ("anu-net", "anu-net-l4")
+"""What :func:`agseg.models.registry.prunable` says, without importing torch."""
+
+DEFAULT_DEPTH = 4
+"""Depth of an ANU-Net whose configuration names none."""
+
 
 @dataclass(frozen=True)
 class SegmentRequest:
@@ -118,7 +124,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     manifest = Manifest.load(request.manifest)
     entry = choose_entry(manifest, request.organs, request.weights)
     organs = request.organs or entry.labels.names
-    check_prune_depth(entry, request.prune_depth)
+    check_prune_depth(entry, request.prune_depth, manifest=manifest)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
@@ -204,22 +210,24 @@ def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | Non
     return manifest.entry(best[0])
 
 
-def check_prune_depth(entry: WeightsEntry, depth: int | None) -> None:
+def check_prune_depth(entry: WeightsEntry, depth: int | None, *, manifest: Manifest) -> None:
     """Refuse a prune depth for networks that have none, without importing torch.
 
     Raises
     ------
     UsageError
-        With the list of networks that can.
+        With the list of networks and of weights that can.
     """
     if depth is None:
         return
-    deepest = entry.config.get("depth")
-    if deepest is None:
+    deepest = int(entry.config.get("depth", DEFAULT_DEPTH))
+    if entry.architecture not in PRUNABLE:
+        able = [other.id for other in manifest.entries if other.architecture in PRUNABLE]
         raise UsageError(
             f"weights {entry.id!r} ({entry.architecture}) cannot be pruned",
             value=f"--prune-depth {depth}",
-            expected="weights of an ANU-Net (anu-net-l4), e.g. anu-net-abdomen",
+            expected=f"weights of {', '.join(PRUNABLE)}",
+            hint=f"Weights that can: {', '.join(able)}." if able else "No weights of the manifest can.",
         )
-    if not 1 <= depth <= int(deepest):
+    if not 1 <= depth <= deepest:
         raise UsageError("that depth does not exist in these weights", value=depth, expected=f"1 to {deepest}")
