@@ -26,6 +26,9 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--from", metavar="RUN", help="The earlier stage's run, for recipes that build on one.")
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+        attention: Annotated[
+            bool, typer.Option("--attention", help="At each validation, a picture of every attention gate on one case.")
+        ] = False,
         device: options.Device = "auto",
         workers: Workers = 0,
         json: options.Json = False,
@@ -48,6 +51,7 @@ def register(app: typer.Typer) -> None:
             processes=options.launched_processes(),
             workers=workers,
             resume=resume,
+            attention=attention,
         )
         start = None if source is None else open_run(source)
         with run_progress(chosen.name, quiet=quiet or json) as progress:

@@ -106,6 +106,7 @@ def train(
     folder: Path,
     transform: Transform | None = None,
     validate: Validate | None = None,
+    watch: Callable[[int, nn.Module], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
     fingerprint: str = "",
@@ -121,6 +122,8 @@ def train(
         Called once per head with the logits in float32.
     validate
         Called every ``settings.validate_every`` steps on the (averaged) network in evaluation mode, on the first process.
+    watch
+        Called with step and network after each validation, on the first process: for pictures, not for scores.
     resume
         Go on from ``last.pt``; without it, a folder that holds one is refused.
     fingerprint
@@ -150,6 +153,8 @@ def train(
         due = run.step == settings.steps
         if validate is not None and settings.validate_every and (due or run.step % settings.validate_every == 0):
             score = run.validate(validate)
+            if watch is not None and fabric.is_global_zero:
+                watch(run.step, run.exported())
         if due or run.step % settings.log_every == 0:
             pace = (time.monotonic() - began) / (run.step - began_at)
             news = Progress(run.step, settings.steps, value, run.rate, pace, score)

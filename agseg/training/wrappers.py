@@ -48,6 +48,12 @@ class SliceWise(nn.Module):
         scores: Tensor = self.network(slices)
         return scores.reshape(x.shape[0], x.shape[-1], *scores.shape[1:]).movedim(1, -1)
 
+    def attention(self, x: Tensor) -> dict[str, Tensor]:
+        """Each gate's coefficients ``[B, m, *gate grid, z]``, where the network has gates."""
+        found: dict[str, Tensor] = cast(Any, self.network).attention(x.movedim(-1, 1).flatten(0, 1))
+        depth = x.shape[-1]
+        return {n: a.reshape(x.shape[0], depth, *a.shape[1:]).movedim(1, -1) for n, a in found.items()}
+
 
 class EveryScore(nn.Module):
     """A classifier whose heads' logits the loop asks for as ``heads``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,8 @@ from torch import nn
 
 from agseg import __version__
 from agseg.errors import RecipeError
-from agseg.training.checkpoint import LAST
+from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
+from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.loop import Progress, train
@@ -52,6 +53,8 @@ class RunPlace:
         Go on from the folder's last checkpoint.
     stop_after
         Leave after this step, with a checkpoint.
+    attention
+        At every validation, take a picture of each attention gate on the first validation case.
     """
 
     data: Path
@@ -62,6 +65,7 @@ class RunPlace:
     workers: int = 0
     resume: bool = False
     stop_after: int | None = None
+    attention: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,11 @@ def run_training(
         write_run(place.output, recipe, about)
     ids = split.validation
 
+    def described(current: nn.Module) -> Trained:
+        return Trained(current, recipe, trained.labels, trained.kept, trained.statistics)
+
     def validate(current: nn.Module) -> float:
-        return validation_score(Trained(current, recipe, trained.labels, trained.kept, trained.statistics), place.data, ids)
+        return validation_score(described(current), place.data, ids)
 
     settings = recipe.loop
     if isinstance(network, EveryScore):
@@ -138,6 +145,7 @@ def run_training(
         settings=settings,
         folder=place.output,
         validate=validate if ids and settings.validate_every else None,
+        watch=_watch(place, trained, ids, described) if place.attention else None,
         progress=progress,
         resume=place.resume,
         fingerprint=f"{recipe.fingerprint}:{place.fold}",
@@ -150,6 +158,24 @@ def run_training(
     return TrainingReport(
         recipe.name, place.output, result.step, settings.steps, result.loss, result.best_score, about["cases"], seconds
     )
+
+
+def _watch(place: RunPlace, trained: Trained, ids: Sequence[str], described: Callable[[nn.Module], Trained]) -> AttentionStrip:
+    """Pictures of the gates on the first validation case.
+
+    Raises
+    ------
+    RecipeError
+        If the run validates nothing, learns from pictures or frames, or has no gates.
+    """
+    if not ids or not trained.recipe.loop.validate_every or task_of(trained.recipe) is not Task.VOLUME:
+        raise RecipeError("attention is watched where scans are validated", value=trained.recipe.name)
+    cohort = open_cohort(place.data)
+    volume = cohort.read_volume(ids[0])
+    mask = cohort.read_mask(ids[0], grid=volume.grid)
+    strip = volume_gates(place.output / FOLDER, trained, volume, mask, described=described)
+    strip.resume(Checkpoint.read(place.output / LAST).step if place.resume else 0)
+    return strip
 
 
 def _fabric_device(place: RunPlace) -> tuple[str, Any]:
