@@ -171,7 +171,7 @@ def volume_gates(
 
 def _coloured(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
     share = np.clip(alpha, 0, 1)[..., None]
-    return np.rint((1 - share) * np.array(_COLD) + share * np.array(_HOT)).astype(np.uint8)
+    return np.asarray(np.rint((1 - share) * np.array(_COLD) + share * np.array(_HOT)), dtype=np.uint8)
 
 
 def _edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
