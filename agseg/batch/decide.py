@@ -14,7 +14,7 @@ from agseg.batch.fingerprint import input_fingerprint, resume_key
 from agseg.batch.folder import read_record
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
-from agseg.errors import Code, InputError
+from agseg.errors import Code, InputError, UsageError
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
 
@@ -49,7 +49,14 @@ class Decisions:
 
 
 def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
-    """Sort the studies of this process's part."""
+    """Sort the studies of this process's part.
+
+    Raises
+    ------
+    UsageError
+        If a study's results would be written into a folder that holds input.
+    """
+    sources = {folder.resolve() for folder in {path.parent for study in found.studies for path in study.files}}
     known = _earlier_rejections(output)
     run = secrets.token_hex(8)
     settled: dict[str, StudyReport] = {}
@@ -58,6 +65,12 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     for study in found.studies[output.part.index :: output.part.count]:
         name = _output_name(study, taken=taken)
         taken.add(name)
+        if output.root / name in sources:
+            raise UsageError(
+                "the results would lie among the files of a study",
+                path=output.root / name,
+                hint="Name another folder with -o: input is never changed.",
+            )
         outcome = _decide_one(study, name, job, output, known, run)
         if isinstance(outcome, StudyTask):
             tasks.append(outcome)

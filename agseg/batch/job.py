@@ -154,6 +154,8 @@ class BatchJob:
         Decide, but read no pixel and write nothing.
     debug
         Let the children's tracebacks through to stderr. They may quote headers.
+    include_identifiers
+        Put what names the patient and the study into the run's records.
     """
 
     inputs: tuple[Path, ...]
@@ -168,3 +170,4 @@ class BatchJob:
     overwrite: bool = False
     dry_run: bool = False
     debug: bool = False
+    include_identifiers: bool = False

@@ -14,13 +14,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agseg.batch.job import Part
-from agseg.errors import Code, LockedError, OutputError
+from agseg.errors import Code, LockedError, OutputError, UsageError
 from agseg.io.atomic import FOLDER_MODE, TEMPORARY_SUFFIX
 
 __all__ = [
@@ -105,13 +105,17 @@ def make_folders(root: Path, relative: str) -> Path:
 
 
 @contextmanager
-def claim_output(root: Path, *, dry_run: bool = False, part: Part | None = None) -> Iterator[Output]:
+def claim_output(
+    root: Path, *, inputs: Iterable[Path] = (), dry_run: bool = False, part: Part | None = None
+) -> Iterator[Output]:
     """Hold the output folder for one run.
 
     Parameters
     ----------
     root
         Where results go; made if it is not there.
+    inputs
+        What is read: nothing is written into these folders themselves.
     dry_run
         Only look: make nothing, lock nothing.
     part
@@ -119,6 +123,8 @@ def claim_output(root: Path, *, dry_run: bool = False, part: Part | None = None)
 
     Raises
     ------
+    UsageError
+        If it is one of the inputs.
     OutputError
         If the folder cannot be made or written to.
     LockedError
@@ -126,6 +132,10 @@ def claim_output(root: Path, *, dry_run: bool = False, part: Part | None = None)
     """
     part = part or Part()
     root = root.absolute()
+    if any(given.is_dir() and given.resolve() == root.resolve() for given in inputs):
+        raise UsageError(
+            "the output folder is an input", path=root, hint="Name another folder with -o: input is never changed."
+        )
     if dry_run:
         yield Output(root, part, dry_run=True)
         return

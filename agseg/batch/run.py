@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,9 +23,12 @@ from agseg.batch.record import write_records
 from agseg.batch.supervise import Stop, Supervisor
 from agseg.errors import Code, ExitCode
 from agseg.report import BatchReport, StudyReport, StudyStatus
-from agseg.study import Discovery
+from agseg.study import Discovery, Study, StudyKind
 
 __all__ = ["exit_code_of", "run_batch"]
+
+IDENTIFIERS = "identifiers"
+"""Key of a study's record in run.json that is there only if it is asked for."""
 
 _BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
 _ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE)
@@ -189,7 +192,8 @@ class _Run:
         self.tell(BatchEvent(kind, len(self.records), self.total, study, stage, report))
 
     def _report(self, found: Discovery) -> BatchReport:
-        studies = tuple(self.records[name] for name in sorted(self.records))
+        sources = {study.id: study for study in found.studies}
+        studies = tuple(self._identified(self.records[name], sources) for name in sorted(self.records))
         return BatchReport(
             version=__version__,
             started=self.started,
@@ -201,6 +205,16 @@ class _Run:
             studies=studies,
             files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
         )
+
+    def _identified(self, report: StudyReport, sources: Mapping[str, Study]) -> StudyReport:
+        """The record with the identifiers if they are asked for, and without those of an earlier run if not."""
+        from agseg.io.dicom_dataset import read_identifiers
+
+        extra = {name: value for name, value in report.extra.items() if name != IDENTIFIERS}
+        study = sources.get(report.input)
+        if self.job.include_identifiers and study is not None and study.kind is StudyKind.DICOM:
+            extra[IDENTIFIERS] = read_identifiers(study.files[0])
+        return report if extra == report.extra else replace(report, extra=extra)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

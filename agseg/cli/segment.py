@@ -71,6 +71,9 @@ def segment(
     cluster_config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML of the cluster's arguments (Slurm jobs, TLS certificates).")
     ] = None,
+    include_identifiers: Annotated[
+        bool, typer.Option("--include-identifiers", help="Put patient, accession and UIDs of DICOM studies into run.json.")
+    ] = False,
     offline: options.Offline = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -121,6 +124,7 @@ def segment(
         overwrite=overwrite,
         dry_run=dry_run,
         debug=debug,
+        include_identifiers=include_identifiers,
     )
     with console.progress("segmenting", quiet=quiet or as_json) as advance:
         report = workflow.segment(request, on_event=lambda event: _tell(advance, event))

@@ -9,7 +9,10 @@ from typing import Any
 
 from agseg.errors import Code, InputError
 
-__all__ = ["open_dataset", "quiet_pydicom"]
+__all__ = ["open_dataset", "quiet_pydicom", "read_identifiers"]
+
+_IDENTIFYING = ("PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID")
+"""What a hospital finds a study by."""
 
 
 @cache
@@ -51,3 +54,12 @@ def open_dataset(path: Path, *, with_pixels: bool = True, only: list[Any] | None
         raise InputError(
             f"the DICOM data set cannot be read ({type(error).__name__})", code=Code.UNREADABLE_FILE, path=path
         ) from None
+
+
+def read_identifiers(path: Path) -> dict[str, str]:
+    """What names the patient and the study in a file's header; empty where it cannot be read. Only for who asks for it."""
+    try:
+        dataset = open_dataset(path, with_pixels=False, only=list(_IDENTIFYING))
+        return {name: str(dataset.get(name) or "") for name in _IDENTIFYING}
+    except Exception:  # a header's value may be anything; the record is worth more than its identifiers
+        return {}

@@ -242,7 +242,7 @@ def classify_us(request: ClassifyRequest, *, on_clip: OnClip | None = None) -> B
     OutputError, LockedError
         If the output folder cannot be written to, or another run holds it.
     """
-    with claim_output(request.output) as output:
+    with claim_output(request.output, inputs=request.inputs) as output:
         return _Run(request, output, on_clip or (lambda _name, _done, _total: None)).go()
 
 

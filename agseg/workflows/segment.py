@@ -23,7 +23,7 @@ from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.placed_segmenter import PlacedSegmenter
-from agseg.workflows.study_segmenter import OutputType, SegmenterConfig
+from agseg.workflows.study_segmenter import OutputType, SegmenterConfig, check_outputs
 
 __all__ = ["SegmentRequest", "choose_entry", "segment"]
 
@@ -90,6 +90,7 @@ class SegmentRequest:
     overwrite: bool = False
     dry_run: bool = False
     debug: bool = False
+    include_identifiers: bool = False
 
     def parameters(self, entry: WeightsEntry, organs: tuple[str, ...]) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
@@ -127,7 +128,8 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     check_prune_depth(entry, request.prune_depth, manifest=manifest)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
-    with claim_output(request.output, dry_run=request.dry_run, part=request.part) as output:
+    check_outputs(request.outputs)
+    with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
         paths = () if request.dry_run else cache.ensure(entry)
         entry = cache.known(entry)
@@ -159,6 +161,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             overwrite=request.overwrite,
             dry_run=request.dry_run,
             debug=request.debug,
+            include_identifiers=request.include_identifiers,
         )
         return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster))
 

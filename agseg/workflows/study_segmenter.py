@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.review import review
+from agseg.errors import UsageError
 from agseg.io import nifti
 from agseg.io.preview import write_overlay, write_preview
 from agseg.measure.volumes import measure
@@ -27,7 +29,7 @@ from agseg.weights.entry import WeightsEntry
 if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
 
-__all__ = ["OutputType", "SegmenterConfig", "StudySegmenter"]
+__all__ = ["OutputType", "SegmenterConfig", "StudySegmenter", "check_outputs"]
 
 
 class OutputType(StrEnum):
@@ -37,6 +39,19 @@ class OutputType(StrEnum):
     DICOM_SEG = "dicom-seg"
     DICOM_SR = "dicom-sr"
     RTSTRUCT = "rtstruct"
+
+
+def check_outputs(outputs: tuple[OutputType, ...]) -> None:
+    """Refuse what this installation cannot write, before a run rather than after each study's inference.
+
+    Raises
+    ------
+    UsageError
+        Naming the extra that is missing.
+    """
+    objects = [kind.value for kind in outputs if kind is not OutputType.NIFTI]
+    if objects and find_spec("highdicom") is None:
+        raise UsageError("DICOM objects need highdicom", value=", ".join(objects), hint="pip install 'agseg[dicom]'")
 
 
 @dataclass(frozen=True)

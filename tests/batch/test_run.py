@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
+import pydicom
 import pytest
 
 from agseg.batch import EventKind, Limits, Part, claim_output, run_batch
 from agseg.batch.run import exit_code_of
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
 from agseg.report import BatchReport, StudyReport, StudyStatus
+from tests import phantoms
 from tests.batch.fakes import MakeThreshold, job, write_study
 
 D, S, R, F, W = (
@@ -182,6 +184,29 @@ def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) ->
     assert len(rows) == 4
     with pytest.raises(UsageError):
         Part(2, 2)
+
+
+def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path) -> None:
+    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    series = tmp_path / "series"
+    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    before = sorted(series.iterdir())
+    with pytest.raises(UsageError, match="among the files"):
+        run(series, tmp_path)  # the study is called "series", and so would be its folder of results
+    with pytest.raises(UsageError, match="is an input"), claim_output(series, inputs=[series]):
+        pass
+    assert sorted(series.iterdir()) == before
+
+
+def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_path: Path) -> None:
+    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    files = phantoms.write_dicom(tmp_path / "in" / "gap", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    files[3].unlink()
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    for asked in (False, True, False):
+        (record,) = run(tmp_path / "in", tmp_path / "out", include_identifiers=asked).studies
+        assert record.extra.get("identifiers", {}).get("SeriesInstanceUID") == (uid if asked else None)
+        assert (uid in (tmp_path / "out" / "run.json").read_text()) == asked
 
 
 def test_promise_24_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
