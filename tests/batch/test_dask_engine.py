@@ -308,7 +308,7 @@ def test_after_the_deadline_what_is_in_a_model_ends_and_the_rest_is_deferred(sha
     limits = Limits(study_timeout_s=20, deadline_s=2.0)
     report = run(tmp_path / "in", tmp_path / "out", shared_farm.address, limits=limits)
     found = Counter(outcomes(report).values())
-    assert found[D, None] >= 1
+    # How many are done in that time is the machine's affair; none may be lost, and most cannot be done.
     assert found[W, Code.DEADLINE] >= 5
     assert found.total() == found[D, None] + found[W, Code.DEADLINE] == 24
     assert report.exit_code is ExitCode.DEADLINE
