@@ -40,6 +40,7 @@ def main() -> None:
     say("prepared_s")
     next(tile_scores(network, prepared.tensor, plan(prepared.frame.shape, tile=spec.tile, overlap=spec.overlap)))
     say("first_tile_s")
+    print("processor_s", time.process_time())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How near a tile comes to what the processor can do: ``python benchmarks/floor.py [--repeats 5]``.
 
 The peak is the best rate of some 3x3x3 convolutions alone, in the memory layout and precision of the network. A tile's floor is
-its floating-point operations at that rate. The profile says which operators take the time.
+its floating-point operations at that rate. The profile says which operators take the time. All on one thread and in processor
+time, so that other processes on the machine do not count.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def timed(run: Callable[[], object], *, repeats: int) -> float:
     run()
     found = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return median(found)
 
 
@@ -74,6 +75,7 @@ def main() -> None:
     chosen = parser.parse_args()
     load_before = os.getloadavg()[0]
     keep_freed_memory()
+    torch.set_num_threads(1)
     tile = tuple(chosen.tile)
     module = fold_batch_norm(load(weights(), classes=6, fake=False))
     image, flop, rows = torch.randn(1, 1, *tile), tile_flop(tile), {}

@@ -1,8 +1,9 @@
 """The papers' own speed tables again: ``python benchmarks/forward_times.py [--repeats 5]``.
 
 ANU-Net, Table 6 (2000 slices at depths 1 to 4); Attention Gated Networks, Tables 1, 2 (a 160x160x96 tile) and 5 (scan planes).
-Ours: batch norm folded, batch 1, all cores, the networks of a table in turn; medians. The papers used a GPU, so what can be
-compared is how the networks of one table stand to each other.
+Ours: batch norm folded, batch 1, one thread, processor time (so that other processes on the machine do not count), the
+networks of a table in turn; medians. The papers used a GPU, so what can be compared is how the networks of one table stand to
+each other.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ def measure(names: list[str], precision: Precision, *, repeats: int) -> dict[str
     found: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats + 1):
         for name, network in networks.items():
-            start = time.perf_counter()
+            start = time.process_time()
             network(images[name])
             if turn:
-                found[name].append(time.perf_counter() - start)
+                found[name].append(time.process_time() - start)
     return {name: median(seconds) for name, seconds in found.items()}
 
 
@@ -94,6 +95,7 @@ def main() -> None:
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
     keep_freed_memory()
+    torch.set_num_threads(1)
     for name in chosen.tables:
         printed, factor = TABLES[name]
         rows = table(printed, factor, repeats=chosen.repeats)

@@ -94,7 +94,8 @@ def main() -> None:
             cases = [case for case in cases if case.network == (chosen.only == "with-network")]
         BUILD.mkdir(parents=True, exist_ok=True)
         run_rounds(cases, rounds=chosen.rounds, file=file)
-        measure_agreement(file, chosen.sizes, run_case)
+        if chosen.only != "without-network":
+            measure_agreement(file, chosen.sizes, run_case)
     results = BUILD / "trial.json" if trial else HERE / "results.json"
     write_results(file, results)
     draw(results, BUILD / "trial.png" if trial else HERE.parent / "docs" / "performance.png")

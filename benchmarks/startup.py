@@ -58,7 +58,10 @@ def starts() -> dict[str, Any]:
 
 
 def first_tile() -> dict[str, Any]:
-    """Seconds from the start of a process to its first tile's scores, default mode, after the file cache is filled."""
+    """Seconds from the start of a process to its first tile's scores, default mode, after the file cache is filled.
+
+    ``processor_s`` adds up all threads.
+    """
     laps: dict[str, list[float]] = {}
     for turn in range(REPEATS + 1):
         started = repr(time.time())
