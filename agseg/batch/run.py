@@ -198,13 +198,20 @@ class _Run:
             version=__version__,
             started=self.started,
             finished=_now(),
-            exit_code=exit_code_of(studies, asked=self.asked, caught=self.caught),
+            exit_code=self._exit_code(studies),
             weights=self.job.weights,
             parameters=self.job.parameters,
             environment={**self.job.environment, **self.environment},
             studies=studies,
             files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
         )
+
+    def _exit_code(self, studies: tuple[StudyReport, ...]) -> ExitCode:
+        """As for a run; in a dry run the studies that would be segmented count as such."""
+        code = exit_code_of(studies, asked=self.asked, caught=self.caught)
+        if self.job.dry_run and code is ExitCode.NONE_DONE and any(s.status is StudyStatus.DEFERRED for s in studies):
+            return ExitCode.SOME_NOT_DONE
+        return code
 
     def _identified(self, report: StudyReport, sources: Mapping[str, Study]) -> StudyReport:
         """The record with the identifiers if they are asked for, and without those of an earlier run if not."""

@@ -82,6 +82,7 @@ classify_us.register(app)
 def main() -> None:
     """Run the command line and leave with the exit code of docs/hospital.md."""
     debug = "--debug" in sys.argv
+    console.speak_any_locale()
     try:
         app()
     except AgsegError as error:

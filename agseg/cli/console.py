@@ -6,6 +6,7 @@ is no terminal (cron). A ``--json`` document is the only thing on stdout. Errors
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -21,10 +22,28 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Advance", "document", "fail", "is_terminal", "note", "print_table", "progress", "setup_logging", "stdout"]
+__all__ = [
+    "Advance",
+    "document",
+    "fail",
+    "is_terminal",
+    "note",
+    "print_table",
+    "progress",
+    "setup_logging",
+    "speak_any_locale",
+    "stdout",
+]
 
 Advance = Callable[..., None]
 """``advance(done, total, text)``: how long work tells its progress."""
+
+
+def speak_any_locale() -> None:
+    """Say names that the terminal's encoding lacks with escapes, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stdout() -> Console:
@@ -43,12 +62,13 @@ def stderr() -> Console:
 
 def is_terminal() -> bool:
     """Whether a person is likely to be watching."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stderr.isatty()
 
 
 def document(content: Any) -> None:
     """One JSON document on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=not is_unicode, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -74,7 +94,7 @@ def fail(error: AgsegError) -> None:
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Advance]:
     """A progress bar with the time left on a terminal; silence elsewhere."""
-    if quiet or not is_terminal():
+    if quiet or not is_terminal() or os.environ.get("TERM") == "dumb":
         yield lambda *_args, **_kwargs: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -130,7 +130,7 @@ def segment(
         report = workflow.segment(request, on_event=lambda event: _tell(advance, event))
     if as_json:
         console.document(report.to_dict())
-    elif (console.is_terminal() and not quiet) or verbose:
+    elif ((console.is_terminal() or dry_run) and not quiet) or verbose:
         show(report, output)
     else:
         _one_line_each(report, quiet=quiet)
@@ -164,7 +164,8 @@ def _tell(advance: console.Advance, event: BatchEvent) -> None:
 
 def show(report: BatchReport, output: Path) -> None:
     """The run for people: a table of volumes, then what was not segmented and why."""
-    console.print_table(volumes_table(report))
+    if any(study.organs for study in report.studies):
+        console.print_table(volumes_table(report))
     left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
     if left_out:
         console.print_table(reasons_table(left_out))

@@ -193,7 +193,7 @@ def _check_gaps(distances_mm: NDArray[np.float64]) -> None:
         # As many wide steps as narrow ones is a change of spacing, not a few lost slices.
         if lost and odd.size < distances_mm.size / 3:
             raise InputError(
-                "slices are missing", code=Code.MISSING_SLICES, value=f"{int((multiples - 1).sum())} gap positions"
+                "slices are missing", code=Code.MISSING_SLICES, value=f"{int((multiples - 1).sum())} empty positions"
             )
         raise InputError(
             "slices are not evenly spaced",
