@@ -64,9 +64,10 @@ def _figure_13(axes: Any, points: list[dict[str, Any]]) -> None:
     axes.scatter(seconds, dice, s=[_LARGEST_CIRCLE_PT2 * p["parameters"] / largest for p in scored], alpha=0.45)
     for p in scored:
         said = f"L{p['depth']}, {p['parameters'] / 1e6:.3g} M"
-        axes.annotate(said, (p["seconds"], p["mean_dice"]), ha="center", va="center", fontsize=8)
+        place = (p["seconds"], p["mean_dice"])
+        axes.annotate(said, place, (0, -26), textcoords="offset points", ha="center", va="center", fontsize=8)
     axes.margins(0.25)
-    axes.set(xlabel="seconds of the network per case", ylabel="Dice, mean over organs", title="circle: parameters")
+    axes.set(xlabel="seconds of the network per case", ylabel="Dice, mean over organs", title="area of a circle: parameters")
 
 
 def _dice_by_depth(axes: Any, points: list[dict[str, Any]]) -> None:
@@ -87,7 +88,7 @@ def _cost_by_depth(axes: Any, points: list[dict[str, Any]]) -> None:
     }
     for key, name in names.items():
         if deepest[key]:
-            axes.plot([p["depth"] for p in points], [p[key] / deepest[key] for p in points], marker="o", label=name)
+            axes.plot([p["depth"] for p in points], [p[key] / deepest[key] for p in points], marker="o", label=name, alpha=0.7)
     axes.set(xlabel="depth", ylabel="share of the deepest", xticks=[p["depth"] for p in points], title="cost")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)

@@ -81,8 +81,10 @@ def test_watching_a_run_changes_none_of_its_weights(tmp_path):
     run_training(recipe, replace(place, stop_after=2))
     run_training(recipe, replace(place, resume=True))
     run_training(recipe, RunPlace(tmp_path / "data", tmp_path / "alone", device="cpu"))
-    watched, alone = (Checkpoint.read(tmp_path / name / "last.pt").network for name in ("watched", "alone"))
-    assert all(torch.equal(watched[key], alone[key]) for key in alone)
+    watched, alone = (Checkpoint.read(tmp_path / name / "last.pt") for name in ("watched", "alone"))
+    assert all(torch.equal(watched.network[key], value) for key, value in alone.network.items())
+    assert alone.averaged
+    assert all(torch.equal(watched.averaged[key], value) for key, value in alone.averaged.items())
     strips = sorted((tmp_path / "watched/attention").glob("*.png"))
     gates = build(recipe.network.architecture, recipe.network.config).attention(torch.zeros(1, 1, 16, 16, 16))
     assert len(strips) == sum(alpha.shape[1] for alpha in gates.values())
