@@ -192,9 +192,8 @@ def _decode_error(error: Exception, path: Path) -> InputError:
     """A missing decoder and broken data both arrive as RuntimeError or NotImplementedError from pydicom."""
     if isinstance(error, NotImplementedError) or "plugins are missing" in str(error) or "missing dependencies" in str(error):
         return InputError(
-            "no decoder is installed for this transfer syntax",
+            "no decoder is installed for this transfer syntax: pip install 'agseg[codecs]'",
             code=Code.TRANSFER_SYNTAX,
             path=path,
-            hint="pip install 'agseg[codecs]'",
         )
     return InputError("the pixels cannot be decoded: cut off or damaged", code=Code.DECODE, path=path)

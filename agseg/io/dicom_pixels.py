@@ -242,9 +242,8 @@ def check_codec(syntax: str) -> None:
         raise InputError("the transfer syntax is not one of images", code=Code.TRANSFER_SYNTAX) from None
     if not decoder.is_available:
         raise InputError(
-            f"no codec for {decoder.UID.name}",
+            f"no codec for {decoder.UID.name}: pip install 'agseg[codecs]'",  # in the sentence: records keep no hints
             code=Code.TRANSFER_SYNTAX,
-            hint="pip install 'agseg[codecs]'",
         )
 
 

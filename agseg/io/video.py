@@ -30,7 +30,7 @@ def load_av() -> Any:
     try:
         import av
     except ImportError:
-        raise UsageError("reading and writing videos needs PyAV", hint="pip install 'agseg[video]'") from None
+        raise UsageError("reading and writing videos needs PyAV: pip install 'agseg[video]'") from None
     # FFmpeg logs what it finds in the file, metadata included.
     av.logging.set_level(av.logging.PANIC)
     return av
