@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,8 +135,12 @@ def make_cohort(site: str, *, cases: int, seed: int = 0, coarsen: float = 1.0) -
         yield make_case(site, index=index, seed=seed, coarsen=coarsen)
 
 
-def make_case(site: str, *, index: int, seed: int = 0, coarsen: float = 1.0) -> PhantomCase:
+def make_case(
+    site: str, *, index: int, seed: int = 0, coarsen: float = 1.0, organs: tuple[str, ...] | None = None
+) -> PhantomCase:
     """One synthetic patient, scanned once.
+
+    ``organs`` labels other organs than the site's annotators did; the scan stays the same.
 
     Raises
     ------
@@ -145,7 +149,7 @@ def make_case(site: str, *, index: int, seed: int = 0, coarsen: float = 1.0) -> 
     """
     if site not in SITES:
         raise RecipeError(f"unknown phantom {site!r}", expected=f"one of {', '.join(SITES)}")
-    where = SITES[site]
+    where = SITES[site] if organs is None else replace(SITES[site], organs=organs)
     generator = np.random.default_rng([zlib.crc32(site.encode()), seed, index])
     anatomy = sample_anatomy(generator, size=where.body_size, oral_contrast=bool(generator.random() < where.oral_contrast))
     grid = _grid(generator, where, coarsen)

@@ -30,18 +30,26 @@ from agseg.training.checkpoint import LAST
 from agseg.training.loop import Batch, Progress, train
 from agseg.training.negatives import Scene, make_scene
 from agseg.training.partial_loss import partial_dice_cross_entropy
+from agseg.training.phantom import make_case
 from agseg.training.recipe import NetworkChoice
 from agseg.training.sampler import PatchSampler, PatchSettings
 from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Tissue
 from agseg.weights.entry import InputSpec
 
-__all__ = ["OpenCase", "PretrainRecipe", "Pretrained", "Structure", "export_network", "pretrain", "read_cases"]
+__all__ = ["OpenCase", "PretrainRecipe", "Pretrained", "Structure", "export_network", "phantom_cases", "pretrain", "read_cases"]
 
 _log = logging.getLogger(__name__)
 
 OPEN_SCANS = Path("..") / "shared" / "data"
 """Where ``make weights`` looks for the open scans, seen from the checkout."""
+
+PHANTOM_COARSEN = 1.5
+"""Voxel spacing of the synthetic patients, as a multiple of their site's: about that of the model grid."""
+
+KIDNEY_RIGHT, KIDNEY_LEFT = 2, 3
+PHANTOM_STRUCTURES = {"spleen": 1, "kidney": KIDNEY_LEFT, "liver": 5, "pancreas": 7}
+"""Organs of the phantoms and their numbers in the label maps; kidneys are told apart by their side."""
 
 NETWORK_FILE = "network.safetensors"
 """What :func:`pretrain` leaves beside the checkpoints."""
@@ -80,7 +88,8 @@ class Structure:
 class PretrainRecipe:
     """One packaged network's training.
 
-    ``scenes`` are the made-up cases without organs: weight of each kind, ``scenes_each`` cases of it.
+    ``scenes`` are the made-up cases without organs: weight of each kind, ``scenes_each`` cases of it. ``phantoms`` are
+    synthetic patients (``agseg phantom``): weight of each site, ``phantoms_each`` patients of it.
     """
 
     name: str
@@ -93,6 +102,8 @@ class PretrainRecipe:
     loop: LoopSettings
     scenes: dict[Scene, float] = field(default_factory=dict)
     scenes_each: int = 3
+    phantoms: dict[str, float] = field(default_factory=dict)
+    phantoms_each: int = 6
     patches: PatchSettings = field(default_factory=PatchSettings)
 
 
@@ -147,6 +158,42 @@ def _scenes(recipe: PretrainRecipe) -> list[Case]:
     return [make_scene(scene, seed=n, weight=w / each) for scene, w in recipe.scenes.items() for n in range(each)]
 
 
+def phantom_cases(recipe: PretrainRecipe) -> list[Case]:
+    """The recipe's synthetic patients on its model grid, all organs labelled."""
+    each = recipe.phantoms_each
+    return [_phantom(recipe, site, n, w / each) for site, w in recipe.phantoms.items() for n in range(1, each + 1)]
+
+
+def _phantom(recipe: PretrainRecipe, site: str, index: int, weight: float) -> Case:
+    """A synthetic patient with all its organs labelled, by the numbers of the real label maps."""
+    made = make_case(site, index=index, seed=recipe.loop.seed, coarsen=PHANTOM_COARSEN, organs=tuple(PHANTOM_STRUCTURES))
+    numbers = np.zeros(256, dtype=np.uint8)
+    for label, number in zip(made.mask.label_set, PHANTOM_STRUCTURES.values(), strict=True):
+        numbers[label.index] = number
+    found = numbers[made.mask.labels]
+    index_ijk = np.argwhere(found == KIDNEY_LEFT)
+    right = made.volume.grid.to_world(index_ijk.astype(np.float64))[:, 0] > 0
+    found[tuple(index_ijk[right].T)] = KIDNEY_RIGHT
+    spec = recipe.input
+    if spec.spacing_mm is None:
+        raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
+    frame = Frame.at_spacing(made.volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    image = sample(made.volume, frame, antialias=spec.antialias)
+    # Nearest: labels are numbers. The phantom's voxels are about as large as the model's.
+    nearest = [
+        np.rint(link.offset + link.scale * np.arange(n)).astype(int) for link, n in zip(frame.links, frame.shape, strict=True)
+    ]
+    source = [np.zeros(0, dtype=int)] * 3
+    for link, at in zip(frame.links, nearest, strict=True):
+        source[link.source_axis] = at.clip(0, made.volume.grid.shape[link.source_axis] - 1)
+    on_model = found[np.ix_(*source)].transpose([link.source_axis for link in frame.links])
+    table = np.zeros(256, dtype=np.uint8)
+    for number, structure in recipe.structures.items():
+        table[number] = structure.label
+    whole = complete(image.numpy(), np.ascontiguousarray(on_model))
+    return Case(made.id, image, torch.from_numpy(table[on_model]), None, torch.from_numpy(whole), weight)
+
+
 def pretrain(
     recipe_path: Path,
     *,
@@ -175,7 +222,7 @@ def pretrain(
     if start_from is not None:
         load_strict(network, start_from)
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    cases = [*read_cases(recipe, data, only=only), *_scenes(recipe)]
+    cases = [*read_cases(recipe, data, only=only), *_scenes(recipe), *phantom_cases(recipe)]
     tissues: Mapping[int, Tissue] = {number: structure.tissue for number, structure in recipe.structures.items()}
     sampler = PatchSampler(cases, recipe.patches, seed=recipe.loop.seed, tissues=tissues)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.binding import load
-from agseg.workflows.pretrain import PretrainRecipe, pretrain, read_cases
+from agseg.workflows.pretrain import PretrainRecipe, phantom_cases, pretrain, read_cases
 
 CONFIG = {"classes": 3, "widths": [2, 4]}
 
@@ -127,3 +128,19 @@ def test_every_packaged_case_can_be_read(shared_data: Path) -> None:
     for case in read_cases(recipe, shared_data, only=("totalseg_ct_full", "cptac_pda_C3L-00189")):
         assert {2, 3, 4, 5} <= set(case.present_classes())
         assert case.structures is not None
+
+
+def test_phantoms_come_with_every_organ_and_their_kidneys_on_the_right_sides() -> None:
+    recipe = replace(
+        load(resource_path("train/packaged/attention-unet-abdomen.yaml"), PretrainRecipe),
+        phantoms={"ct150": 1.0, "ct82": 2.0},
+        phantoms_each=1,
+    )
+    cases = phantom_cases(recipe)
+    assert [case.weight for case in cases] == [1.0, 2.0]
+    for case in cases:
+        assert case.labels.shape == case.image.shape
+        centre = {name: torch.nonzero(case.labels == index)[:, 0].float().mean() for index, name in recipe.labels.items()}
+        assert centre["kidney_left"] < centre["pancreas"] < centre["kidney_right"] < centre["liver"] + 20
+        assert centre["spleen"] < centre["liver"]
+        assert case.image[case.labels == 1].median() > 40
