@@ -78,3 +78,23 @@ def _ratios(size: str, totals: dict[str, float], agreements: dict[str, Any]) -> 
             if any(value is not None for value in row.values()):
                 rows.append({"size": SIZES[size].shape, "mode": mode, "peer": peer, **row})
     return rows
+
+
+def one_thread(rounds: Path) -> dict[str, Any]:
+    """Processor seconds on one thread, medians, and how many times agseg's modes they are.
+
+    What others compute on the machine hardly counts in it: the comparison to trust where the machine is not quiet.
+    """
+    lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in load_rounds(rounds):
+        lines[line["case"]].append(line)
+    seconds = {case: median(line["processor_s"] for line in of_case) for case, of_case in lines.items()}
+    rows = []
+    for case, of_case in lines.items():
+        first = of_case[0]
+        size = case.split("-", 1)[0]
+        ours = {mode: seconds.get(Case(size, AGSEG, mode, first["network"]).name) for mode in MODES}
+        times = {mode: round(seconds[case] / own, 2) if own else None for mode, own in ours.items()}
+        named = {key: first[key] for key in ("size", "pipeline", "mode", "network")}
+        rows.append(named | {"processor_s": round(seconds[case], 2), "n": len(of_case), "times_agseg": times})
+    return {"rows": rows}

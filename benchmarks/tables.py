@@ -124,8 +124,19 @@ def _speed_table(part: dict[str, Any]) -> str:
     return _table(head, [tuple(row.values()) for row in part["rows"]]) + f"\n\nMedians of {part['n']}."
 
 
+def _one_thread(part: dict[str, Any]) -> str:
+    rows = []
+    for row in part["rows"]:
+        pipeline = row["pipeline"] + (f", {row['mode']}" if row["pipeline"] == "agseg" else "")
+        times = row["times_agseg"].values() if row["pipeline"] != "agseg" else ("", "", "")
+        rows.append((_size(row["size"]), pipeline, "yes" if row["network"] else "no", row["processor_s"], row["n"], *times))
+    head = ("volume", "pipeline", "network", "processor, s", "n", "times agseg exact", "times default", "times fast")
+    return _table(head, sorted(rows, key=lambda row: (row[2] == "no", int(row[0].rsplit("x", 1)[1]))))
+
+
 COMPARISON: dict[str, Callable[[dict[str, Any]], str]] = {"machine": _machine, "ratios": _ratios, "runs": _runs}
 OTHERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "one_thread": _one_thread,
     "startup": _startup,
     "floor": _floor,
     "memory": _memory,
