@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["OutputType", "SegmenterConfig", "StudySegmenter", "check_outputs"]
 
 
+MANY_CLASSES = 32
+"""Above this a tile's scores are hundreds of megabytes: freed memory is then returned to the system, slower but smaller."""
+
+
 class OutputType(StrEnum):
     """What is written per study, beside the records."""
 
@@ -96,7 +100,8 @@ class SegmenterConfig:
         """Load the network; called once in the model process."""
         from agseg.inference.allocator import keep_freed_memory
 
-        keep_freed_memory()
+        if self.entry.labels.class_count <= MANY_CLASSES:
+            keep_freed_memory()
         return StudySegmenter(self)
 
 
