@@ -201,7 +201,7 @@ class TestPixels:
         with pytest.raises(InputError) as caught:
             read_dicom(study)
         assert caught.value.code is Code.TRANSFER_SYNTAX
-        assert "agseg[codecs]" in caught.value.hint
+        assert "agseg[codecs]" in caught.value.sentence()
 
 
 def _set(keyword, value, *, only=None):
