@@ -98,12 +98,10 @@ class SegmenterConfig:
 
     def __call__(self) -> StudySegmenter:
         """Load the network; called once in the model process."""
-        from agseg.inference.allocator import keep_freed_memory, return_freed_memory
+        from agseg.inference.allocator import keep_freed_memory
 
         if self.entry.labels.class_count <= MANY_CLASSES:
             keep_freed_memory()
-        else:
-            return_freed_memory()
         return StudySegmenter(self)
 
 
