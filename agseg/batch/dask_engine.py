@@ -146,13 +146,18 @@ class DaskEngine:
     def _await_workers(self) -> None:
         """Wait for the first workers; all that are there must see what this process sees."""
         began = time.monotonic()
+        said = False
         while not self._workforce.look(at_once=True) and not self._workforce.unfit:
             stop = self.should_stop()
             if stop is not None:
                 raise stop
-            if self.cluster.kind is ClusterKind.SCHEDULER and time.monotonic() - began > _FIRST_WORKER_S:
-                hint = f"Start some: dask worker {self.cluster.address}"
-                raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
+            if time.monotonic() - began > _FIRST_WORKER_S:
+                if self.cluster.kind is ClusterKind.SCHEDULER:
+                    hint = f"Start some: dask worker {self.cluster.address}"
+                    raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
+                if not said:
+                    logger.warning("no worker yet after %d s; the run waits for its jobs (--deadline limits it)", _FIRST_WORKER_S)
+                said = True
             time.sleep(_TICK_S)
         for why in self._workforce.unfit.values():
             raise why

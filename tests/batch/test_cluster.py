@@ -124,8 +124,9 @@ def test_workers_of_our_own_listen_on_the_loopback_with_tls(tmp_path: Path) -> N
 
 
 SBATCH = """#!/bin/sh
-# Takes a job script as Slurm's does, and runs it at once; its number is its process id.
-setsid sh "$1" >> "{log}" 2>&1 &
+# Takes a job script as Slurm's does (a copy: the caller deletes its own), and runs it at once; its number is its process id.
+script=$(mktemp "{log}.XXXXXX") && cat "$1" > "$script"
+setsid sh "$script" >> "{log}" 2>&1 &
 echo "Submitted batch job $!"
 """
 
