@@ -156,7 +156,7 @@ class DaskEngine:
                     hint = f"Start some: dask worker {self.cluster.address}"
                     raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
                 if not said:
-                    logger.warning("no worker yet after %d s; the run waits for its jobs (--deadline limits it)", _FIRST_WORKER_S)
+                    logger.warning("no worker yet after %d s; the run waits (--deadline limits it)", _FIRST_WORKER_S)
                 said = True
             time.sleep(_TICK_S)
         for why in self._workforce.unfit.values():

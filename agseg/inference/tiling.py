@@ -6,6 +6,10 @@ come out in order and cover the grid exactly once.
 A sliding window in the order of the grid finishes the map from one corner to the other. :func:`sweep` therefore keeps, per
 axis, only the part of the scores that a later tile will still add to (a fraction ``overlap`` of one layer of tiles) and
 yields every other voxel as soon as it is final. With 105 classes that is the difference between 15 GB and 1 GB.
+
+All sums are made in float32. What is kept from one layer of tiles to the next is float16 where the network's own output is
+half precision: its 11 bits are no coarser than fp16's and finer than bf16's 8, and with many classes it is the largest part
+of all memory.
 """
 
 from __future__ import annotations
@@ -147,8 +151,10 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
         nonlocal done, memory
         scores = next(source)
         if memory is None:
-            memory = _Memory(tiles, channels=scores.shape[0] + 1, device=scores.device)
-        torch.mul(scores, memory.weights, out=memory.tile[:-1])
+            memory = _Memory(tiles, classes=scores.shape[0], dtype=scores.dtype, device=scores.device)
+        # Class by class, as everywhere here: an operation on mixed types makes a float32 copy of all of its operand.
+        for weighted, score in zip(memory.tile[:-1], scores, strict=True):
+            torch.mul(score, memory.weights, out=weighted)
         del scores
         memory.tile[-1] = memory.weights
         done += 1
@@ -166,11 +172,10 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
             kept = tiles.kept(axis, n)
             rest = tiles.tile[axis] - kept
             for key, piece in descend(level + 1):
-                held = memory.held(level, key) if memory is not None else piece
-                if shared:
-                    piece.narrow(axis + 1, 0, shared).add_(held.narrow(axis + 1, 0, shared))
-                if rest:
-                    held.narrow(axis + 1, 0, rest).copy_(piece.narrow(axis + 1, kept, rest))
+                if memory is not None and (shared or rest):
+                    for ours, held in zip(piece, memory.held(level, key), strict=True):
+                        ours.narrow(axis, 0, shared).add_(held.narrow(axis, 0, shared))
+                        held.narrow(axis, 0, rest).copy_(ours.narrow(axis, kept, rest))
                 yield (n, *key), piece.narrow(axis + 1, 0, kept)
             shared = rest
 
@@ -186,12 +191,15 @@ class _Memory:
     whole grid, along the outer ones a tile.
     """
 
-    def __init__(self, tiles: TilePlan, *, channels: int, device: torch.device) -> None:
+    def __init__(self, tiles: TilePlan, *, classes: int, dtype: torch.dtype, device: torch.device) -> None:
         self._tiles = tiles
         self.weights = importance(tiles.tile, device=device)
-        self.room = torch.empty((channels, *(extent + 1 for extent in tiles.tile)), device=device)
+        self.room = torch.empty((classes + 1, *(extent + 1 for extent in tiles.tile)), device=device)
         self.tile = self.room[:, 1:, 1:, 1:]
-        self._held = [torch.empty((channels, *self._extent(level)), device=device) for level in range(3)]
+        kept_as = torch.float16 if dtype in (torch.float16, torch.bfloat16) else torch.float32
+        extents = [self._extent(level) for level in range(3)]
+        self._scores = [torch.empty((classes, *extent), dtype=kept_as, device=device) for extent in extents]
+        self._weights = [torch.empty(extent, device=device) for extent in extents]
 
     def _extent(self, level: int) -> list[int]:
         tiles, extent = self._tiles, list(self._tiles.tile)
@@ -201,12 +209,16 @@ class _Memory:
             extent[inner] = tiles.shape[inner]
         return extent
 
-    def held(self, level: int, key: tuple[int, ...]) -> Tensor:
-        """Where the overlap of one piece is kept; ``key`` numbers the piece along the inner axes."""
-        view = self._held[level]
+    def held(self, level: int, key: tuple[int, ...]) -> list[Tensor]:
+        """Where the overlap of one piece is kept, class by class and the weights last.
+
+        ``key`` numbers the piece along the inner axes.
+        """
+        views = [*self._scores[level], self._weights[level]]
         for inner, n in zip(self._tiles.order[level + 1 :], key, strict=True):
-            view = view.narrow(inner + 1, self._tiles.starts[inner][n], self._tiles.kept(inner, n))
-        return view
+            start, kept = self._tiles.starts[inner][n], self._tiles.kept(inner, n)
+            views = [view.narrow(inner, start, kept) for view in views]
+        return views
 
 
 def _finished(tiles: TilePlan, index: Corner, room: Tensor) -> Block:
