@@ -63,6 +63,18 @@ def test_the_sweep_equals_the_whole_map(shape, tile, overlap, seed):
     torch.testing.assert_close(scores.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+@settings(max_examples=40, deadline=None)
+@given(sizes, tile_shapes, overlaps, st.sampled_from([torch.bfloat16, torch.float16]), st.integers(0, 2**31))
+def test_half_precision_outputs_lose_less_than_their_own_rounding(shape, tile, overlap, dtype, seed):
+    tiles = plan(shape, tile=tile, overlap=overlap)
+    generator = torch.Generator().manual_seed(seed)
+    outputs = [(10 * torch.randn((3, *tile), generator=generator)).to(dtype) for _ in range(tiles.count)]
+    scores, _, _ = assembled(tiles, [out.clone() for out in outputs], 3)
+    # Every value is at most the largest one; up to three roundings of 2**-11, one per axis, lie between.
+    largest = max(float(out.abs().max()) for out in outputs)
+    torch.testing.assert_close(scores.double(), whole_map(tiles, outputs), atol=4 * 2**-11 * largest, rtol=0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(sizes, tile_shapes, overlaps)
 def test_tiles_stay_inside_and_overlap_as_asked(shape, tile, overlap):
