@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from agseg.weights.entry import Cleanup
 
-__all__ = ["apply_cleanup", "count_components", "keep_largest_component"]
-
-_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+__all__ = ["clean_up"]
 
 
-def apply_cleanup(labels: NDArray[np.uint8], rule: Cleanup) -> NDArray[np.uint8]:
-    """The mask after ``rule``, uint8 (i, j, k); changed in place."""
-    if rule is Cleanup.LARGEST_COMPONENT:
-        for box, index in _boxes(labels):
-            keep_largest_component(labels[box], index)
-    return labels
+def clean_up(labels: NDArray[np.uint8], rule: Cleanup) -> dict[int, int]:
+    """Apply ``rule`` to a mask, uint8 (i, j, k), in place.
+
+    Of components of equal size the one found first is kept.
+
+    Returns
+    -------
+    dict of int to int
+        Number of 26-connected components per label index, as it was before.
+    """
+    counts = {}
+    for part, index in _parts(labels):
+        components, counts[index] = _components(part, index)
+        if rule is Cleanup.LARGEST_COMPONENT and counts[index] > 1:
+            _keep_largest(part, components)
+    return counts
 
 
-def keep_largest_component(labels: NDArray[np.uint8], index: int) -> None:
-    """Clear, in place, every 26-connected component of label ``index`` but the largest (the first of equals)."""
-    components, count = ndimage.label(labels == index, structure=_NEIGHBOURS)
-    if count > 1:
-        sizes = np.bincount(components.reshape(-1))
-        sizes[0] = 0
-        labels[(components != int(sizes.argmax())) & (components > 0)] = 0
+def _keep_largest(part: NDArray[np.uint8], components: Any) -> None:
+    import SimpleITK
+
+    numbers = SimpleITK.GetArrayViewFromImage(components)
+    sizes = np.bincount(numbers.reshape(-1))
+    sizes[0] = 0
+    part[(numbers != int(sizes.argmax())) & (numbers > 0)] = 0
 
 
-def count_components(labels: NDArray[np.uint8]) -> dict[int, int]:
-    """Number of 26-connected components per label index."""
-    return {index: int(ndimage.label(labels[box] == index, structure=_NEIGHBOURS)[1]) for box, index in _boxes(labels)}
+def _parts(labels: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], int]]:
+    """The box of each label that occurs, as a view, and its index."""
+    # In the order of memory: the search is four times slower across it.
+    ordered = labels.transpose(np.argsort([-stride for stride in labels.strides], kind="stable"))
+    return [(ordered[box], n + 1) for n, box in enumerate(ndimage.find_objects(ordered)) if box is not None]
 
 
-def _boxes(labels: NDArray[np.uint8]) -> list[tuple[tuple[slice, ...], int]]:
-    return [(box, n + 1) for n, box in enumerate(ndimage.find_objects(labels)) if box is not None]
+def _components(labels: NDArray[np.uint8], index: int) -> tuple[Any, int]:
+    """An image of the number of each voxel's component, from 1 (0: another label), and how many there are."""
+    import SimpleITK
+
+    # SimpleITK's filter takes a third of the time of SciPy's and uses all cores.
+    make: Any = SimpleITK.ConnectedComponentImageFilter
+    search = make()
+    search.FullyConnectedOn()
+    image = search.Execute(SimpleITK.GetImageFromArray((labels == index).view(np.uint8)))
+    return image, int(search.GetObjectCount())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InferenceError
 from agseg.inference.body import body_extents
-from agseg.inference.cleanup import apply_cleanup, count_components
+from agseg.inference.cleanup import clean_up
 from agseg.inference.device import Precision
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
@@ -128,8 +128,7 @@ def segment_volume(
     found = restored.labels if wanted == labels else _only(restored.labels, wanted)
     if subject is not volume:
         found = labels_on(volume.grid, found, subject.grid)
-    components = count_components(found)
-    found = apply_cleanup(found, cleanup)
+    components = clean_up(found, cleanup)
     clock.lap("restore")
     names = {label.index: label.name for label in wanted}
     return Segmentation(

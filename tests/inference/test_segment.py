@@ -14,7 +14,7 @@ from torch import nn
 
 from agseg.errors import Code
 from agseg.grid import Grid
-from agseg.inference.cleanup import count_components, keep_largest_component
+from agseg.inference.cleanup import clean_up
 from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.segment import Settings, segment_volume
@@ -199,8 +199,10 @@ def test_cleanup_keeps_the_largest_component_of_each_organ():
     labels[1:5, 1:5, 1:5] = 1
     labels[8:10, 8:10, 8:10] = 1
     labels[6, 6, 6] = 2
-    assert count_components(labels) == {1: 2, 2: 1}
-    keep_largest_component(labels, 1)
-    assert (labels == 1).sum() == 64
-    assert (labels == 2).sum() == 1
-    assert Cleanup("largest_component") is Cleanup.LARGEST_COMPONENT
+    assert clean_up(labels, Cleanup.NONE) == {1: 2, 2: 1}
+    assert (labels == 1).sum() == 72
+    for ordered in (labels, np.asfortranarray(labels)):
+        assert clean_up(ordered, Cleanup.LARGEST_COMPONENT) == {1: 2, 2: 1}
+        assert (ordered == 1).sum() == 64
+        assert (ordered == 2).sum() == 1
+        ordered[8:10, 8:10, 8:10] = 1
