@@ -54,7 +54,10 @@ def task_of(recipe: Recipe) -> Task:
 def network_of(recipe: Recipe) -> nn.Module:
     """The recipe's network with fresh weights, as the loop trains it."""
     network = build(recipe.network.architecture, recipe.network.config)
-    return EveryScore(network) if task_of(recipe) is Task.FRAME else network
+    if task_of(recipe) is not Task.FRAME:
+        return network
+    # Thin two-dimensional layers: with channels last a step takes a little over half the time on a CPU.
+    return EveryScore(network).to(memory_format=torch.channels_last)
 
 
 def kept_of(recipe: Recipe, labelled: LabelSet) -> tuple[int, ...] | None:

@@ -1,8 +1,9 @@
 """Synthetic fetal ultrasound frames of the 14 classes, each with the box of its structure.
 
-A frame is a sector of speckle in which one schematic structure is drawn as bright and dark shapes: enough for a classifier to
-learn and for a box to be found, nothing like a fetus. Frames come in subjects, whose gain, speckle and depth differ, so that
-splits by subject mean something. Everything follows from (seed, subject, frame).
+A frame is a sector of speckle with arbitrary tissue, in which one schematic structure is drawn as bright and dark shapes:
+enough for a classifier to learn and for a box to be found, nothing like a fetus. The structure lies anywhere in the fan, in a
+range of sizes and turned either way; Background has the same tissue without a structure. Frames come in subjects, whose gain,
+speckle and depth differ, so that splits by subject mean something. Everything follows from (seed, subject, frame).
 """
 
 from __future__ import annotations
@@ -11,24 +12,37 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["FRAME_SHAPE", "PLANES", "PhantomFrame", "make_frame", "make_frames"]
+from agseg.ultrasound.timeline import BACKGROUND_CLASS, PLANES
 
-PLANES = (
-    "3VV", "4CH", "Abdominal", "Background", "Brain (Cb.)", "Brain (Tv.)", "Femur", "Kidneys", "Lips", "LVOT", "Profile",
-    "RVOT", "Spine (cor.)", "Spine (sag.)",
-)  # fmt: skip
-"""The classes in SonoNet's output order."""
+__all__ = ["FRAME_SHAPE", "PhantomFrame", "make_frame", "make_frames"]
 
 FRAME_SHAPE = (224, 288)
 """Rows and columns of a stored frame, as the papers store them."""
 
 _SECTOR_HALF_ANGLE = 0.62
 """Half the opening of the fan (radians)."""
+
+SCALES_PX = (26.0, 54.0)
+"""Smallest and largest unit of a structure. A head, 2.5 units long, then fills 0.23 to 0.47 of the frame's width; the heads of
+thirteen HC18 frames fill 0.26 to 0.46 of theirs."""
+
+_REACH = 1.3
+"""How far a structure reaches from its centre (units): its circle lies within the fan, wherever it is turned."""
+
+_LARGEST_TURN = 0.8
+"""Largest rotation of a structure, either way (radians)."""
+
+_MARGIN_PX = 8
+"""Rows and columns at the frame's sides that the networks' central crop leaves out."""
+
+_TISSUE = (0.05, 0.25, 0.55, 0.75)
+"""Echo of arbitrary tissue, from fluid to bone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +54,7 @@ class PhantomFrame:
     pixels
         uint8, shape :data:`FRAME_SHAPE` (row, column).
     label
-        One of :data:`PLANES`.
+        One of :data:`~agseg.ultrasound.timeline.PLANES`.
     box
         (x0, y0, x1, y1) around the structure in pixels, end-exclusive; None for Background.
     subject
@@ -57,18 +71,26 @@ Draw = Callable[["_Sketch"], None]
 
 
 class _Sketch:
-    """Echo strength around a structure in its own coordinates: (u, v) in about [-1, 1], rotated and scaled into the frame."""
+    """Echo strength around a structure in its own coordinates: (u, v) in about [-1, 1], rotated and scaled into the frame.
 
-    def __init__(self, generator: np.random.Generator) -> None:
-        self.generator = generator
-        rows, columns = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in FRAME_SHAPE], indexing="ij")
-        self.scale = generator.uniform(38, 56)
-        centre = np.array([FRAME_SHAPE[0] * 0.53, FRAME_SHAPE[1] * 0.5]) + generator.normal(0, 9, 2)
-        angle = generator.normal(0, 0.3)
-        down, right = (rows - centre[0]) / self.scale, (columns - centre[1]) / self.scale
+    Parameters
+    ----------
+    echo
+        float64 :data:`FRAME_SHAPE`; it is drawn into.
+    centre
+        Row and column.
+    scale
+        Pixels of one unit.
+    angle
+        Rotation (radians).
+    """
+
+    def __init__(self, echo: NDArray[np.float64], *, centre: NDArray[np.float64], scale: float, angle: float) -> None:
+        rows, columns = _positions()
+        down, right = (rows - centre[0]) / scale, (columns - centre[1]) / scale
         self.u = right * np.cos(angle) + down * np.sin(angle)
         self.v = -right * np.sin(angle) + down * np.cos(angle)
-        self.echo = np.full(FRAME_SHAPE, 0.22)
+        self.echo = echo
         self.extent = np.zeros(FRAME_SHAPE, dtype=bool)
 
     def level(self, at: tuple[float, float], semi: tuple[float, float]) -> NDArray[np.float64]:
@@ -198,26 +220,26 @@ def _spine_sagittal(sketch: _Sketch) -> None:
     sketch.stroke([(float(x), 0.28 * float(x) ** 2 - 0.42) for x in np.linspace(-1.25, 1.25, 9)], 0.6, width=0.06)
 
 
-def _background(sketch: _Sketch) -> None:
-    generator = sketch.generator
-    for _ in range(int(generator.integers(2, 7))):
-        at = (float(generator.uniform(-1.6, 1.6)), float(generator.uniform(-1.4, 1.4)))
-        semi = (float(generator.uniform(0.1, 0.7)), float(generator.uniform(0.1, 0.5)))
-        sketch.blob(at, semi, float(generator.choice([0.05, 0.25, 0.55, 0.75])))
-    end = float(generator.uniform(-1, 1))
-    sketch.stroke([(-1.4, end), (0, float(generator.uniform(-1, 1))), (1.4, -end)], 0.7, width=0.12)
+def _nothing(_sketch: _Sketch) -> None:
+    """Background: the tissue around is all there is."""
 
 
-_DRAW: dict[str, Draw] = dict(
-    zip(
-        PLANES,
-        (
-            _three_vessels, _four_chambers, _abdominal, _background, _brain_cerebellum, _brain_ventricle, _femur, _kidneys,
-            _lips, _left_outflow, _profile, _right_outflow, _spine_coronal, _spine_sagittal,
-        ),
-        strict=True,
-    )
-)  # fmt: skip
+_DRAW: dict[str, Draw] = {
+    "3VV": _three_vessels,
+    "4CH": _four_chambers,
+    "Abdominal": _abdominal,
+    "Background": _nothing,
+    "Brain (Cb.)": _brain_cerebellum,
+    "Brain (Tv.)": _brain_ventricle,
+    "Femur": _femur,
+    "Kidneys": _kidneys,
+    "Lips": _lips,
+    "LVOT": _left_outflow,
+    "Profile": _profile,
+    "RVOT": _right_outflow,
+    "Spine (cor.)": _spine_coronal,
+    "Spine (sag.)": _spine_sagittal,
+}
 
 
 def make_frames(*, subjects: int, frames_per_subject: int = len(PLANES), seed: int = 0) -> Iterator[PhantomFrame]:
@@ -233,15 +255,39 @@ def make_frame(label: str, *, subject: int, frame: int = 0, seed: int = 0) -> Ph
     Raises
     ------
     KeyError
-        If the label is none of :data:`PLANES`.
+        If the label is none of the planes.
     """
     draw = _DRAW[label]
     generator = np.random.default_rng([zlib.crc32(label.encode()), seed, subject, frame])
     scanner = np.random.default_rng([seed, subject])
-    sketch = _Sketch(generator)
+    echo = _tissue(generator)
+    scale = generator.uniform(*SCALES_PX)
+    angle = generator.uniform(-_LARGEST_TURN, _LARGEST_TURN)
+    sketch = _Sketch(echo, centre=_place(generator, reach_px=_REACH * scale), scale=scale, angle=angle)
     draw(sketch)
-    pixels = _scan(sketch.echo, generator, scanner)
-    return PhantomFrame(pixels, label, None if label == "Background" else _box(sketch.extent), f"subject_{subject:04d}")
+    pixels = _scan(echo, generator, scanner)
+    return PhantomFrame(pixels, label, None if label == BACKGROUND_CLASS else _box(sketch.extent), f"subject_{subject:04d}")
+
+
+def _place(generator: np.random.Generator, *, reach_px: float) -> NDArray[np.float64]:
+    """Row and column of a random place from which nothing within reach lies outside of the fan."""
+    places = np.argwhere(_depth_in_fan() >= reach_px)
+    return np.asarray(places[generator.integers(len(places))], dtype=np.float64)
+
+
+def _tissue(generator: np.random.Generator) -> NDArray[np.float64]:
+    """Echo strength of arbitrary tissue: a few ellipses and a bright line, anywhere."""
+    echo = np.full(FRAME_SHAPE, 0.22)
+    for _ in range(int(generator.integers(3, 8))):
+        part = _part(echo, generator)
+        part.blob((0, 0), (1, float(generator.uniform(0.4, 1))), float(generator.choice(_TISSUE)))
+    _part(echo, generator).stroke([(-1.5, 0.3), (0, float(generator.uniform(-0.5, 0.5))), (1.5, 0.3)], 0.7)
+    return echo
+
+
+def _part(echo: NDArray[np.float64], generator: np.random.Generator) -> _Sketch:
+    centre = generator.uniform(0, 1, 2) * FRAME_SHAPE
+    return _Sketch(echo, centre=centre, scale=generator.uniform(8, 36), angle=generator.uniform(-np.pi, np.pi))
 
 
 def _box(extent: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -257,12 +303,32 @@ def _scan(echo: NDArray[np.float64], generator: np.random.Generator, scanner: np
     parts = [ndimage.gaussian_filter(generator.normal(0, 1, FRAME_SHAPE), (size, 1.6 * size)) for _ in range(2)]
     speckle = np.hypot(*parts)
     amplitude = tissue * speckle / speckle.mean()
-    rows, columns = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in FRAME_SHAPE], indexing="ij")
-    depth = rows + 0.35 * FRAME_SHAPE[0]
-    sideways = columns - FRAME_SHAPE[1] / 2
-    radius = np.hypot(depth, sideways)
-    amplitude *= gain * np.exp(-attenuation * rows / FRAME_SHAPE[0])
+    amplitude *= gain * np.exp(-attenuation * _positions()[0] / FRAME_SHAPE[0])
     picture = np.log1p(6 * amplitude) / np.log1p(6)
-    fan = (np.abs(np.arctan2(sideways, depth)) < _SECTOR_HALF_ANGLE) & (radius > 0.36 * FRAME_SHAPE[0])
-    fan &= radius < 1.33 * FRAME_SHAPE[0]
-    return np.asarray(np.where(fan, np.clip(picture, 0, 1) * 230, 0), dtype=np.uint8)
+    return np.asarray(np.where(_fan(), np.clip(picture, 0, 1) * 230, 0), dtype=np.uint8)
+
+
+@cache
+def _positions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Row and column of every pixel."""
+    rows, columns = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in FRAME_SHAPE], indexing="ij")
+    return rows, columns
+
+
+@cache
+def _fan() -> NDArray[np.bool_]:
+    """Where the sector lies."""
+    rows, columns = _positions()
+    depth, sideways = rows + 0.35 * FRAME_SHAPE[0], columns - FRAME_SHAPE[1] / 2
+    radius = np.hypot(depth, sideways)
+    inside = (radius > 0.36 * FRAME_SHAPE[0]) & (radius < 1.33 * FRAME_SHAPE[0])
+    return np.asarray(inside & (np.abs(np.arctan2(sideways, depth)) < _SECTOR_HALF_ANGLE))
+
+
+@cache
+def _depth_in_fan() -> NDArray[np.float64]:
+    """Distance (pixels) of every pixel of the fan from its edge, as far as the networks see it."""
+    seen = np.zeros(FRAME_SHAPE, dtype=bool)
+    inner = (slice(_MARGIN_PX, -_MARGIN_PX),) * 2
+    seen[inner] = _fan()[inner]
+    return np.asarray(ndimage.distance_transform_edt(seen))

@@ -13,8 +13,9 @@ from agseg.training.cohort import describe_cohort, write_volume_case
 from agseg.training.datasets import dataset
 from agseg.training.frames import FrameRow, subject_of, write_frames
 from agseg.training.phantom import SITES, make_cohort
-from agseg.training.phantom_us import PLANES, make_frames
+from agseg.training.phantom_us import make_frames
 from agseg.training.splits import Split, plan_of, split_cases, write_splits
+from agseg.ultrasound.timeline import PLANES
 
 __all__ = ["PHANTOMS", "make_phantom", "split_cohort"]
 

@@ -3,7 +3,7 @@ import pytest
 from agseg.errors import RecipeError
 from agseg.training.datasets import Layout, Task, dataset, dataset_names
 from agseg.training.phantom import SITES
-from agseg.training.phantom_us import PLANES
+from agseg.ultrasound.timeline import PLANES
 
 
 def test_every_data_set_of_the_papers_is_described():
