@@ -76,7 +76,7 @@ def headers() -> dict[str, Any]:
     """Headers of 512x512 CT slices per second of processor time."""
     import pydicom
 
-    from agseg.io.dicom_header import read_header
+    from agseg.io.dicom.header import read_header
     from agseg.io.discover import discover
 
     if not DICOM.exists():

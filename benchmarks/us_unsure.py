@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from agseg.io.clips import find_clips, open_clip
-from agseg.io.frames import every
+from agseg.io.video.clips import find_clips, open_clip
+from agseg.io.video.frames import every
 from agseg.ultrasound.fan import find_view, view_pixels
 from agseg.ultrasound.planes import load_planes
 from agseg.weights.cache import WeightsCache

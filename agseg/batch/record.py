@@ -17,7 +17,7 @@ from agseg.batch.folder import json_text
 from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
 from agseg.batch.review import review_list
 from agseg.io.atomic import write_text
-from agseg.io.html import write_report
+from agseg.io.html.page import write_report
 from agseg.io.tables import write_volumes
 from agseg.report import BatchReport, StudyReport, StudyStatus
 

@@ -215,7 +215,7 @@ class _Run:
 
     def _identified(self, report: StudyReport, sources: Mapping[str, Study]) -> StudyReport:
         """The record with the identifiers if they are asked for, and without those of an earlier run if not."""
-        from agseg.io.dicom_dataset import read_identifiers
+        from agseg.io.dicom.dataset import read_identifiers
 
         extra = {name: value for name, value in report.extra.items() if name != IDENTIFIERS}
         study = sources.get(report.input)

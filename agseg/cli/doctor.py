@@ -10,7 +10,7 @@ import typer
 from agseg.cli import console, options
 
 if TYPE_CHECKING:
-    from agseg.io.pacs import Archive
+    from agseg.io.pacs.archive import Archive
     from agseg.workflows.doctor import Diagnosis
 
 HEALTH_STYLE = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -46,7 +46,7 @@ def doctor(
     console.setup_logging(quiet=quiet, debug=debug)
 
     def archive() -> Archive:
-        from agseg.io.pacs import Credentials, PacsAddress, PacsLimits, open_archive
+        from agseg.io.pacs.archive import Credentials, PacsAddress, PacsLimits, open_archive
 
         secrets = (
             Credentials.from_file(credentials)

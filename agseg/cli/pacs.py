@@ -12,7 +12,7 @@ from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose, pacs_secret
 from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
-    from agseg.io.pacs import Archive, PacsLimits
+    from agseg.io.pacs.archive import Archive, PacsLimits
     from agseg.workflows.pacs import PacsReport
 
 __all__ = ["register"]
@@ -71,7 +71,7 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Bring series into a folder that `agseg segment` reads; those that are there already are left alone."""
-    from agseg.io.pacs import PacsLimits, PacsQuery
+    from agseg.io.pacs.archive import PacsLimits, PacsQuery
     from agseg.workflows.pacs import pull as run
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
@@ -103,7 +103,7 @@ def push(
     debug: Debug = False,
 ) -> None:
     """Send results to the archive; what it holds already is not sent again."""
-    from agseg.io.pacs import PacsLimits
+    from agseg.io.pacs.archive import PacsLimits
     from agseg.workflows.pacs import push as run
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
@@ -126,7 +126,7 @@ def echo(
     debug: Debug = False,
 ) -> None:
     """Ask whether the archive is there and lets us in; exit 0 if so, 4 if not."""
-    from agseg.io.pacs import PacsLimits
+    from agseg.io.pacs.archive import PacsLimits
 
     console.setup_logging(quiet=quiet, debug=debug)
     _archive(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http)).echo()
@@ -135,7 +135,7 @@ def echo(
 
 
 def _archive(address: str, file: Path | None, limits: PacsLimits) -> Archive:
-    from agseg.io.pacs import Credentials, PacsAddress, open_archive
+    from agseg.io.pacs.archive import Credentials, PacsAddress, open_archive
 
     if file is not None:
         credentials = Credentials.from_file(file)

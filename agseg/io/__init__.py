@@ -1,1 +1,1 @@
-"""Reading and writing: one file per format. No torch here."""
+"""Reading and writing: one file per format, a folder where a format takes several. No torch here."""

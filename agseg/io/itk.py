@@ -15,7 +15,7 @@ import numpy as np
 from isal import igzip
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom import LPS_TO_RAS
+from agseg.io.dicom.read import LPS_TO_RAS
 from agseg.io.nifti import DAMAGE, GZIP_MAGIC, MODALITY_NOTE, read_to_checksum
 from agseg.io.nifti_header import LARGEST_VOLUME_VOXELS, MINIMAL_SLICES, check_grid
 from agseg.io.voxels import as_hounsfield, check_looks_like_hu

@@ -40,7 +40,7 @@ def read_volume(study: Study) -> Volume:
 
 def _reader(kind: StudyKind) -> Callable[[Study], Volume]:
     if kind is StudyKind.DICOM:
-        from agseg.io.dicom import read_dicom
+        from agseg.io.dicom.read import read_dicom
 
         return read_dicom
     if kind is StudyKind.NIFTI:

@@ -6,7 +6,7 @@ import zlib
 from enum import StrEnum
 from pathlib import Path
 
-from agseg.io.dicom_header import looks_like_dicom
+from agseg.io.dicom.header import looks_like_dicom
 from agseg.io.itk import sniff_itk
 from agseg.io.nifti import GZIP_MAGIC
 from agseg.io.nifti_header import sniff_nifti

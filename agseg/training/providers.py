@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
 from agseg.grid import Grid
-from agseg.io.dicom import LPS_TO_RAS, frames_of, read_dicom
-from agseg.io.dicom_header import read_header
-from agseg.io.dicom_stack import stack_planes
+from agseg.io.dicom.header import read_header
+from agseg.io.dicom.read import LPS_TO_RAS, frames_of, read_dicom
+from agseg.io.dicom.stack import stack_planes
 from agseg.io.nifti import read_nifti_array
 from agseg.io.voxels import as_hounsfield
 from agseg.study import Study, StudyKind

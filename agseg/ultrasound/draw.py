@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 from agseg.ultrasound.localise import Map
 from agseg.ultrasound.timeline import BACKGROUND_CLASS, FrameState, Timeline
 

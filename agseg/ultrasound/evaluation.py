@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from agseg.errors import UsageError
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 from agseg.ultrasound.fan import box_iou
 
 __all__ = [

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from agseg.errors import Code, InputError
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 
 __all__ = [
     "INPUT_ASPECT",

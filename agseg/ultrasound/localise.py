@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 
 __all__ = ["BLUR_SIGMA", "REFERENCE_WIDTH", "THRESHOLD", "box_in_source", "combine", "find_box", "resized"]
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from agseg.errors import UsageError
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.registry import build, config_of

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agseg.io.frames import Box, Frame
+from agseg.io.video.frames import Box, Frame
 from agseg.ultrasound.fan import View, ViewKind, box_iou, cropped_view, find_view
 
 __all__ = ["LOOK_AGAIN", "SAME_VIEW_IOU", "ViewTracker"]

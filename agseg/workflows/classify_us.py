@@ -21,8 +21,8 @@ from agseg.batch.output import Output, claim_output, make_folders, output_error,
 from agseg.batch.run import exit_code_of
 from agseg.errors import Code, ExitCode, OutputError, UsageError
 from agseg.io.atomic import FOLDER_MODE, write_text
-from agseg.io.clips import Clip, ClipDiscovery, find_clips
-from agseg.io.frames import Box
+from agseg.io.video.clips import Clip, ClipDiscovery, find_clips
+from agseg.io.video.frames import Box
 from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry

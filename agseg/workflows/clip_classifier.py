@@ -22,9 +22,9 @@ from PIL import Image
 
 from agseg.errors import Code, InputError
 from agseg.io.atomic import replacing, write_text
-from agseg.io.clips import Clip, open_clip
-from agseg.io.frames import Box, Frame, FrameSource, every
-from agseg.io.video_writer import VideoWriter
+from agseg.io.video.clips import Clip, open_clip
+from agseg.io.video.frames import Box, Frame, FrameSource, every
+from agseg.io.video.writer import VideoWriter
 from agseg.ultrasound.draw import annotate, draw_timeline
 from agseg.ultrasound.fan import View, ViewKind, masked, view_pixels
 from agseg.ultrasound.localise import Map, box_in_source, combine, find_box

@@ -16,8 +16,8 @@ from typing import Any
 from agseg import __version__
 from agseg.batch.memory import machine_memory_bytes
 from agseg.errors import AgsegError, Code, ExitCode, UsageError
-from agseg.io.dicom_pixels import check_codec
-from agseg.io.pacs import Archive
+from agseg.io.dicom.pixels import check_codec
+from agseg.io.pacs.archive import Archive
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest
 from agseg.workflows.segment import choose_entry

@@ -10,7 +10,7 @@ from typing import Any
 
 from agseg.errors import UsageError
 from agseg.io.atomic import make_folder, replacing, write_text
-from agseg.io.frames import Box
+from agseg.io.video.frames import Box
 from agseg.ultrasound.evaluation import BoxScores, PlaneScores, draw_confusion, score_boxes, score_planes
 from agseg.ultrasound.timeline import PLANES
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from agseg.errors import Code, ExitCode, InputError
 from agseg.grid import Grid
-from agseg.io.dicom import LPS_TO_RAS
+from agseg.io.dicom.read import LPS_TO_RAS
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study

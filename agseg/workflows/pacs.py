@@ -11,9 +11,9 @@ from typing import Any
 
 from agseg.batch.output import claim_output
 from agseg.errors import Code, ExitCode, InputError, PacsError, UsageError
-from agseg.io.pacs import Archive, PacsQuery, RemoteSeries
-from agseg.io.pacs_folder import arrived, arriving, series_folder
-from agseg.io.pacs_objects import LocalObject, find_objects
+from agseg.io.pacs.archive import Archive, PacsQuery, RemoteSeries
+from agseg.io.pacs.folder import arrived, arriving, series_folder
+from agseg.io.pacs.objects import LocalObject, find_objects
 
 __all__ = ["PacsRecord", "PacsReport", "PacsStatus", "pull", "push"]
 

@@ -198,7 +198,7 @@ class StudySegmenter:
         measured: tuple[Measurement, ...],
         kinds: tuple[OutputType, ...],
     ) -> list[Warned]:
-        from agseg.io.dicom_out import write_objects
+        from agseg.io.dicom_out.write import write_objects
 
         written = write_objects(
             folder,

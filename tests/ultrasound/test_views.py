@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agseg.io.frames import Frame
+from agseg.io.video.frames import Frame
 from agseg.ultrasound.fan import ViewKind
 from agseg.ultrasound.views import LOOK_AGAIN, SEARCH_AGAIN, ViewTracker
 from tests.ultrasound.scans import fan_frame

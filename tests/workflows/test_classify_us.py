@@ -267,7 +267,7 @@ def test_memory_does_not_grow_with_the_clip(run, tmp_path):
     """Frames alive at once stay few, however long the clip is."""
     import gc
 
-    from agseg.io.frames import Frame
+    from agseg.io.video.frames import Frame
 
     source = write_video(tmp_path / "long.mp4", frames_of(10) * 4)
     most = 0

@@ -1,0 +1,273 @@
+"""Stored values of one DICOM frame, and how they become HU.
+
+The chain of the standard (mask to BitsStored, sign, slope and intercept of *that* slice, padding, clip) is the same for every
+pixel with the same stored bits, so it is worked out once for all 2^16 of them in a table and looked up.
+Source: DICOM PS3.3 C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.7.5.1.1.2 (Pixel Padding).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.errors import Code, InputError
+from agseg.io.dicom.header import SliceHeader
+from agseg.volume import HU_MAX, HU_MIN
+
+__all__ = [
+    "HuScale",
+    "check_codec",
+    "check_fragments",
+    "check_frame_size",
+    "decode_frame",
+    "hu_table",
+    "is_native",
+    "native_frame",
+]
+
+NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
+"""Transfer syntaxes whose pixels can be taken from the file as they are."""
+
+HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
+"""RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
+
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+
+_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+
+LONGEST_CODESTREAM_HEADER = 4096
+"""How much of each fragment is searched for the size of the frame (bytes)."""
+
+LONGEST_SIDE = 16384
+"""Rows and Columns beyond this (pixels) are not a CT slice."""
+
+LARGEST_COMPRESSION = 20_000
+"""A frame compressed by more than this factor is a header that lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class HuScale:
+    """How the stored bits of one slice become HU."""
+
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    padding: int | None
+    padding_limit: int | None
+
+    @classmethod
+    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None) -> HuScale:
+        """The scale of a slice whose rescale is given apart, because an enhanced file has one per frame.
+
+        Raises
+        ------
+        InputError
+            ``E_NO_RESCALE``, ``E_DTYPE``, ``E_HEADER_INVALID``.
+        """
+        if slope is None or intercept is None:
+            raise InputError("no RescaleSlope or RescaleIntercept: values are not HU", code=Code.NO_RESCALE)
+        if header.rescale_type.upper() not in HU_RESCALE_TYPES:
+            raise InputError("RescaleType says that values are not HU", code=Code.NO_RESCALE)
+        if not np.isfinite([slope, intercept]).all() or slope == 0:
+            raise InputError("RescaleSlope or RescaleIntercept is not a usable number", code=Code.HEADER_INVALID)
+        allocated, stored = header.bits_allocated, header.bits_stored
+        if header.samples != 1:
+            raise InputError("colour pixels", code=Code.DTYPE, value=f"{header.samples} samples", expected="1 sample per pixel")
+        if allocated not in (8, 16):
+            raise InputError("unusual BitsAllocated", code=Code.DTYPE, value=allocated, expected="8 or 16")
+        if stored is None or not 1 <= stored <= allocated:
+            raise InputError("BitsStored does not fit BitsAllocated", code=Code.HEADER_INVALID, value=stored)
+        return cls(allocated, stored, header.signed, slope, intercept, header.padding, header.padding_limit)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every HU is a whole number."""
+        return self.slope == round(self.slope) and self.intercept == round(self.intercept)
+
+
+@lru_cache(maxsize=256)
+def hu_table(scale: HuScale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.float32]:
+    """HU of every stored bit pattern: shape (2^BitsAllocated,), int16 if ``whole`` else float32."""
+    patterns = np.arange(1 << scale.bits_allocated, dtype=np.int32)
+    values = patterns & ((1 << scale.bits_stored) - 1)
+    as_written = patterns
+    if scale.signed:
+        half = 1 << (scale.bits_stored - 1)
+        values = np.where(values >= half, values - 2 * half, values)
+        as_written = np.where(patterns >= 1 << (scale.bits_allocated - 1), patterns - (1 << scale.bits_allocated), patterns)
+    hu = np.clip(values * scale.slope + scale.intercept, HU_MIN, HU_MAX)
+    if scale.padding is not None:
+        limit = scale.padding if scale.padding_limit is None else scale.padding_limit
+        low, high = min(scale.padding, limit), max(scale.padding, limit)
+        # Padding may lie outside BitsStored (63536 with 12 bits), so it is compared before the mask; and within BitsStored
+        # other bits may be set (old overlays), so it is compared after the mask too, where it fits.
+        padded = (as_written >= low) & (as_written <= high)
+        if -(1 << (scale.bits_stored - 1)) <= low and high < 1 << scale.bits_stored:
+            padded |= (values >= low) & (values <= high)
+        hu[padded] = HU_MIN
+    table: NDArray[Any] = np.rint(hu).astype(np.int16) if whole else hu.astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def check_frame_size(header: SliceHeader) -> int:
+    """Bytes of one decoded frame, after the header has been held against the bytes that are present.
+
+    Raises
+    ------
+    InputError
+        ``E_NO_PIXELS``, ``E_TOO_LARGE``, ``E_TRUNCATED``, ``E_HEADER_LIES``.
+    """
+    if not header.rows or not header.columns:
+        raise InputError("no Rows or Columns: there is no image matrix", code=Code.NO_PIXELS, path=header.path)
+    if max(header.rows, header.columns) > LONGEST_SIDE:
+        raise InputError(
+            "the image matrix is too large", code=Code.TOO_LARGE, value=(header.rows, header.columns), expected=LONGEST_SIDE
+        )
+    frame_bytes = header.rows * header.columns * header.samples * ((header.bits_allocated or 16) // 8)
+    needed = frame_bytes * max(header.frames, 1)
+    span = header.pixels
+    if span is None:
+        if header.transfer_syntax in NATIVE_LITTLE_ENDIAN and needed > header.file_bytes:
+            raise InputError("the file is shorter than its pixels", code=Code.TRUNCATED, path=header.path)
+        return frame_bytes
+    if span.is_encapsulated:
+        if needed > span.present * LARGEST_COMPRESSION:
+            raise InputError("the header promises more pixels than the file can hold", code=Code.HEADER_LIES)
+    elif span.length > span.present:
+        raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
+    elif needed > span.length:
+        code = Code.NO_PIXELS if span.length == 0 else Code.HEADER_LIES
+        raise InputError("Rows x Columns x frames does not fit the pixel bytes", code=code, value=span.length, expected=needed)
+    return frame_bytes
+
+
+def is_native(header: SliceHeader) -> bool:
+    """Whether the stored values lie in the file as they are."""
+    span = header.pixels
+    return span is not None and not span.is_encapsulated and header.transfer_syntax in NATIVE_LITTLE_ENDIAN
+
+
+def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Stored bit patterns (rows, columns) straight from a file that :func:`is_native`."""
+    span = header.pixels
+    assert span is not None
+    dtype = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("<u2")
+    assert header.rows is not None
+    assert header.columns is not None
+    count = header.rows * header.columns
+    stored: NDArray[Any] = np.fromfile(
+        header.path, dtype=dtype, count=count, offset=span.offset + frame * count * dtype.itemsize
+    )
+    if stored.size != count:
+        raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
+    return stored.reshape(header.rows, header.columns)
+
+
+def check_fragments(header: SliceHeader) -> None:
+    """Refuse compressed pixels whose fragments do not end within the file: codecs fill the rest with grey and say nothing.
+
+    Source: DICOM PS3.5 A.4 (items of the encapsulated pixel data, closed by a sequence delimiter).
+
+    Raises
+    ------
+    InputError
+        ``E_TRUNCATED`` or ``E_DECODE``.
+    """
+    span = header.pixels
+    if span is None or not span.is_encapsulated:
+        return
+    at = span.offset
+    with header.path.open("rb") as stream:
+        while True:
+            stream.seek(at)
+            start = stream.read(8)
+            if len(start) < 8:
+                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
+            tag, length = start[:4], int.from_bytes(start[4:], "little")
+            if tag == _SEQUENCE_END:
+                return
+            if tag != _ITEM:
+                raise InputError("the compressed pixels are damaged", code=Code.DECODE, path=header.path)
+            if at + 8 + length > header.file_bytes:
+                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
+            size = codestream_size(stream.read(min(length, LONGEST_CODESTREAM_HEADER)))
+            if size is not None and size != (header.rows, header.columns):
+                # Checked before the codec sees it, because codecs take memory for what the codestream promises.
+                raise InputError("the compressed frame is not of the header's size", code=Code.HEADER_LIES, path=header.path)
+            at += 8 + length
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream begins with, or None where it is none of them.
+
+    Source: ISO/IEC 15444-1 A.5.1 (SIZ), ISO/IEC 10918-1 B.2.2 and 14495-1 C.2.2 (frame header).
+    """
+    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 24:
+        right, bottom, left, top = struct.unpack_from(">4I", data, 8)
+        return bottom - top, right - left
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAME_MARKERS:
+            rows, columns = struct.unpack_from(">2H", data, at + 5)
+            # No rows means that their number follows the data (a DNL marker).
+            return (rows, columns) if rows else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def check_codec(syntax: str) -> None:
+    """Refuse a transfer syntax that cannot be decoded here.
+
+    Raises
+    ------
+    InputError
+        ``E_TRANSFER_SYNTAX``, with the extra that holds the codec where there is one.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise InputError("the transfer syntax is not one of images", code=Code.TRANSFER_SYNTAX) from None
+    if not decoder.is_available:
+        raise InputError(
+            f"no codec for {decoder.UID.name}: pip install 'agseg[codecs]'",  # in the sentence: records keep no hints
+            code=Code.TRANSFER_SYNTAX,
+        )
+
+
+def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Stored bit patterns (rows, columns), unsigned, of one frame of a pydicom data set in any transfer syntax.
+
+    Raises
+    ------
+    InputError
+        ``E_DECODE`` if the codec fails or gives another matrix than the header says, ``E_NO_PIXELS`` without pixels.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    if "PixelData" not in dataset or not dataset.PixelData:
+        raise InputError("the file holds no pixels", code=Code.NO_PIXELS, path=header.path)
+    check_codec(header.transfer_syntax)
+    try:
+        pixels, _ = get_decoder(header.transfer_syntax).as_array(dataset, index=frame, raw=True)
+    except Exception as error:
+        raise InputError(f"the pixels cannot be decoded ({type(error).__name__})", code=Code.DECODE, path=header.path) from None
+    unsigned = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("u2")
+    if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":
+        raise InputError("the decoded frame does not fit the header", code=Code.DECODE, path=header.path)
+    if pixels.dtype.itemsize != unsigned.itemsize:
+        pixels = pixels.astype(f"{pixels.dtype.kind}{unsigned.itemsize}")
+    stored: NDArray[Any] = pixels.view(pixels.dtype.str.replace("i", "u")).astype(unsigned, copy=False)
+    return stored

@@ -1,0 +1,1 @@
+"""report.html: one page without a server, with its style and script in it."""

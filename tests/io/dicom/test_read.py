@@ -1,0 +1,417 @@
+"""DICOM reading: the same phantom gives the same world values, and what is not a sound volume is refused by its code."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from agseg.errors import Code, InputError
+from agseg.io.dicom import parallel
+from agseg.io.dicom import read as dicom_read
+from agseg.io.dicom.header import SliceHeader, _via_pydicom, read_header
+from agseg.io.dicom.pixels import HuScale, decode_frame, hu_table
+from agseg.io.dicom.read import read_dicom, read_headers
+from agseg.io.discover import discover
+from agseg.io.read import read_volume
+from agseg.volume import Volume
+from tests import phantoms
+
+SHAPE, SPACING = (14, 12, 6), (1.5, 2.0, 2.5)
+
+
+def read(folder: Path) -> Volume:
+    (study,) = discover([folder]).studies
+    return read_volume(study)
+
+
+def rejected(folder: Path) -> Code:
+    (study,) = discover([folder]).studies
+    with pytest.raises(InputError) as caught:
+        read_volume(study)
+    return caught.value.code
+
+
+def linear(affine: np.ndarray, shape=SHAPE) -> np.ndarray:
+    return phantoms.sampled(phantoms.linear_hu, shape, affine)
+
+
+def assert_world_values(volume: Volume, tolerance: float = 0.51) -> None:
+    """Every voxel holds what the phantom has at the place where the volume says that the voxel is."""
+    expected = phantoms.linear_hu(phantoms.world(volume.voxels.shape, volume.grid.affine))
+    assert np.abs(volume.voxels - expected).max() <= tolerance
+
+
+@pytest.fixture
+def axial():
+    affine = phantoms.dicom_affine("axial", SHAPE, SPACING)
+    return linear(affine), affine
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("orientation", phantoms.DICOM_ORIENTATIONS)
+    def test_same_world_values_in_every_orientation(self, tmp_path, orientation):
+        affine = phantoms.dicom_affine(orientation, SHAPE, SPACING)
+        phantoms.write_dicom(tmp_path, linear(affine), affine)
+        volume = read(tmp_path)
+        assert_world_values(volume)
+        assert np.allclose(volume.grid.affine, affine, atol=1e-6)
+        assert np.allclose(volume.grid.spacing_mm, SPACING, atol=1e-6)
+        assert volume.voxels.dtype == np.int16
+        assert volume.voxels.flags.f_contiguous
+
+    @given(st.permutations(range(SHAPE[2])))
+    def test_order_of_files_does_not_matter(self, tmp_path_factory, order):
+        folder = tmp_path_factory.mktemp("ct")
+        affine = phantoms.dicom_affine("sagittal", SHAPE, SPACING)
+        phantoms.write_dicom(folder, linear(affine), affine, order=order)
+        assert_world_values(read(folder))
+
+    @pytest.mark.parametrize("order", [None, [3, 0, 5, 1, 4, 2]])
+    def test_enhanced_multi_frame(self, tmp_path, order):
+        affine = phantoms.dicom_affine("oblique", SHAPE, SPACING)
+        phantoms.write_enhanced(tmp_path / "x.dcm", linear(affine), affine, order=order)
+        volume = read(tmp_path)
+        assert_world_values(volume)
+        assert np.allclose(volume.grid.affine, affine, atol=1e-6)
+
+    def test_gantry_tilt_keeps_its_shear(self, tmp_path):
+        affine = phantoms.dicom_affine("axial", SHAPE, SPACING)
+        affine[:3, 2] += [0, 0.5, 0]
+        phantoms.write_dicom(tmp_path, linear(affine), affine)
+        volume = read(tmp_path)
+        assert Code.GANTRY_TILT_CORRECTED in {warned.code for warned in volume.warnings}
+        assert not volume.grid.is_rectangular
+        assert_world_values(volume)
+
+    def test_slice_thickness_is_not_the_distance(self, tmp_path, axial):
+        phantoms.write_dicom(tmp_path, *axial, change=lambda d, _k: setattr(d, "SliceThickness", 9))
+        assert read(tmp_path).grid.spacing_mm[2] == pytest.approx(SPACING[2])
+
+
+class TestPixels:
+    @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+    def test_compressed(self, tmp_path, syntax):
+        pytest.importorskip("openjpeg")
+        affine = phantoms.dicom_affine("coronal", (72, 66, 4), SPACING)
+        hu = phantoms.sampled(phantoms.body_hu, (72, 66, 4), affine)
+        phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=syntax)
+        assert np.array_equal(read(tmp_path).voxels, hu)
+
+    @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+    def test_other_native_encodings(self, tmp_path, axial, syntax):
+        for path in phantoms.write_dicom(tmp_path, *axial):
+            dataset = pydicom.dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = syntax
+            if syntax == ExplicitVRBigEndian:
+                dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+            dataset["PixelData"].VR = "OW"
+            pydicom.dcmwrite(
+                path,
+                dataset,
+                implicit_vr=syntax == ImplicitVRLittleEndian,
+                little_endian=syntax != ExplicitVRBigEndian,
+                enforce_file_format=True,
+            )
+        assert np.array_equal(read(tmp_path).voxels, axial[0])
+
+    def test_rescale_of_each_slice_counts(self, tmp_path, axial):
+        def change(dataset, k):
+            stored = np.frombuffer(dataset.PixelData, "<u2").astype(np.int32) - 2000
+            dataset.RescaleIntercept = str(-1000 - 10 * k)
+            dataset.PixelData = (stored + 1000 + 10 * k).astype("<u2").tobytes()
+
+        phantoms.write_dicom(tmp_path, *axial, change=change)
+        assert np.array_equal(read(tmp_path).voxels, axial[0])
+
+    def test_fractional_rescale_is_float32(self, tmp_path, axial):
+        phantoms.write_dicom(tmp_path, *axial, change=lambda d, _k: setattr(d, "RescaleSlope", "0.5"))
+        volume = read(tmp_path)
+        assert volume.voxels.dtype == np.float32
+        assert np.allclose(volume.voxels, np.clip((axial[0] + 2000) * 0.5 - 2000, -1024, 3071))
+
+    @given(
+        bits=st.integers(8, 16),
+        signed=st.booleans(),
+        slope=st.sampled_from([1.0, 2.0, 0.5, -1.0]),
+        intercept=st.integers(-2000, 100),
+        padding=st.none() | st.integers(0, 65535),
+    )
+    def test_table_is_the_chain_of_the_standard(self, bits, signed, slope, intercept, padding):
+        if padding is not None and signed and padding > 32767:
+            padding -= 65536
+        scale = HuScale(16, bits, signed, slope, float(intercept), padding, None)
+        table = hu_table(scale, whole=False)
+        for pattern in [*range(0, 65536, 4099), 65535, 32768, 32767, (padding or 0) & 0xFFFF]:
+            value = pattern % (1 << bits)
+            if signed and value >= 1 << (bits - 1):
+                value -= 1 << bits
+            written = pattern - 65536 if signed and pattern > 32767 else pattern
+            is_padding = padding is not None and padding in (written, value)
+            expected = -1024 if is_padding else min(max(value * slope + intercept, -1024), 3071)
+            assert table[pattern] == pytest.approx(expected)
+
+    def test_worker_processes_give_the_same_as_this_one(self, tmp_path, monkeypatch):
+        affine = phantoms.dicom_affine("coronal", (72, 66, 9), SPACING)
+        hu = phantoms.sampled(phantoms.body_hu, (72, 66, 9), affine)
+        paths = phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=RLELossless)
+        monkeypatch.setattr(parallel, "FRAMES_PER_WORKER", 3)
+        monkeypatch.setattr(parallel, "_usable_cores", lambda: 3)
+        # This process takes its time, so that the workers get their share.
+        real, asked = parallel._ask, []
+        monkeypatch.setattr(dicom_read, "decode_frame", lambda *a: (time.sleep(1), decode_frame(*a))[1])
+        monkeypatch.setattr(parallel, "_ask", lambda worker, job: (asked.append(job[0]), real(worker, job))[1])
+        assert np.array_equal(read(tmp_path).voxels, hu)
+        assert asked
+        content = paths[7].read_bytes()
+        item = b"\xfe\xff\x00\xe0"
+        start = content.index(item, content.index(item) + 8) + 8
+        paths[7].write_bytes(content[:start] + b"\xff" * (len(content) - start - 8) + content[-8:])
+        assert rejected(tmp_path) is Code.DECODE
+
+    def test_a_decoder_that_crashes_costs_a_study_and_no_more(self, tmp_path, monkeypatch):
+        hu = np.random.default_rng(1).integers(-100, 100, (80, 72, 6)).astype(np.int16)
+        phantoms.write_dicom(tmp_path, hu, np.diag([1, 1, 1, 1.0]), transfer_syntax=RLELossless)
+        monkeypatch.setattr(parallel, "FRAMES_PER_WORKER", 3)
+        monkeypatch.setattr(parallel, "_usable_cores", lambda: 2)
+        monkeypatch.setattr(parallel, "_START", "import os, sys; sys.stdin.readline(); os.abort()")
+        monkeypatch.setattr(dicom_read, "decode_frame", lambda *a: (time.sleep(0.5), decode_frame(*a))[1])
+        assert rejected(tmp_path) is Code.DECODE
+
+    def test_missing_codec_names_the_extra(self, tmp_path, axial, monkeypatch):
+        phantoms.write_dicom(tmp_path, *axial, transfer_syntax=JPEGLSLossless)
+        (study,) = discover([tmp_path]).studies
+        from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+
+        monkeypatch.setattr(JPEGLSLosslessDecoder, "_available", {})
+        with pytest.raises(InputError) as caught:
+            read_dicom(study)
+        assert caught.value.code is Code.TRANSFER_SYNTAX
+        assert "agseg[codecs]" in caught.value.sentence()
+
+
+def _set(keyword, value, *, only=None):
+    def change(dataset, k):
+        if only is None or k == only:
+            setattr(dataset, keyword, value)
+
+    return change
+
+
+def _delete(keyword, *, only=None):
+    def change(dataset, k):
+        if only is None or k == only:
+            delattr(dataset, keyword)
+
+    return change
+
+
+def _twin(dataset, k):
+    if k == 3:
+        dataset.ImagePositionPatient = [*dataset.ImagePositionPatient[:2], dataset.ImagePositionPatient[2] - SPACING[2]]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            (_delete("RescaleSlope"), Code.NO_RESCALE),
+            (_set("RescaleType", "Z_EFF"), Code.NO_RESCALE),
+            (_set("RescaleSlope", "0"), Code.HEADER_INVALID),
+            (_delete("ImagePositionPatient", only=2), Code.NO_GEOMETRY),
+            (_delete("ImageOrientationPatient"), Code.NO_GEOMETRY),
+            (_delete("PixelSpacing"), Code.NO_GEOMETRY),
+            (_set("PixelSpacing", [0, 1]), Code.HEADER_INVALID),
+            (_set("PixelSpacing", [0.001, 0.001]), Code.IMPLAUSIBLE_SPACING),
+            (_set("PixelSpacing", [2.0, 1.6], only=1), Code.MIXED_SERIES),
+            (_set("ImageOrientationPatient", [1, 0, 0, 0.1, 1, 0]), Code.HEADER_INVALID),
+            (_set("ImageOrientationPatient", [1, 0, 0, 0, 0, -1], only=4), Code.MIXED_SERIES),
+            (_delete("Rows"), Code.NO_PIXELS),
+            (_delete("PixelData"), Code.NO_PIXELS),
+            (_set("Rows", 60000), Code.TOO_LARGE),
+            (_set("Rows", 200), Code.HEADER_LIES),
+            (_set("SamplesPerPixel", 3), Code.HEADER_LIES),
+            (_set("BitsAllocated", 32), Code.HEADER_LIES),
+            (_set("NumberOfFrames", 7), Code.DIMENSIONS),
+            (_twin, Code.MISSING_SLICES),
+        ],
+    )
+    def test_header(self, tmp_path, axial, change, code):
+        phantoms.write_dicom(tmp_path, *axial, change=change)
+        assert rejected(tmp_path) is code
+
+    def test_missing_slice(self, tmp_path, axial):
+        phantoms.write_dicom(tmp_path, *axial)[3].unlink()
+        assert rejected(tmp_path) is Code.MISSING_SLICES
+
+    def test_too_few_slices(self, tmp_path, axial):
+        for path in phantoms.write_dicom(tmp_path, *axial)[2:]:
+            path.unlink()
+        assert rejected(tmp_path) is Code.TOO_FEW_SLICES
+
+    def test_truncated_pixels(self, tmp_path, axial):
+        path = phantoms.write_dicom(tmp_path, *axial)[3]
+        path.write_bytes(path.read_bytes()[:-100])
+        assert rejected(tmp_path) is Code.TRUNCATED
+
+    @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+    @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+    def test_truncated_compressed_pixels(self, tmp_path, syntax, share):
+        noise = np.random.default_rng(1).integers(-100, 100, (80, 72, 4)).astype(np.int16)
+        path = phantoms.write_dicom(tmp_path, noise, np.diag([1, 1, 1, 1.0]), transfer_syntax=syntax)[1]
+        content = path.read_bytes()
+        start = content.index(b"\xe0\x7f\x10\x00")
+        path.write_bytes(content[: start + int((len(content) - start) * share)])
+        assert rejected(tmp_path) in (Code.TRUNCATED, Code.DECODE)
+
+    @pytest.mark.parametrize(
+        ("syntax", "start", "places"),
+        [
+            (JPEG2000Lossless, b"\xff\x4f\xff\x51", (8, 12, 24, 28)),
+            (JPEGLSLossless, b"\xff\xf7", (5, 7)),
+        ],
+    )
+    def test_a_codestream_that_lies_about_its_size_never_reaches_the_codec(self, tmp_path, monkeypatch, syntax, start, places):
+        noise = np.random.default_rng(1).integers(-100, 100, (80, 72, 4)).astype(np.int16)
+        path = phantoms.write_dicom(tmp_path, noise, np.diag([1, 1, 1, 1.0]), transfer_syntax=syntax)[1]
+        content = bytearray(path.read_bytes())
+        at = content.index(start)
+        for place in places:
+            width = 4 if syntax == JPEG2000Lossless else 2
+            content[at + place : at + place + width] = (40000).to_bytes(width, "big")
+        path.write_bytes(bytes(content))
+        monkeypatch.setattr(dicom_read, "decode_frame", lambda *_: pytest.fail("the codec was asked"))
+        assert rejected(tmp_path) is Code.HEADER_LIES
+
+    def test_duplicate_positions(self, tmp_path, axial):
+        hu, affine = axial
+        phantoms.write_dicom(tmp_path, hu, affine)
+
+        def other_uid(dataset, _k):
+            dataset.SOPInstanceUID += ".7"
+
+        single = affine.copy()
+        single[:3, 3] = affine[:3, 3] + 2 * affine[:3, 2]
+        phantoms.write_dicom(tmp_path, hu[:, :, 2:3], single, order=[90], change=other_uid)
+        volume = read(tmp_path)
+        assert Code.DUPLICATE_SLICES in {warned.code for warned in volume.warnings}
+        assert np.array_equal(volume.voxels, hu)
+        phantoms.write_dicom(tmp_path, hu[:, :, 4:5], single, order=[91], change=other_uid)
+        assert rejected(tmp_path) is Code.DUPLICATE_POSITIONS
+
+    def test_two_time_points(self, tmp_path, axial):
+        hu, affine = axial
+        phantoms.write_dicom(tmp_path, hu, affine)
+        phantoms.write_dicom(tmp_path, hu + 5, affine, suffix=".t2")
+        assert rejected(tmp_path) is Code.FOUR_D
+
+    def test_constant_image(self, tmp_path, axial):
+        phantoms.write_dicom(tmp_path, np.zeros(SHAPE, np.int16), axial[1])
+        assert rejected(tmp_path) is Code.EMPTY_IMAGE
+
+    def test_file_that_goes_after_it_was_found(self, tmp_path, axial):
+        paths = phantoms.write_dicom(tmp_path, *axial)
+        (study,) = discover([tmp_path]).studies
+        paths[0].unlink()
+        with pytest.raises(InputError) as caught:
+            read_volume(study)
+        assert caught.value.code in (Code.CHANGED, Code.UNREADABLE_FILE)
+
+
+class TestHeader:
+    def test_walk_and_pydicom_agree(self, tmp_path, axial):
+        path = phantoms.write_dicom(tmp_path, *axial)[0]
+        ours, theirs = read_header(path), _via_pydicom(path, path.stat().st_size)
+        for name in SliceHeader.__dataclass_fields__:
+            if name != "pixels":
+                assert getattr(ours, name) == getattr(theirs, name), name
+
+    def test_walk_and_pydicom_agree_on_real_files(self, shared_data):
+        compared = 0
+        for path in sorted((shared_data / "dicom_variety").rglob("*")):
+            if not path.is_file() or path.read_bytes()[128:132] != b"DICM":
+                continue
+            ours = read_header(path)
+            theirs = _via_pydicom(path, path.stat().st_size)
+            for name in SliceHeader.__dataclass_fields__:
+                if name not in ("pixels", "image_type", "patient_id"):
+                    assert getattr(ours, name) == getattr(theirs, name), (path.name, name)
+            compared += 1
+        assert compared > 60
+
+    def test_what_stands_inside_a_sequence_is_not_the_files_own(self, tmp_path, axial):
+        def change(dataset, _k):
+            item = Dataset()
+            item.is_undefined_length_sequence_item = True
+            item.Modality, item.SOPInstanceUID = "MR", "1.2.3"
+            dataset.ReferencedImageSequence = Sequence([item])
+            dataset["ReferencedImageSequence"].is_undefined_length = True
+
+        path = phantoms.write_dicom(tmp_path, *axial, change=change)[0]
+        assert b"MR" in path.read_bytes()
+        assert read_header(path).modality == "CT"
+        assert read_header(path).sop_uid != "1.2.3"
+
+    def test_deep_nesting_costs_neither_time_nor_a_crash(self, tmp_path, axial):
+        def nest(dataset, _k):
+            inner = Dataset()
+            inner.ReferencedSOPInstanceUID = "1.2"
+            dataset.ReferencedImageSequence = Sequence([inner])
+
+        paths = phantoms.write_dicom(tmp_path, *axial, change=nest)
+        for path in paths:
+            content = path.read_bytes()
+            tag = b"\x08\x00\x40\x11SQ\0\0"
+            start = content.index(tag)
+            end = start + 12 + int.from_bytes(content[start + 8 : start + 12], "little")
+            deep = 3000
+            opening = (tag + b"\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * deep
+            closing = (b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0") * deep
+            path.write_bytes(content[:start] + opening + closing + content[end:])
+        before = time.monotonic()
+        assert np.array_equal(read(tmp_path).voxels, axial[0])
+        assert time.monotonic() - before < 10
+
+    @given(st.data())
+    def test_damage_is_an_input_error_and_tells_nothing(self, tmp_path_factory, data):
+        folder = tmp_path_factory.mktemp("ct")
+        affine = phantoms.dicom_affine("axial", SHAPE, SPACING)
+        path = phantoms.write_dicom(folder, linear(affine), affine)[2]
+        content = bytearray(path.read_bytes())
+        header = content.index(b"\xe0\x7f\x10\x00")
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(128, header + 12))] = data.draw(st.integers(0, 255))
+        path.write_bytes(bytes(content[: data.draw(st.integers(140, len(content)))]))
+        said = []
+        for study in discover([folder]).studies:
+            try:
+                read_volume(study)
+            except InputError as error:
+                said.append(str(error))
+        assert not any(canary in text for canary in phantoms.CANARIES for text in said)
+
+    def test_headers_for_dicom_output_come_in_slice_order(self, tmp_path):
+        affine = phantoms.dicom_affine("feet_first_prone", SHAPE, SPACING)
+        phantoms.write_dicom(tmp_path, linear(affine), affine, order=[2, 5, 0, 1, 4, 3])
+        (study,) = discover([tmp_path]).studies
+        headers = read_headers(study)
+        volume = read_volume(study)
+        positions = np.array([header.ImagePositionPatient for header in headers], dtype=float) * (-1, -1, 1)
+        expected = volume.grid.to_world([[0, 0, k] for k in range(SHAPE[2])])
+        assert np.allclose(positions, expected, atol=1e-6)
+        assert "PixelData" not in headers[0]

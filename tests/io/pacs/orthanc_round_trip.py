@@ -1,0 +1,113 @@
+"""Starts a real Orthanc, sends a CT, pulls it, sends results, sends them again; prints what happened as JSON.
+
+Run by ``test_pacs.py`` in a network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from agseg.errors import PacsError
+from agseg.io.dicom.read import read_headers
+from agseg.io.dicom_out.write import DicomKind, write_from_headers
+from agseg.io.discover import discover
+from agseg.io.pacs.archive import Archive, Credentials, PacsAddress, PacsLimits, PacsQuery, open_archive
+from agseg.workflows.pacs import PacsReport, pull, push
+from tests.io.ct_series import WEIGHTS, make_mask, make_series, measured
+
+HTTP, DICOM, OURS = 8042, 4242, 11113
+PLUGINS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
+ROOT = f"http://127.0.0.1:{HTTP}"
+LOGIN = ("tester", "test-only")
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[None]:
+    plugin = next(p for where in PLUGINS for p in Path(where).glob("libOrthancDicomWeb.so*"))
+    config = {
+        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "index"), "Plugins": [str(plugin)],
+        "HttpPort": HTTP, "DicomPort": DICOM, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True, "RegisteredUsers": {LOGIN[0]: LOGIN[1]}, "DicomCheckCalledAet": True,
+        "DicomModalities": {"agseg": {"AET": "AGSEG", "Host": "127.0.0.1", "Port": OURS, "AllowGet": True, "AllowMove": True}},
+        "UnknownSopClassAccepted": True, "OverwriteInstances": False,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "orthanc.json").write_text(json.dumps(config))
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+        try:
+            for _ in range(100):
+                try:
+                    if requests.get(f"{ROOT}/system", auth=LOGIN, timeout=1).ok:
+                        break
+                except requests.ConnectionError:
+                    time.sleep(0.1)
+            else:
+                raise RuntimeError((folder / "log.txt").read_text())
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def count() -> int:
+    return int(requests.get(f"{ROOT}/statistics", auth=LOGIN, timeout=5).json()["CountInstances"])
+
+
+def counts(report: PacsReport) -> dict[str, int]:
+    return {status: number for status, number in report.counts.items() if number}
+
+
+def main(folder: Path) -> dict[str, object]:
+    web_address, dimse_address = PacsAddress.parse(f"{ROOT}/dicom-web"), PacsAddress.parse(f"dicom://ORTHANC@127.0.0.1:{DICOM}")
+    limits, nobody = PacsLimits(timeout_s=10, retries=1), Credentials()
+    query = PacsQuery(dates="20260101-20260131")
+    facts: dict[str, object] = {}
+    with orthanc(folder / "orthanc"):
+        web = open_archive(web_address, credentials=Credentials(*LOGIN), limits=limits)
+        dimse = open_archive(dimse_address, credentials=nobody, limits=limits)
+        move = open_archive(dimse_address, credentials=nobody, limits=PacsLimits(timeout_s=10, retries=1, move_port=OURS))
+        dimse.echo()
+        make_series().write(folder / "ct")
+        facts["push_ct"] = counts(push(web, paths=[folder / "ct"], everything=True))
+        ways: dict[str, Archive] = {"web": web, "get": dimse, "move": move}
+        for name, archive in ways.items():
+            facts[f"pull_{name}"] = counts(pull(archive, query=query, output=folder / name))
+            facts[f"files_{name}"] = len(list((folder / name).rglob("*.dcm")))
+        study = discover([folder / "web"]).studies[0]
+        mask = make_mask(make_series().grid)
+        write_from_headers(
+            folder / "out", kinds=tuple(DicomKind), headers=read_headers(study), mask=mask, measurements=measured(mask),
+            weights=WEIGHTS, parameters={},
+        )  # fmt: skip
+        facts["push_results"] = counts(push(web, paths=[folder / "out"]))
+        study_uid = make_series().headers[0].StudyInstanceUID
+        found = requests.get(f"{ROOT}/dicom-web/studies/{study_uid}/series", auth=LOGIN, timeout=5).json()
+        facts["modalities_of_the_study"] = sorted({series["00080060"]["Value"][0] for series in found})
+        facts["count_after_first"] = count()
+        facts["push_again_web"] = counts(push(web, paths=[folder / "out"]))
+        facts["push_again_dimse"] = counts(push(dimse, paths=[folder / "out"]))
+        facts["count_after_second"] = count()
+        web.store(sorted((folder / "out").glob("*.dcm")))
+        dimse.store(sorted((folder / "out").glob("*.dcm")))
+        facts["count_after_forced"] = count()
+        facts["pull_again"] = counts(pull(web, query=query, output=folder / "web"))
+        try:
+            open_archive(web_address, credentials=Credentials(LOGIN[0], "wrong"), limits=limits).echo()
+        except PacsError as error:
+            facts["wrong_password"] = error.value
+    return facts
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))
