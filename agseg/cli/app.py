@@ -83,6 +83,7 @@ def main() -> None:
     """Run the command line and leave with the exit code of docs/hospital.md."""
     debug = "--debug" in sys.argv
     console.speak_any_locale()
+    console.outlive_readers()
     try:
         app()
     except AgsegError as error:

@@ -28,6 +28,7 @@ __all__ = [
     "fail",
     "is_terminal",
     "note",
+    "outlive_readers",
     "print_table",
     "progress",
     "setup_logging",
@@ -44,6 +45,35 @@ def speak_any_locale() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Outliving(io.FileIO):
+    """A standard stream whose reader may leave: what is said from then on goes nowhere."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Let a reader that leaves (``| head``) end what is said, not what is done: the exit code is the one that was earned."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            raw = _Outliving(stream.fileno(), "w", closefd=False)
+            said = io.TextIOWrapper(
+                io.BufferedWriter(raw),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, said)
 
 
 def stdout() -> Console:
