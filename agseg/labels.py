@@ -6,12 +6,13 @@ as DICOM CID 7140 and its relatives list them; a left or right organ is one conc
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agseg.errors import UsageError
 
-__all__ = ["BACKGROUND", "KNOWN_STRUCTURES", "Code3", "Label", "LabelSet", "Structure"]
+__all__ = ["BACKGROUND", "KNOWN_STRUCTURES", "Code3", "Label", "LabelSet", "Structure", "unknown_organ"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class LabelSet:
         for label in self.labels:
             if label.name == name:
                 return label
-        raise UsageError(f"unknown organ {name!r}", expected=f"one of {', '.join(self.names)}")
+        raise unknown_organ(name, self.names)
 
     def only(self, names: Iterable[str]) -> LabelSet:
         """The labels with these names, with their indices kept.
@@ -153,3 +154,12 @@ class LabelSet:
             If a name is not known; the message lists the known ones.
         """
         return LabelSet(tuple(self[name] for name in dict.fromkeys(names)))
+
+
+def unknown_organ(name: str, known: Iterable[str]) -> UsageError:
+    """The error for an organ that is none of the known ones: with the names most like it, or else with all of them."""
+    names = tuple(known)
+    near = difflib.get_close_matches(name.casefold().replace(" ", "_"), names)
+    if near:
+        return UsageError(f"unknown organ {name!r}", hint=f"Did you mean {' or '.join(near)}? All: agseg weights list")
+    return UsageError(f"unknown organ {name!r}", expected=f"one of {', '.join(names)}")

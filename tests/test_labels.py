@@ -31,5 +31,16 @@ def test_an_unknown_organ_lists_the_known_ones():
         labels.only(["pancreas"])
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("pancras", "pancreas"), ("Spleen", "spleen"), ("kidny left", "kidney_left"), ("livre", "liver")]
+)
+def test_a_misspelt_organ_is_answered_with_the_name_that_was_meant(written, meant):
+    labels = LabelSet.from_mapping({1: "spleen", 2: "liver", 3: "pancreas", 4: "kidney_left", 5: "kidney_right"})
+    with pytest.raises(UsageError) as caught:
+        labels.only([written])
+    assert caught.value.hint is not None
+    assert meant in caught.value.hint
+
+
 def test_titles_read_as_people_write_them():
     assert LabelSet.from_mapping({1: "kidney_left"})["kidney_left"].title == "left kidney"

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from agseg.errors import Code, UsageError, WeightsError
 from agseg.io.resources import resource_path
+from agseg.labels import unknown_organ
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.fields import Fields
 from agseg.weights.parse import parse_entry
@@ -66,6 +67,11 @@ class Manifest:
         """All entries, packaged manifest first."""
         return tuple(self.by_id.values())
 
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Names that some entry knows, in order of the alphabet."""
+        return tuple(sorted({name for entry in self.entries for name in entry.labels.names}))
+
     def entry(self, weights_id: str) -> WeightsEntry:
         """The entry with this id.
 
@@ -96,10 +102,12 @@ class Manifest:
         Raises
         ------
         UsageError
-            If there is none; the hint names the entries that know the organ.
+            If there is none; the hint names the entries that know the organ, or the organs that are named alike.
         """
         if (organ, modality) in self.defaults:
             return self.by_id[self.defaults[organ, modality]]
+        if organ not in self.organs:
+            raise unknown_organ(organ, self.organs)
         able = [entry.id for entry in self.entries if organ in entry.labels and entry.input.modality == modality]
         known = sorted(name for name, of in self.defaults if of == modality)
         raise UsageError(

@@ -18,6 +18,7 @@ from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.engines import EngineFactory
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
+from agseg.labels import unknown_organ
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
@@ -189,16 +190,15 @@ def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | Non
     """
     if weights is not None:
         entry = manifest.entry(weights)
+        for organ in organs:
+            if organ not in manifest.organs:
+                raise unknown_organ(organ, manifest.organs)
         if organs and not any(organ in entry.labels for organ in organs):
             raise UsageError(
                 f"weights {weights!r} know none of these organs",
                 value=", ".join(organs),
                 expected=f"one of {', '.join(entry.labels.names)}",
             )
-        known = {name for other in manifest.entries for name in other.labels.names}
-        for organ in organs:
-            if organ not in known:
-                raise UsageError(f"unknown organ {organ!r}", expected=f"one of {', '.join(sorted(known))}")
         return entry
     if organs:
         defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
