@@ -49,11 +49,12 @@ def resolve_device(name: str) -> torch.device:
     if match is None:
         raise UsageError("unknown device", value=name, expected="auto, cpu, gpu[:N], cuda[:N] or mps")
     index = int(match.group(1) or 0)
-    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise UsageError(
-            "that GPU is not there", value=name, expected=f"one of {found} visible GPUs", hint="Use --device cpu or auto."
-        )
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found == 0:
+        raise UsageError("no GPU is visible to torch here", hint="Use --device cpu or auto.")
+    if index >= found:
+        there = ", ".join(f"gpu:{number}" for number in range(found))
+        raise UsageError("that GPU is not there", value=name, expected=there, hint="Use --device cpu or auto.")
     return torch.device("cuda", index)
 
 

@@ -149,9 +149,11 @@ def test_multilabel_and_single_organ(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--organ", "spine"), "no default weights for spine"),
+        (("--organ", "duodenum"), "no default weights for duodenum"),
+        (("--organ", "pancras"), "Did you mean pancreas?"),
+        (("--organ", "pancras", "--weights", "tiny"), "Did you mean pancreas?"),
         (("--organ", "pancreas", "--prune-depth", "2"), "cannot be pruned"),
-        (("--device", "gpu:7"), "GPU is not there"),
+        (("--device", "gpu:7"), "Use --device cpu or auto."),
         (("--output-type", "mesh"), "does not know this"),
         (("--weights", "nobody"), "no weights have this id"),
     ],

@@ -1,0 +1,43 @@
+"""A device that was asked for is taken or refused with what is there; never replaced silently."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from agseg.errors import UsageError
+from agseg.inference.device import resolve_device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Let torch see so many GPUs."""
+
+    def see(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return see
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:3", "cuda", "cuda:1"])
+def test_without_a_gpu_the_sentence_says_so_and_what_works(gpus, name):
+    gpus(0)
+    with pytest.raises(UsageError) as caught:
+        resolve_device(name)
+    assert caught.value.sentence() == "no GPU is visible to torch here"
+    assert caught.value.hint == "Use --device cpu or auto."
+
+
+def test_a_number_too_high_is_answered_with_those_that_are_there(gpus):
+    gpus(2)
+    assert resolve_device("gpu:1") == resolve_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UsageError, match="expected gpu:0, gpu:1"):
+        resolve_device("gpu:2")
+
+
+def test_auto_takes_the_first_gpu_where_there_is_one(gpus):
+    gpus(1)
+    assert resolve_device("auto") == torch.device("cuda:0")
+    gpus(0)
+    assert resolve_device("auto").type in {"cpu", "mps"}
