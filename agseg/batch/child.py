@@ -1,4 +1,7 @@
-"""What runs in a reader process or in the model process. It answers in JSON: the parent unpickles nothing from a child."""
+"""What runs in a reader process, a frame reader, or the model process.
+
+It answers in JSON and raw bytes: the parent unpickles nothing from a child.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from agseg.batch.job import Processor, StudyTask
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.batch.output import PRIVATE_UMASK
+from agseg.io.video.frames import FrameSource
 from agseg.volume import Volume
 
 __all__ = ["Hello", "Role", "Says", "main"]
@@ -41,6 +45,7 @@ class Role(StrEnum):
     """What a child is for."""
 
     READER = "reader"
+    FRAMES = "frames"
     MODEL = "model"
 
 
@@ -50,6 +55,8 @@ class Says(StrEnum):
     READY = "ready"
     STAGE = "stage"
     VOLUME = "volume"
+    SOURCE = "source"
+    FRAME = "frame"
     REPORT = "report"
     FAILURE = "failure"
     LOG = "log"
@@ -62,12 +69,13 @@ class Hello:
     Parameters
     ----------
     role
-        Reader or model.
+        What it is for.
     target
-        ``read(study) -> Volume`` for a reader, the model factory for the model process.
+        ``read(study) -> Volume`` for a reader, ``open(clip) -> FrameSource`` for a frame reader, the model factory for the
+        model process.
     address_space_bytes
-        How much more it may map: a hard limit that the child sets on itself (readers only; a GPU's driver reserves more
-        addresses than there is memory).
+        How much more it may map: a hard limit that the child sets on itself (not the model process; a GPU's driver reserves
+        more addresses than there is memory).
     debug
         Tracebacks go to stderr.
     log_level
@@ -99,7 +107,9 @@ def main(descriptor: int, parent: int) -> None:
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _forward_logs(connection, hello.log_level)
-        if hello.role is Role.READER:
+        if hello.role is Role.FRAMES:
+            _serve_frames(connection, hello)
+        elif hello.role is Role.READER:
             # A reader writes no files, but a limit on file sizes would also hold for the memory a volume is handed over in.
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
@@ -139,6 +149,40 @@ def _packed(volume: Volume) -> tuple[dict[str, Any], int]:
         return pack(volume)
     except OSError as error:
         raise MemoryError from error
+
+
+def _serve_frames(connection: Connection, hello: Hello) -> None:
+    """Open a clip and say what it is; if frames are wanted, send them first, until the last or until the parent has enough."""
+    _say(connection, Says.READY, environment={})
+    while True:
+        request = connection.recv()
+        if request is None:
+            continue  # it had enough when the last frame was already on its way
+        clip, wanted = request
+        try:
+            source = hello.target(clip)
+            if wanted is not None:
+                for frame in source.frames(wanted):
+                    _say(connection, Says.FRAME, index=frame.index, time_s=frame.time_s, shape=frame.pixels.shape)
+                    connection.send_bytes(memoryview(frame.pixels.reshape(-1)))
+                    if connection.poll():
+                        connection.recv()
+                        break
+            _say(connection, Says.SOURCE, **_facts(source))
+        except BaseException as error:
+            if _fail(connection, error, None, hello.debug, writing=False):
+                return
+
+
+def _facts(source: FrameSource) -> dict[str, Any]:
+    return {
+        "moving": source.moving,
+        "size": source.size,
+        "frame_count": source.frame_count,
+        "frames_per_second": source.frames_per_second,
+        "region": source.region,
+        "warnings": [warned.to_dict() for warned in source.warnings],
+    }
 
 
 def _serve_model(connection: Connection, hello: Hello) -> None:

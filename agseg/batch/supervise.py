@@ -24,7 +24,7 @@ from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
-__all__ = ["Stop", "Supervisor"]
+__all__ = ["Stop", "Supervisor", "how_it_ended"]
 
 _TICK_S = 0.25
 """How often clocks and memory are looked at while no child speaks."""
@@ -298,7 +298,7 @@ class Supervisor:
         task = worker.task
         if task is None:
             return
-        why = why or Failure(StudyStatus.FAILED, Code.CRASHED, _how(status))
+        why = why or Failure(StudyStatus.FAILED, Code.CRASHED, how_it_ended(status))
         self.on_end(task, why.report(task.study), why.blame)
 
     def _remove(self, worker: Worker) -> None:
@@ -322,7 +322,7 @@ class Supervisor:
         self._ready.clear()
 
 
-def _how(status: int | None) -> str:
+def how_it_ended(status: int | None) -> str:
     """How a process ended, in words."""
     if status is None or status >= 0:
         return f"the process that worked on it ended by itself (status {status})"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from agseg import __version__
 from agseg.batch.folder import json_text
-from agseg.batch.outcome import failure_of
+from agseg.batch.frame_reader import ClipError, FrameReader
+from agseg.batch.outcome import Failure, failure_of
 from agseg.batch.output import Output, claim_output, make_folders, output_error, temporary_name
 from agseg.batch.run import exit_code_of
 from agseg.errors import Code, ExitCode, OutputError, UsageError
@@ -118,7 +119,7 @@ class _Run:
 
     def go(self) -> BatchReport:
         """Find, load, classify, write down."""
-        with self._signals(), warnings.catch_warnings():
+        with self._signals(), warnings.catch_warnings(), FrameReader() as reader:
             # Libraries quote headers in their warnings.
             warnings.simplefilter("ignore")
             found = find_clips(self.request.inputs)
@@ -127,7 +128,7 @@ class _Run:
                 if self.caught is not None or ExitCode.OUTPUT in self.asked or classifier is None:
                     self.records.append(self._left_over(clip))
                 else:
-                    self.records.append(self._classify(clip, classifier))
+                    self.records.append(self._classify(clip, classifier, reader))
             report = self._report(found, entry)
             self.output.release_reserve()
             write_text(self.output.root / "run.json", json_text(report.to_dict()))
@@ -155,7 +156,7 @@ class _Run:
         request = self.request
         return entry, ClipClassifier(network, step=request.step, crop=request.crop, annotated=request.annotated)
 
-    def _classify(self, clip: Clip, classifier: ClipClassifier) -> StudyReport:
+    def _classify(self, clip: Clip, classifier: ClipClassifier, reader: FrameReader) -> StudyReport:
         def progress(done: int, total: int | None) -> None:
             if self.caught is not None:
                 raise _Interrupted
@@ -163,19 +164,20 @@ class _Run:
 
         try:
             with _ClipFolder(self.output.root, clip.name) as folder:
-                result = classifier.classify(clip, folder.path, progress=progress)
+                result = classifier.classify(reader.open(clip), folder.path, progress=progress)
                 files = folder.publish()
         except _Interrupted:
             return self._left_over(clip)
+        except ClipError as error:
+            return self._failed(clip, error.failure)
         except Exception as error:  # one clip is never worth the run
-            return self._failed(clip, error)
+            if isinstance(error, OutputError):
+                self.asked.add(ExitCode.OUTPUT)
+            return self._failed(clip, failure_of(error, None))
         return _done(clip, result, files)
 
-    def _failed(self, clip: Clip, error: Exception) -> StudyReport:
-        failure = failure_of(error, None)
-        if isinstance(error, OutputError):
-            self.asked.add(ExitCode.OUTPUT)
-        elif failure.blame == "bug":
+    def _failed(self, clip: Clip, failure: Failure) -> StudyReport:
+        if failure.blame == "bug":
             self.asked.add(ExitCode.BUG)
         return StudyReport(
             input=clip.name,

@@ -1,7 +1,8 @@
 """What is done with one ultrasound clip: read, classify, decide, look where, write.
 
 The clip is read twice: once to classify every wanted frame, and once more, when the timeline is known, for the pictures of the
-best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip.
+best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip. While the
+network sees one batch, the next one is being decoded, cut and resized.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from PIL import Image
 
 from agseg.errors import Code, InputError
 from agseg.io.atomic import replacing, write_text
-from agseg.io.video.clips import Clip, open_clip
 from agseg.io.video.frames import Box, Frame, FrameSource, every
 from agseg.io.video.writer import VideoWriter
 from agseg.ultrasound.draw import annotate, draw_timeline
@@ -32,11 +33,15 @@ from agseg.ultrasound.planes import PlaneNetwork
 from agseg.ultrasound.timeline import FrameState, Timeline, best_frames, make_timeline
 from agseg.ultrasound.views import ViewTracker
 from agseg.volume import Warned
+from agseg.workflows.ahead import ahead
 
 __all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult", "picture_name"]
 
 BATCH_FRAMES = 8
 """Frames that the network sees at once; more are no faster on a CPU and only take memory."""
+
+AHEAD_BATCHES = 2
+"""Batches that may wait, ready for the network, while it is busy."""
 
 STILL_S = 1.0
 """How long a still stands in an annotated video (seconds)."""
@@ -55,6 +60,16 @@ class ClipResult:
     warnings: tuple[Warned, ...]
     seconds: dict[str, float]
     extra: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Frames ready for the network, and what is remembered of each."""
+
+    inputs: list[NDArray[np.float32]] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    times_s: list[float | None] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +102,18 @@ class ClipClassifier:
         self.crop = crop
         self.annotated = annotated
 
-    def classify(self, clip: Clip, folder: Path, *, progress: Progress) -> ClipResult:
+    def classify(self, source: FrameSource, folder: Path, *, progress: Progress) -> ClipResult:
         """Write a clip's results into ``folder``, which exists and is nobody else's.
 
         Raises
         ------
         InputError
-            If the clip cannot be read or shows nothing.
+            If the clip shows nothing.
         OutputError
             If a result cannot be written.
         """
         started = time.perf_counter()
-        source = open_clip(clip)
-        timeline, views = self._classify_frames(source, clip, progress)
+        timeline, views = self._classify_frames(source, progress)
         classified = time.perf_counter()
         best = best_frames(timeline)
         found = self._draw_frames(source, timeline, views, best, folder)
@@ -113,29 +127,40 @@ class ClipClassifier:
             extra=_facts(source, timeline, views, best),
         )
 
-    def _classify_frames(self, source: FrameSource, clip: Clip, progress: Progress) -> tuple[Timeline, list[View]]:
-        tracker = ViewTracker(moving=source.moving, crop=self.crop, region=source.region)
+    def _classify_frames(self, source: FrameSource, progress: Progress) -> tuple[Timeline, list[View]]:
         indices: list[int] = []
         times_s: list[float | None] = []
         views: list[View] = []
         rows: list[NDArray[np.float32]] = []
         total = None if source.frame_count is None else -(-source.frame_count // self.step)
-        for batch in _batches(source.frames(every(self.step))):
-            inputs = []
-            for frame in batch:
-                view = tracker.view_of(frame)
-                inputs.append(self.network.input.prepare(view_pixels(frame.pixels, view)))
-                indices.append(frame.index)
-                times_s.append(frame.time_s)
-                views.append(view)
-            rows.append(self.network.probabilities(inputs))
-            progress(len(indices), total)
+        with closing(ahead(self._prepared(source), most=AHEAD_BATCHES)) as batches:
+            for batch in batches:
+                rows.append(self.network.probabilities(batch.inputs))
+                indices += batch.indices
+                times_s += batch.times_s
+                views += batch.views
+                progress(len(indices), total)
         if not rows:
-            raise InputError("the clip holds no frame", code=Code.VIDEO, path=clip.files[0])
+            raise InputError("the clip holds no frame", code=Code.VIDEO)
         timeline = make_timeline(
             np.concatenate(rows), classes=self.network.classes, indices=indices, times_s=times_s, moving=source.moving
         )
         return timeline, views
+
+    def _prepared(self, source: FrameSource) -> Iterator[_Batch]:
+        tracker = ViewTracker(moving=source.moving, crop=self.crop, region=source.region)
+        batch = _Batch()
+        for frame in source.frames(every(self.step)):
+            view = tracker.view_of(frame)
+            batch.inputs.append(self.network.input.prepare(view_pixels(frame.pixels, view)))
+            batch.indices.append(frame.index)
+            batch.times_s.append(frame.time_s)
+            batch.views.append(view)
+            if len(batch.inputs) == BATCH_FRAMES:
+                yield batch
+                batch = _Batch()
+        if batch.inputs:
+            yield batch
 
     def _draw_frames(
         self, source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int], folder: Path
@@ -207,17 +232,6 @@ class ClipClassifier:
 def picture_name(plane: str) -> str:
     """The plane's name as a file name: names may come from a site's manifest."""
     return re.sub(r"[^\w ().+-]", "_", plane).strip(" .") or "plane"
-
-
-def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == BATCH_FRAMES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _write_frames(path: Path, timeline: Timeline) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -89,8 +90,12 @@ class FrameSource(Protocol):
 
 
 def every(step: int) -> Wanted:
-    """Wants the first frame and every ``step``-th after it."""
-    return lambda index: index % step == 0
+    """Wants the first frame and every ``step``-th after it; may be sent to another process."""
+    return partial(_is_multiple, step)
+
+
+def _is_multiple(step: int, index: int) -> bool:
+    return index % step == 0
 
 
 def check_size(width: int, height: int) -> None:
