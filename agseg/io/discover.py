@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom.header import FIRST_READ_BYTES, SliceHeader, read_header
+from agseg.io.dicom.header import FIRST_READ_BYTES, read_header
 from agseg.io.dicom.series import Series, group_series
+from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.itk import read_itk_header
 from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
 from agseg.io.nifti import pair_image, read_nifti_header

@@ -10,7 +10,7 @@ from typing import Any
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.dataset import open_dataset
-from agseg.io.dicom.header import SliceHeader
+from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Plane
 
 __all__ = ["enhanced_frames"]

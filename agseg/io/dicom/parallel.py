@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import agseg
 from agseg.errors import Code, InputError
-from agseg.io.dicom.header import SliceHeader
+from agseg.io.dicom.slice_header import SliceHeader
 
 __all__ = ["FrameJob", "decode_frames"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom.header import SliceHeader
+from agseg.io.dicom.slice_header import SliceHeader
 from agseg.volume import HU_MAX, HU_MIN
 
 __all__ = [

@@ -19,7 +19,7 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.enhanced import enhanced_frames
-from agseg.io.dicom.header import SliceHeader, read_header
+from agseg.io.dicom.header import read_header
 from agseg.io.dicom.parallel import decode_frames
 from agseg.io.dicom.pixels import (
     HuScale,
@@ -30,6 +30,7 @@ from agseg.io.dicom.pixels import (
     is_native,
     native_frame,
 )
+from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Plane, Stack, stack_planes
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned

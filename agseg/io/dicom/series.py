@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom.header import CT_SOP_CLASSES, SliceHeader
 from agseg.io.dicom.read import frames_of, stack_frames
+from agseg.io.dicom.slice_header import CT_SOP_CLASSES, SliceHeader
 from agseg.io.walk import FoundFile, Reason
 from agseg.study import Rejected, Skipped
 from agseg.volume import Warned

@@ -18,8 +18,9 @@ import numpy as np
 
 from agseg.errors import InputError
 from agseg.io.dicom.dataset import open_dataset
-from agseg.io.dicom.header import SliceHeader, read_header
+from agseg.io.dicom.header import read_header
 from agseg.io.dicom.pixels import decode_frame
+from agseg.io.dicom.slice_header import SliceHeader
 
 __all__ = ["main", "serve"]
 
