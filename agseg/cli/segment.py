@@ -85,7 +85,7 @@ def segment(
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
     from agseg.workflows import segment as workflow
-    from agseg.workflows.study_segmenter import OutputType
+    from agseg.workflows.study_segmenter import OutputType, SegmenterOptions
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     paths = (*(inputs or []), *(more_inputs or []))
@@ -99,19 +99,21 @@ def segment(
         weights=weights,
         manifest=manifest,
         offline=offline,
-        device=device,
-        precision=_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
-        overlap=overlap,
-        fast=fast,
-        mirror=mirror,
-        prune_depth=prune_depth,
-        outputs=tuple(
-            OutputType(_choice("--output-type", kind.replace("_", "-"), tuple(OutputType)))
-            for kind in dict.fromkeys(output_type or ["nifti"])
+        options=SegmenterOptions(
+            device=device,
+            precision=_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+            overlap=overlap,
+            fast=fast,
+            mirror=mirror,
+            prune_depth=prune_depth,
+            outputs=tuple(
+                OutputType(_choice("--output-type", kind.replace("_", "-"), tuple(OutputType)))
+                for kind in dict.fromkeys(output_type or ["nifti"])
+            ),
+            multilabel=multilabel,
+            preview=preview,
+            attention=attention,
         ),
-        multilabel=multilabel,
-        preview=preview,
-        attention=attention,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         limits=Limits(

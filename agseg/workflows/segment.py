@@ -24,7 +24,7 @@ from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.placed_segmenter import PlacedSegmenter
-from agseg.workflows.study_segmenter import OutputType, SegmenterConfig, check_outputs
+from agseg.workflows.study_segmenter import SegmenterConfig, SegmenterOptions, check_outputs
 
 __all__ = ["SegmentRequest", "choose_entry", "segment"]
 
@@ -52,10 +52,8 @@ class SegmentRequest:
         Names to report; empty means all that the weights know.
     weights, manifest, offline
         Which weights, and whether they may be fetched.
-    device, precision, overlap, fast, mirror, prune_depth
-        How to compute.
-    outputs, multilabel, preview, attention
-        What to write.
+    options
+        How to compute and what to write.
     include, exclude
         Globs on paths below the inputs.
     limits, part
@@ -73,16 +71,7 @@ class SegmentRequest:
     weights: str | None = None
     manifest: Path | None = None
     offline: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    overlap: float | None = None
-    fast: bool = False
-    mirror: bool = False
-    prune_depth: int | None = None
-    outputs: tuple[OutputType, ...] = (OutputType.NIFTI,)
-    multilabel: bool = False
-    preview: bool = True
-    attention: bool = False
+    options: SegmenterOptions = field(default_factory=SegmenterOptions)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -95,20 +84,7 @@ class SegmentRequest:
 
     def parameters(self, entry: WeightsEntry, organs: tuple[str, ...]) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
-        return {
-            "organs": list(organs),
-            "weights": entry.id,
-            "device": self.device,
-            "precision": self.precision,
-            "overlap": self.overlap,
-            "fast": self.fast,
-            "mirror": self.mirror,
-            "prune_depth": self.prune_depth,
-            "outputs": [kind.value for kind in self.outputs],
-            "multilabel": self.multilabel,
-            "preview": self.preview,
-            "attention": self.attention,
-        }
+        return {"organs": list(organs), "weights": entry.id, **self.options.to_dict()}
 
 
 def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
@@ -126,31 +102,16 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     manifest = Manifest.load(request.manifest)
     entry = choose_entry(manifest, request.organs, request.weights)
     organs = request.organs or entry.labels.names
-    check_prune_depth(entry, request.prune_depth, manifest=manifest)
+    check_prune_depth(entry, request.options.prune_depth, manifest=manifest)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
-    check_outputs(request.outputs)
+    check_outputs(request.options.outputs)
     with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
         paths = () if request.dry_run else cache.ensure(entry)
         entry = cache.known(entry)
         parameters = request.parameters(entry, organs)
-        config = SegmenterConfig(
-            entry=entry,
-            paths=paths,
-            organs=organs,
-            device=request.device,
-            precision=request.precision,
-            overlap=request.overlap,
-            fast=request.fast,
-            mirror=request.mirror,
-            prune_depth=request.prune_depth,
-            outputs=request.outputs,
-            multilabel=request.multilabel,
-            preview=request.preview,
-            attention=request.attention,
-            parameters=parameters,
-        )
+        config = SegmenterConfig(entry, paths, organs, request.options, parameters)
         job = BatchJob(
             inputs=request.inputs,
             model=config if request.cluster is None else _placed(config, request, manifest),

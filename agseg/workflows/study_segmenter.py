@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from agseg.weights.entry import WeightsEntry
 if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
 
-__all__ = ["OutputType", "SegmenterConfig", "StudySegmenter", "check_outputs"]
+__all__ = ["OutputType", "SegmenterConfig", "SegmenterOptions", "StudySegmenter", "check_outputs"]
 
 
 MANY_CLASSES = 32
@@ -58,27 +58,18 @@ def check_outputs(outputs: tuple[OutputType, ...]) -> None:
         raise UsageError("DICOM objects need highdicom", value=", ".join(objects), hint="pip install 'agseg[dicom]'")
 
 
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions:
+    """How masks are made and what is written of them, whatever the study.
 
     Parameters
     ----------
-    entry, paths
-        The weights and their verified files.
-    organs
-        What to report, in the order asked for; those the weights do not know are reported as such.
     device, precision, overlap, fast, mirror, prune_depth
         How to compute.
     outputs, multilabel, preview, attention
         What to write.
-    parameters
-        The run's parameters as they stand in the record.
     """
 
-    entry: WeightsEntry
-    paths: tuple[Path, ...]
-    organs: tuple[str, ...]
     device: str = "auto"
     precision: str = "auto"
     overlap: float | None = None
@@ -89,6 +80,32 @@ class SegmenterConfig:
     multilabel: bool = False
     preview: bool = True
     attention: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in records."""
+        return asdict(self) | {"outputs": [kind.value for kind in self.outputs]}
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+
+    Parameters
+    ----------
+    entry, paths
+        The weights and their verified files.
+    organs
+        What to report, in the order asked for; those the weights do not know are reported as such.
+    options
+        How to compute and what to write.
+    parameters
+        The run's parameters as they stand in the record.
+    """
+
+    entry: WeightsEntry
+    paths: tuple[Path, ...]
+    organs: tuple[str, ...]
+    options: SegmenterOptions = field(default_factory=SegmenterOptions)
     parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -116,12 +133,13 @@ class StudySegmenter:
         from agseg.inference.segment import Settings
 
         self._config = config
-        device = resolve_device(config.device)
-        precision = choose_precision(Precision(config.precision), device)
+        options = config.options
+        device = resolve_device(options.device)
+        precision = choose_precision(Precision(options.precision), device)
         self._network = load_network(
-            config.entry, config.paths, device=device, precision=precision, prune_depth=config.prune_depth
+            config.entry, config.paths, device=device, precision=precision, prune_depth=options.prune_depth
         )
-        self._settings = Settings(overlap=config.overlap, fast=config.fast, mirror=config.mirror)
+        self._settings = Settings(overlap=options.overlap, fast=options.fast, mirror=options.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
             "precision": self._network.precision.value,
@@ -175,18 +193,18 @@ class StudySegmenter:
         self, folder: Path, task: StudyTask, volume: Volume, result: Segmentation, measured: tuple[Measurement, ...]
     ) -> tuple[Warned, ...]:
         """All files of the study but its record; returns what could not be written and why."""
-        mask = result.mask
+        mask, options = result.mask, self._config.options
         warnings: list[Warned] = []
-        if OutputType.NIFTI in self._config.outputs:
-            _write_masks(folder, mask, multilabel=self._config.multilabel)
+        if OutputType.NIFTI in options.outputs:
+            _write_masks(folder, mask, multilabel=options.multilabel)
         statistics = json.dumps(_statistics(measured, mask), indent=2)
         (folder / "statistics.json").write_text(statistics + "\n", encoding="utf-8")
-        if self._config.preview:
+        if options.preview:
             write_preview(folder / "preview.png", volume, mask, measured)
-        objects = tuple(kind for kind in self._config.outputs if kind is not OutputType.NIFTI)
+        objects = tuple(kind for kind in options.outputs if kind is not OutputType.NIFTI)
         if objects:
             warnings += self._write_objects(folder, task, mask, measured, objects)
-        if self._config.attention:
+        if options.attention:
             self._write_attention(folder / "attention", volume)
         return tuple(warnings)
 
