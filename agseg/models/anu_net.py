@@ -18,7 +18,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from agseg.models.attention_gate import SameGridGate
-from agseg.models.blocks import doubled_widths, initialise
+from agseg.models.blocks import initialise, level_widths
 from agseg.models.unetpp import UNetPlusPlus
 
 __all__ = ["ANUNet"]
@@ -54,7 +54,7 @@ class ANUNet(UNetPlusPlus):
             norm=True,
             deep_supervision=True,
         )
-        f = doubled_widths(width) if widths is None else tuple(widths)
+        f = level_widths(width, widths)
         edges = [(i, k, j) for i, j in self._order() for k in range(j)]
         self.gate = nn.ModuleDict({f"x{i}{k}_x{i}{j}": SameGridGate(dims, channels=f[i]) for i, k, j in edges})
         initialise(self)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agseg.errors import UsageError
 
-__all__ = ["DoubleConv", "batch_norm", "conv", "conv_transpose", "doubled_widths", "initialise", "max_pool", "resize"]
+__all__ = ["DoubleConv", "batch_norm", "conv", "conv_transpose", "initialise", "level_widths", "max_pool", "resize"]
 
 _CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -68,11 +68,13 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
 
 
-def doubled_widths(width: int, *, levels: int = 5) -> tuple[int, ...]:
-    """Channels per level, doubled at each pooling: ``(width, 2 width, 4 width, ...)``."""
+def level_widths(width: int, widths: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Channels per level: ``widths`` where they are given, else ``width`` doubled at each of four poolings."""
+    if widths is not None:
+        return tuple(widths)
     if width < 1:
         raise UsageError("a network needs at least one channel", value=width, expected="a width of 1 or more")
-    return tuple(width * 2**level for level in range(levels))
+    return tuple(width * 2**level for level in range(5))
 
 
 class DoubleConv(nn.Sequential):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agseg.models.blocks import batch_norm, conv, doubled_widths, initialise
+from agseg.models.blocks import batch_norm, conv, initialise, level_widths
 
 __all__ = ["FocusNet", "ResidualBlock", "SqueezeExcitation"]
 
@@ -101,7 +101,7 @@ class FocusNet(nn.Module):
         self, *, dims: int = 2, in_channels: int = 3, classes: int = 1, width: int = 32, widths: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        f = doubled_widths(width) if widths is None else tuple(widths)
+        f = level_widths(width, widths)
         self.size_multiple = 2 ** (len(f) - 1)
         self.attend = _Branch(dims, in_channels, f)
         self.segment = _Branch(dims, in_channels, f)

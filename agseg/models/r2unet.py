@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agseg.models.attention_gate import SameGridGate
-from agseg.models.blocks import batch_norm, conv, doubled_widths, initialise, max_pool, resize
+from agseg.models.blocks import batch_norm, conv, initialise, level_widths, max_pool, resize
 
 __all__ = ["R2UNet"]
 
@@ -81,7 +81,7 @@ class R2UNet(nn.Module):
         gated: bool = False,
     ) -> None:
         super().__init__()
-        f = doubled_widths(width) if widths is None else tuple(widths)
+        f = level_widths(width, widths)
         self.size_multiple = 2 ** (len(f) - 1)
         self.pool = max_pool(dims)
         self.encoder = nn.ModuleList(

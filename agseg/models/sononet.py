@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, initialise, max_pool, resize
 
-__all__ = ["AGSononet", "AGSononetMode", "FlowGate", "Sononet"]
+__all__ = ["AGSononet", "AGSononetMode", "FlowGate", "MapClassifier", "Sononet"]
 
 LAYOUT = (3, 3, 3, 2, 2)
 """Convolutions per scale."""
@@ -58,7 +58,25 @@ class SononetTrunk(nn.Module):
         return maps[2], maps[3], maps[4]
 
 
-class Sononet(nn.Module):
+class MapClassifier(nn.Module):
+    """A classifier with one head: its logits are the means of one logit map per class."""
+
+    loss_weights: tuple[float, ...] = (1.0,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Probabilities ``[B, classes]``."""
+        return torch.softmax(self.scores(x)[0], dim=1)
+
+    def scores(self, x: Tensor) -> list[Tensor]:
+        """The one head's logits."""
+        return [self.class_activation(x).mean(dim=(2, 3))]
+
+    def class_activation(self, x: Tensor) -> Tensor:
+        """The logit maps ``[B, classes, height / 16, width / 16]`` whose means are the logits."""
+        raise NotImplementedError
+
+
+class Sononet(MapClassifier):
     """Sononet-8, -16 or -32: the trunk, then 1x1 convolutions to one logit map per class and their mean.
 
     Parameters
@@ -68,8 +86,6 @@ class Sononet(nn.Module):
     classes, in_channels
         Scan planes with the background; channels of a frame.
     """
-
-    loss_weights: tuple[float, ...] = (1.0,)
 
     def __init__(self, *, base: int = 8, classes: int = 14, in_channels: int = 1) -> None:
         super().__init__()
@@ -83,14 +99,6 @@ class Sononet(nn.Module):
             batch_norm(2, classes),
         )
         initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Probabilities ``[B, classes]``."""
-        return torch.softmax(self.scores(x)[0], dim=1)
-
-    def scores(self, x: Tensor) -> list[Tensor]:
-        """The one head's logits."""
-        return [self.class_activation(x).mean(dim=(2, 3))]
 
     def class_activation(self, x: Tensor) -> Tensor:
         """The logit maps whose means are the logits."""

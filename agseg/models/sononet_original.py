@@ -6,10 +6,10 @@ Source: Baumgartner et al., SonoNet: Real-time detection and localisation of fet
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, initialise, max_pool
+from agseg.models.sononet import SIZE_MULTIPLE, MapClassifier
 
 __all__ = ["SonoNetOriginal"]
 
@@ -20,7 +20,7 @@ TRUNK_EPSILON = 1e-4
 """Batch-norm epsilon of the 13 trunk layers; the two adaption layers have 1e-5."""
 
 
-class SonoNetOriginal(nn.Module):
+class SonoNetOriginal(MapClassifier):
     """SonoNet-16, -32 or -64: 15 convolutions without bias, each with a batch norm.
 
     The state dict is ``layers.{k}.0.weight`` (convolution) and ``layers.{k}.1.`` ``weight`` (gamma), ``bias`` (beta),
@@ -38,11 +38,9 @@ class SonoNetOriginal(nn.Module):
         Scan planes with the background; channels of a frame.
     """
 
-    loss_weights: tuple[float, ...] = (1.0,)
-
     def __init__(self, *, base: int = 16, classes: int = 14, in_channels: int = 1) -> None:
         super().__init__()
-        self.size_multiple = 16
+        self.size_multiple = SIZE_MULTIPLE
         self.pool = max_pool(2)
         self.layers = nn.ModuleList()
         channels = in_channels
@@ -53,14 +51,6 @@ class SonoNetOriginal(nn.Module):
         self.layers.append(_layer(8 * base, 4 * base, kernel=1, eps=1e-5, relu=True))
         self.layers.append(_layer(4 * base, classes, kernel=1, eps=1e-5, relu=False))
         initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Probabilities ``[B, classes]``."""
-        return torch.softmax(self.scores(x)[0], dim=1)
-
-    def scores(self, x: Tensor) -> list[Tensor]:
-        """The one head's logits."""
-        return [self.class_activation(x).mean(dim=(2, 3))]
 
     def class_activation(self, x: Tensor) -> Tensor:
         """The logit maps ``[B, classes, height / 16, width / 16]`` whose means are the logits."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agseg.errors import UsageError
-from agseg.models.blocks import DoubleConv, conv, doubled_widths, initialise, max_pool, resize
+from agseg.models.blocks import DoubleConv, conv, initialise, level_widths, max_pool, resize
 
 __all__ = ["UNet"]
 
@@ -41,7 +41,7 @@ class UNet(nn.Module):
         self, *, dims: int = 3, in_channels: int = 1, classes: int = 4, width: int = 16, widths: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        f = doubled_widths(width) if widths is None else tuple(widths)
+        f = level_widths(width, widths)
         if len(f) < 2:
             raise UsageError("a U-Net needs at least two levels", value=list(f), expected="two widths or more")
         self.widths = f

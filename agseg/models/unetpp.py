@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from agseg.errors import UsageError
-from agseg.models.blocks import DoubleConv, conv, conv_transpose, doubled_widths, initialise, max_pool
+from agseg.models.blocks import DoubleConv, conv, conv_transpose, initialise, level_widths, max_pool
 
 __all__ = ["UNetPlusPlus", "prune_state_dict"]
 
@@ -71,7 +71,7 @@ class UNetPlusPlus(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        f = doubled_widths(width) if widths is None else tuple(widths)
+        f = level_widths(width, widths)
         if not 1 <= depth < len(f):
             raise UsageError("a nested network of this depth does not exist", value=depth, expected=f"1 to {len(f) - 1}")
         self.depth = depth
