@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.archive import opened
 
 if TYPE_CHECKING:
     from agseg.io.pacs.archive import Archive
@@ -46,15 +47,9 @@ def doctor(
     console.setup_logging(quiet=quiet, debug=debug)
 
     def archive() -> Archive:
-        from agseg.io.pacs.archive import Credentials, PacsAddress, PacsLimits, open_archive
+        from agseg.io.pacs.archive import PacsLimits
 
-        secrets = (
-            Credentials.from_file(credentials)
-            if credentials is not None
-            else Credentials(*(options.pacs_secret(name) for name in ("USER", "PASSWORD", "TOKEN")))
-        )
-        limits = PacsLimits(retries=0, ca_file=ca_file, allow_plain_http=plain_http)
-        return open_archive(PacsAddress.parse(pacs or ""), credentials=secrets, limits=limits)
+        return opened(pacs or "", credentials, PacsLimits(retries=0, ca_file=ca_file, allow_plain_http=plain_http))
 
     request = DoctorRequest(output, options.home(), device, weights, manifest, archive if pacs else None)
     diagnosis = examine(request)

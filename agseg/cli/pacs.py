@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console
-from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose, pacs_secret
+from agseg.cli.archive import opened
+from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose
 from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
-    from agseg.io.pacs.archive import Archive, PacsLimits
     from agseg.workflows.pacs import PacsReport
 
 __all__ = ["register"]
@@ -76,8 +76,7 @@ def pull(
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     query = PacsQuery(study_uid, series_uid, accession, patient_id, dates, tuple(modality or ("CT",)))
-    limits = PacsLimits(timeout, retries, ca_file, aet, move_port, plain_http)
-    archive = _archive(pacs, credentials, limits)
+    archive = opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, move_port, plain_http))
     with console.progress("pulling", quiet=quiet or as_json) as advance:
         report = run(archive, query=query, output=output, limit=limit, dry_run=dry_run, on_progress=advance)
     _finish(report, as_json=as_json, quiet=quiet)
@@ -107,7 +106,7 @@ def push(
     from agseg.workflows.pacs import push as run
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
-    archive = _archive(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http))
+    archive = opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http))
     with console.progress("pushing", quiet=quiet or as_json) as advance:
         report = run(archive, paths=paths, everything=everything, dry_run=dry_run, on_progress=advance)
     _finish(report, as_json=as_json, quiet=quiet)
@@ -129,19 +128,9 @@ def echo(
     from agseg.io.pacs.archive import PacsLimits
 
     console.setup_logging(quiet=quiet, debug=debug)
-    _archive(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http)).echo()
+    opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http)).echo()
     if not quiet:
         console.note("The archive answers.")
-
-
-def _archive(address: str, file: Path | None, limits: PacsLimits) -> Archive:
-    from agseg.io.pacs.archive import Credentials, PacsAddress, open_archive
-
-    if file is not None:
-        credentials = Credentials.from_file(file)
-    else:
-        credentials = Credentials(pacs_secret("USER"), pacs_secret("PASSWORD"), pacs_secret("TOKEN"))
-    return open_archive(PacsAddress.parse(address), credentials=credentials, limits=limits)
 
 
 def _finish(report: PacsReport, *, as_json: bool, quiet: bool) -> None:
