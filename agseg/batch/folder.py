@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from agseg.batch.job import StudyTask
-from agseg.batch.output import make_folders, output_error, temporary_name
-from agseg.io.atomic import FOLDER_MODE, write_text
+from agseg.batch.output import make_folders, temporary_name
+from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_text
 from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
@@ -117,24 +117,24 @@ class StudyFolder:
             for name in names:
                 handle = os.open(Path(folder) / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
-                    os.fchmod(handle, 0o600)
+                    os.fchmod(handle, FILE_MODE)
                     os.fsync(handle)
                 finally:
                     os.close(handle)
             Path(folder).chmod(FOLDER_MODE)
-            _sync_folder(Path(folder))
+            flush(Path(folder))
 
     def _swap_in(self, files: tuple[str, ...]) -> None:
         target = self.task.folder
         parent = make_folders(self.task.root, "/".join(self.task.output.split("/")[:-1]))
         if not os.path.lexists(target):
             self.path.rename(target)
-            _sync_folder(parent)
+            flush(parent)
             return
         make_folders(self.task.root, self.task.output)
         stale = _files_of(target) - set(files)
         (target / STUDY_JSON).unlink(missing_ok=True)
-        _sync_folder(target)
+        flush(target)
         for name in files:
             if "/" in name:
                 make_folders(target, name.rpartition("/")[0])
@@ -143,7 +143,7 @@ class StudyFolder:
         for name in stale:
             (target / name).unlink(missing_ok=True)
         (self.path / STUDY_JSON).replace(target / STUDY_JSON)
-        _sync_folder(target)
+        flush(target)
 
 
 def json_text(content: Any) -> str:
@@ -158,14 +158,6 @@ def _files_of(folder: Path) -> set[str]:
         return {str(name) for name in names if ".." not in str(name).split("/") and not str(name).startswith("/")}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agseg.batch.output import output_error
 from agseg.errors import AgsegError, Code, InferenceError, InputError, OutputError, UsageError, WeightsError
+from agseg.io.atomic import output_error
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Study
 

@@ -7,7 +7,6 @@ The locks are ``flock``: the kernel frees them when the process ends, however it
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from agseg.batch.job import Part
 from agseg.errors import Code, LockedError, OutputError, UsageError
-from agseg.io.atomic import FOLDER_MODE, TEMPORARY_SUFFIX
+from agseg.io.atomic import FILE_MODE, FOLDER_MODE, TEMPORARY_SUFFIX, output_error
 
 __all__ = [
     "LOCK_NAME",
@@ -46,7 +45,6 @@ PRIVATE_UMASK = 0o077
 _PREFIX = ".agseg-tmp-"
 _RESERVE_NAME = ".agseg.reserve"
 _RESERVE_BYTES = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,6 @@ def temporary_name() -> str:
 def _machine() -> str:
     """Which of the machines that share the folder it is; not its name."""
     return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
-
-
-def output_error(error: OSError, message: str, *, path: Path | None = None) -> OutputError:
-    """The OutputError for a failed write: disk full, not writable, or another."""
-    if error.errno in _FULL:
-        return OutputError("the disk is full, or a quota or size limit is reached", code=Code.DISK_FULL, path=path)
-    code = Code.OUTPUT_NOT_WRITABLE if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Code.OUTPUT
-    return OutputError(message, code=code, path=path, value=errno.errorcode.get(error.errno or 0, "unknown error"))
 
 
 def make_folders(root: Path, relative: str) -> Path:
@@ -173,7 +163,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def _locked(path: Path, kind: int, *, wait: bool = False) -> Iterator[None]:
     try:
         # O_CLOEXEC: a child never holds the lock, so that it is free as soon as the run's own process is gone.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     except OSError as error:
         raise output_error(error, "the output folder cannot be written to", path=path.parent) from error
     try:
@@ -229,7 +219,7 @@ def _reserve(root: Path) -> None:
     """Show that the folder can be written to, and keep room for the record."""
     path = root / _RESERVE_NAME
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
             os.write(handle, bytes(_RESERVE_BYTES))
             os.fsync(handle)

@@ -13,15 +13,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agseg.errors import AgsegError, Code, OutputError
+from agseg.errors import Code, OutputError
 
-__all__ = ["FILE_MODE", "FOLDER_MODE", "TEMPORARY_SUFFIX", "make_folder", "replacing", "sweep", "write_bytes", "write_text"]
+__all__ = [
+    "FILE_MODE",
+    "FOLDER_MODE",
+    "TEMPORARY_SUFFIX",
+    "flush",
+    "make_folder",
+    "output_error",
+    "replacing",
+    "write_bytes",
+    "write_text",
+]
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
 TEMPORARY_SUFFIX = ".agseg-part"
-"""End of the names of unfinished files; they begin with a dot."""
+"""Stands in the names of unfinished files, which begin with a dot."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def make_folder(path: Path) -> Path:
@@ -42,7 +54,7 @@ def make_folder(path: Path) -> Path:
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
             folder.chmod(FOLDER_MODE)
     except OSError as error:
-        raise _output_error(error, path) from None
+        raise output_error(error, "the folder cannot be made", path=path) from None
     if not path.is_dir():
         raise OutputError("the output path is not a folder", code=Code.OUTPUT_NOT_WRITABLE, path=path)
     return path
@@ -71,13 +83,13 @@ def replacing(path: Path, *, check: Callable[[Path], None] | None = None) -> Ite
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
         yield temporary
         temporary.chmod(FILE_MODE)
-        _flush(temporary)
+        flush(temporary)
         if check is not None:
             check(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
-        raise _output_error(error, path) from None
+        raise output_error(error, "the result cannot be written", path=path) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -93,18 +105,8 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def sweep(folder: Path) -> int:
-    """Remove unfinished files that a killed run left below the folder; returns how many. Links are not followed."""
-    found = 0
-    for parent, _, names in os.walk(folder, followlinks=False):
-        for name in names:
-            if name.startswith(".") and TEMPORARY_SUFFIX in name:
-                (Path(parent) / name).unlink(missing_ok=True)
-                found += 1
-    return found
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or a folder's list of names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,9 +114,9 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _output_error(error: OSError, path: Path) -> AgsegError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError("the disk is full", code=Code.DISK_FULL, path=path)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError("the output folder may not be written to", code=Code.OUTPUT_NOT_WRITABLE, path=path)
-    return OutputError(f"the result could not be written (errno {error.errno})", path=path)
+def output_error(error: OSError, message: str, *, path: Path | None = None) -> OutputError:
+    """The OutputError for a failed write: disk full, not writable, or another."""
+    if error.errno in _FULL:
+        return OutputError("the disk is full, or a quota or size limit is reached", code=Code.DISK_FULL, path=path)
+    code = Code.OUTPUT_NOT_WRITABLE if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Code.OUTPUT
+    return OutputError(message, code=code, path=path, value=errno.errorcode.get(error.errno or 0, "unknown error"))

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agseg.errors import Code, OutputError, PacsError
-from agseg.io.atomic import FILE_MODE, TEMPORARY_SUFFIX, make_folder
+from agseg.errors import PacsError
+from agseg.io.atomic import FILE_MODE, TEMPORARY_SUFFIX, make_folder, output_error
 from agseg.io.dicom_out.result import is_own_object
 from agseg.io.pacs.archive import RemoteSeries
 
@@ -79,7 +79,7 @@ class Arrival:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError("an image could not be written", code=_code(error), path=path.parent.parent) from None
+            raise output_error(error, "an image could not be written", path=path.parent.parent) from None
         except Exception as error:
             raise PacsError(f"the archive sent an image that cannot be written ({type(error).__name__})") from None
         self.names.add(name)
@@ -107,13 +107,7 @@ def arriving(root: Path, series: RemoteSeries) -> Iterator[Arrival]:
             final.rename(old)
         hidden.rename(final)
     except OSError as error:
-        raise OutputError("the series could not be put in its place", code=_code(error), path=root) from None
+        raise output_error(error, "the series could not be put in its place", path=root) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _code(error: OSError) -> Code:
-    import errno
-
-    return Code.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.OUTPUT
