@@ -6,7 +6,7 @@ and 17 the last convolutions of scales 3, 4 and 5, and only the layout (3, 3, 3,
 
 All classifiers here share one interface, for frames ``[B, 1, height, width]`` with sides that are multiples of 16:
 
-* ``forward(x)`` - probabilities ``[B, classes]`` that sum to 1.
+* ``forward(x)`` - probabilities ``[B, classes]`` in float32, whatever the network's own format, that sum to 1.
 * ``scores(x)`` - the logits of every head ``[B, classes]``; training sums their cross-entropies with ``loss_weights``.
 * ``class_activation(x)`` - layer 17's evidence for every class, ``[B, classes, height / 16, width / 16]``.
 """
@@ -65,11 +65,11 @@ class MapClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities ``[B, classes]``."""
-        return torch.softmax(self.scores(x)[0], dim=1)
+        return torch.softmax(self.scores(x)[0], dim=1, dtype=torch.float32)
 
     def scores(self, x: Tensor) -> list[Tensor]:
         """The one head's logits."""
-        return [self.class_activation(x).mean(dim=(2, 3))]
+        return [self.class_activation(x).mean(dim=(2, 3), dtype=torch.float32)]
 
     def class_activation(self, x: Tensor) -> Tensor:
         """The logit maps ``[B, classes, height / 16, width / 16]`` whose means are the logits."""
@@ -186,8 +186,8 @@ class AGSononet(nn.Module):
         """Probabilities ``[B, classes]``: the final head's softmax, in ``mean`` mode the mean of the three softmaxes."""
         scores = self.scores(x)
         if self.mode is AGSononetMode.MEAN:
-            return torch.stack([torch.softmax(score, dim=1) for score in scores]).mean(dim=0)
-        return torch.softmax(scores[0], dim=1)
+            return torch.stack([torch.softmax(score, dim=1, dtype=torch.float32) for score in scores]).mean(dim=0)
+        return torch.softmax(scores[0], dim=1, dtype=torch.float32)
 
     def scores(self, x: Tensor) -> list[Tensor]:
         """The logits of the heads that ``loss_weights`` weights; where there is a final head it comes first."""

@@ -170,17 +170,22 @@ def view_pixels(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 def masked(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     """The whole frame, uint8 (row, column, 3), black outside of the ultrasound image: what may be shown."""
-    return pixels * view.mask((pixels.shape[1], pixels.shape[0]))[..., None].astype(np.uint8)
+    return pixels * _mask_of_frame(view, (pixels.shape[1], pixels.shape[0]))
+
+
+@lru_cache(maxsize=4)
+def _mask_of_frame(view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (row, column, 3) of a whole frame: 1 where the ultrasound image lies.
+
+    Three equal channels: multiplying by one channel that is stretched to three takes ten times as long.
+    """
+    return np.repeat(view.mask(size).astype(np.uint8)[..., None], 3, axis=2)
 
 
 @lru_cache(maxsize=4)
 def _mask_of_box(view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (row, column, 3) of the view's box: 1 where the ultrasound image lies.
-
-    Three equal channels: multiplying by one channel that is stretched to three takes ten times as long.
-    """
-    inside = Image.fromarray(view.mask(size).astype(np.uint8))
-    return np.repeat(np.asarray(inside.crop(view.box), dtype=np.uint8)[..., None], 3, axis=2)
+    """The same of the view's box; 0 where the box reaches beyond the frame."""
+    return np.asarray(Image.fromarray(_mask_of_frame(view, size)).crop(view.box))
 
 
 def box_iou(one: Box, other: Box) -> float:

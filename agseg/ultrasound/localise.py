@@ -62,7 +62,8 @@ def find_box(maps: Sequence[Map]) -> Box | None:
         x0, y0, x1, y1 in input pixels; None if no map says anything.
     """
     masks = [_active(one) for one in maps]
-    labels, count = ndimage.label(_active(combine(maps)), structure=np.ones((3, 3)))
+    joint = masks[0] if len(masks) == 1 else _active(combine(maps))
+    labels, count = ndimage.label(joint, structure=np.ones((3, 3)))
     if count == 0:
         return None
     # The component with the largest summed overlap with the masks of the single scales.

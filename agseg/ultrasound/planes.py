@@ -117,15 +117,24 @@ class PlaneNetwork:
         Names of its outputs, in order.
     spec
         What it sees.
-    device
-        Where it runs.
+    device, dtype
+        Where it runs, and in which number format; what comes out is float32.
     """
 
-    def __init__(self, module: nn.Module, *, classes: tuple[str, ...], spec: PlaneInput, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        spec: PlaneInput,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.classes = classes
         self.input = spec
-        self.device = device
-        self._module = fold_batch_norm(module).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.dtype = device, dtype
+        placed = fold_batch_norm(module).to(device=device, dtype=dtype)
+        self._module = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def probabilities(self, batch: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -147,11 +156,13 @@ class PlaneNetwork:
         return tuple(resized(grid.float().cpu().numpy(), self.input.shape) for grid in grids)
 
     def _tensor(self, batch: Sequence[NDArray[np.float32]]) -> Tensor:
-        stacked = torch.from_numpy(np.stack(batch)).to(self.device)
-        return stacked.contiguous(memory_format=torch.channels_last)
+        stacked = torch.from_numpy(np.stack(batch))
+        return stacked.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
 
 
-def load_planes(entry: WeightsEntry, files: tuple[Path, ...], *, device: torch.device) -> PlaneNetwork:
+def load_planes(
+    entry: WeightsEntry, files: tuple[Path, ...], *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> PlaneNetwork:
     """The classifier of a weights entry from its verified safetensors file.
 
     Raises
@@ -167,4 +178,4 @@ def load_planes(entry: WeightsEntry, files: tuple[Path, ...], *, device: torch.d
     module = build(entry.architecture, entry.config)
     load_strict(module, files[0])
     spec = PlaneInput.of(entry.input, family=family)
-    return PlaneNetwork(module, classes=entry.classes, spec=spec, device=device)
+    return PlaneNetwork(module, classes=entry.classes, spec=spec, device=device, dtype=dtype)

@@ -1,20 +1,23 @@
-"""Makes the next items while the caller is busy with the last ones."""
+"""Items made, or worked on, in threads while the caller is busy with the last ones; always in order, never many at once."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "side_by_side"]
 
 _PUT_S = 0.1
 """How soon the thread notices that nobody takes its items any more."""
 
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _End:
@@ -65,3 +68,29 @@ def ahead(items: Iterable[T], *, most: int) -> Generator[T, None, None]:
     finally:
         enough.set()
         worker.join()
+
+
+def side_by_side(
+    work: Callable[[T], R], items: Iterable[T], *, workers: int, begin: Callable[[], None] | None = None
+) -> Generator[R, None, None]:
+    """What ``work`` makes of each item, in the items' order, by several threads at once.
+
+    Parameters
+    ----------
+    work
+        Called in any of the threads.
+    items
+        At most ``workers + 1`` of them are out at a time.
+    workers
+        Threads.
+    begin
+        Called once in each thread before its first item.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="side", initializer=begin) as pool:
+        out: deque[Future[R]] = deque()
+        for item in items:
+            out.append(pool.submit(work, item))
+            if len(out) > workers:
+                yield out.popleft().result()
+        while out:
+            yield out.popleft().result()

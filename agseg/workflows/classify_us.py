@@ -37,6 +37,9 @@ __all__ = ["DEFAULT_WEIGHTS", "ClassifyRequest", "OnClip", "classify_us"]
 DEFAULT_WEIGHTS = "sononet16"
 """The entry that classifies where the user names none."""
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+"""Number formats of the network, as :class:`agseg.inference.device.Precision` names them."""
+
 MODALITY = "US"
 
 _LAST = "planes.json"
@@ -62,6 +65,8 @@ class ClassifyRequest:
         An entry (default :data:`DEFAULT_WEIGHTS`), a site's own manifest, and whether the network may be used.
     device
         ``auto``, ``cpu``, ``gpu[:N]``, ``cuda[:N]`` or ``mps``.
+    precision
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``: the network's number format.
     step
         Analyse every ``step``-th frame.
     crop
@@ -77,6 +82,7 @@ class ClassifyRequest:
     manifest: Path | None = None
     offline: bool = False
     device: str = "auto"
+    precision: str = "auto"
     step: int = 1
     crop: Box | None = None
     annotated: bool = False
@@ -84,6 +90,8 @@ class ClassifyRequest:
     def __post_init__(self) -> None:
         if self.step < 1:
             raise UsageError("--every must be at least 1", value=self.step)
+        if self.precision not in PRECISIONS:
+            raise UsageError("--precision does not know this", value=self.precision, expected=f"one of {', '.join(PRECISIONS)}")
         if self.crop is not None and (self.crop[0] >= self.crop[2] or self.crop[1] >= self.crop[3]):
             raise UsageError(
                 "--crop is empty", value=",".join(map(str, self.crop)), expected="x0,y0,x1,y1 with x0 < x1, y0 < y1"
@@ -97,6 +105,7 @@ class ClassifyRequest:
             "crop": None if self.crop is None else list(self.crop),
             "annotate": self.annotated,
             "device": self.device,
+            "precision": self.precision,
         }
 
 
@@ -146,13 +155,14 @@ class _Run:
 
         import torch
 
-        from agseg.inference.device import describe, resolve_device
+        from agseg.inference.device import Precision, choose_precision, describe, resolve_device
         from agseg.ultrasound.planes import load_planes
         from agseg.workflows.clip_classifier import ClipClassifier
 
         device = resolve_device(self.request.device)
-        network = load_planes(entry, files, device=device)
-        self.environment = {"device": describe(device), "torch": torch.__version__}
+        precision = choose_precision(Precision(self.request.precision), device)
+        network = load_planes(entry, files, device=device, dtype=precision.dtype)
+        self.environment = {"device": describe(device), "precision": precision.value, "torch": torch.__version__}
         request = self.request
         return entry, ClipClassifier(network, step=request.step, crop=request.crop, annotated=request.annotated)
 

@@ -1,8 +1,11 @@
 """What is done with one ultrasound clip: read, classify, decide, look where, write.
 
 The clip is read twice: once to classify every wanted frame, and once more, when the timeline is known, for the pictures of the
-best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip. While the
-network sees one batch, the next one is being decoded, cut and resized.
+best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip.
+
+While the network sees some batches, the next one is being decoded, cut and resized. On a CPU every core works on a batch of its
+own: layers this thin are too short to be shared, and cores that wait for each other at every layer lose most of their time as
+soon as anything else runs on the machine.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,7 +37,7 @@ from agseg.ultrasound.planes import PlaneNetwork
 from agseg.ultrasound.timeline import FrameState, Timeline, best_frames, make_timeline
 from agseg.ultrasound.views import ViewTracker
 from agseg.volume import Warned
-from agseg.workflows.ahead import ahead
+from agseg.workflows.ahead import ahead, side_by_side
 
 __all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult", "picture_name"]
 
@@ -48,6 +52,9 @@ STILL_S = 1.0
 
 ASSUMED_RATE = 25.0
 """Frames per second of an annotated video of a recording that states no times."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Progress = Callable[[int, int | None], None]
 """``progress(frames done, frames in all if known)``."""
@@ -133,9 +140,12 @@ class ClipClassifier:
         views: list[View] = []
         rows: list[NDArray[np.float32]] = []
         total = None if source.frame_count is None else -(-source.frame_count // self.step)
-        with closing(ahead(self._prepared(source), most=AHEAD_BATCHES)) as batches:
-            for batch in batches:
-                rows.append(self.network.probabilities(batch.inputs))
+        with (
+            closing(ahead(self._prepared(source), most=AHEAD_BATCHES)) as batches,
+            closing(self._spread(self._classified, batches)) as seen,
+        ):
+            for batch, probabilities in seen:
+                rows.append(probabilities)
                 indices += batch.indices
                 times_s += batch.times_s
                 views += batch.views
@@ -146,6 +156,15 @@ class ClipClassifier:
             np.concatenate(rows), classes=self.network.classes, indices=indices, times_s=times_s, moving=source.moving
         )
         return timeline, views
+
+    def _spread(self, work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+        """The work side by side, a core each."""
+        if self.network.device.type != "cpu":
+            return side_by_side(work, items, workers=1)
+        return side_by_side(work, items, workers=torch.get_num_threads(), begin=_one_thread)
+
+    def _classified(self, batch: _Batch) -> tuple[_Batch, NDArray[np.float32]]:
+        return batch, self.network.probabilities(batch.inputs)
 
     def _prepared(self, source: FrameSource) -> Iterator[_Batch]:
         tracker = ViewTracker(moving=source.moving, crop=self.crop, region=source.region)
@@ -170,24 +189,27 @@ class ClipClassifier:
         for plane, position in best.items():
             planes_at.setdefault(position, []).append(plane)
         positions = {index: position for position, index in enumerate(timeline.indices)}
-        left = set(positions.values()) if self.annotated else set(planes_at)
-        wanted = {timeline.indices[position] for position in left}
+        wanted = frozenset(timeline.indices if self.annotated else (timeline.indices[position] for position in planes_at))
         boxes: dict[str, Box | None] = {}
         if not wanted:
             return boxes
-        with _annotated_video(folder / "annotated.mp4", source) if self.annotated else _no_video() as video:
-            for frame in source.frames(wanted.__contains__):
-                position = positions[frame.index]
-                shown = masked(frame.pixels, views[position])
-                for plane in planes_at.get(position, []):
-                    boxes[plane] = self._draw_best(frame, shown, views[position], timeline, position, plane, folder)
-                if video is not None:
-                    video.write(
-                        self._annotate(frame, shown, views[position], timeline, position), time_s=_time_of(frame, source)
-                    )
-                left.discard(position)
-                if not left:
-                    break
+
+        def draw(frame: Frame) -> tuple[float, NDArray[np.uint8] | None]:
+            position = positions[frame.index]
+            shown = masked(frame.pixels, views[position])
+            for plane in planes_at.get(position, []):
+                boxes[plane] = self._draw_best(frame, shown, views[position], timeline, position, plane, folder)
+            drawn = self._annotate(frame, shown, views[position], timeline, position) if self.annotated else None
+            return _time_of(frame, source), drawn
+
+        with (
+            _annotated_video(folder / "annotated.mp4", source) if self.annotated else nullcontext() as video,
+            closing(ahead(_until_all(source.frames(wanted.__contains__), wanted), most=1)) as frames,
+            closing(self._spread(draw, frames)) as pictures,
+        ):
+            for time_s, picture in pictures:
+                if video is not None and picture is not None:
+                    video.write(picture, time_s=time_s)
         return boxes
 
     def _draw_best(
@@ -304,12 +326,19 @@ def _annotated_video(path: Path, source: FrameSource) -> VideoWriter:
     return VideoWriter(path, size=source.size, frames_per_second=rate)
 
 
-class _no_video:  # noqa: N801 - reads like nullcontext
-    def __enter__(self) -> None:
-        return None
+def _until_all(frames: Iterator[Frame], wanted: frozenset[int]) -> Iterator[Frame]:
+    """The frames up to the last one that is wanted: the rest of the clip need not be decoded."""
+    left = set(wanted)
+    for frame in frames:
+        yield frame
+        left.discard(frame.index)
+        if not left:
+            return
 
-    def __exit__(self, *_: object) -> None:
-        return None
+
+def _one_thread() -> None:
+    """What torch does in this thread it does alone; other threads are not touched."""
+    torch.set_num_threads(1)
 
 
 def _time_of(frame: Frame, source: FrameSource) -> float:
