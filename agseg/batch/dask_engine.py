@@ -3,9 +3,6 @@
 Each study is one Dask task for one chosen worker. A worker holds few studies at a time (one in the model, some read ahead),
 the rest wait here: the scheduler never knows more than is under way. Answers are JSON-able records; masks go straight to the
 shared output folder.
-
-When a worker dies, its studies go to others. Which of them was to blame cannot be seen, so one whose workers died twice is
-kept for the end and gets a worker to itself; if that dies too, the study has failed.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import pickle
 import queue
 import secrets
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,7 +23,8 @@ from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.node import Answer, Order, Probe, halt, process
 from agseg.batch.outcome import Failure
 from agseg.batch.output import temporary_name
-from agseg.batch.supervise import Stop
+from agseg.batch.rota import Rota
+from agseg.batch.stop import Stop
 from agseg.batch.workforce import Workforce, ask
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
@@ -47,12 +44,6 @@ _FETCH_S = 10.0
 _TELL_S = 3.0
 _FAREWELL_S = 3.0
 """How long workers may take to hear that the run ends, and to end their processes. SIGTERM leaves a run 10 s."""
-
-_ATTEMPTS = 6
-"""A study that was given out this often without an answer has failed."""
-
-_SHARED_DEATHS = 2
-"""A study that lost this many workers, which held others too, is tried alone."""
 
 logger = logging.getLogger("agseg.batch.dask")
 
@@ -92,11 +83,8 @@ class DaskEngine:
         self.should_stop, self.on_stage, self.on_end = should_stop, on_stage, on_end
         self.environment: dict[str, Any] = {}
         self._run = f"agseg-{secrets.token_hex(8)}"
-        self._pending: deque[StudyTask] = deque()
+        self._rota = Rota()
         self._flights: dict[str, _Flight] = {}
-        self._suspects: deque[StudyTask] = deque()
-        self._attempts: Counter[str] = Counter()
-        self._deaths: Counter[str] = Counter()
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._told: Stop | None = None
         self._answered = 0
@@ -111,18 +99,18 @@ class DaskEngine:
         UsageError
             If there is no cluster, a worker does not see the input or the output, or no worker can do what was asked.
         """
-        self._pending.extend(tasks)
-        if not self._pending:
+        self._rota.add(tasks)
+        if not self._rota:
             return None, ()
-        root = self._pending[0].root
-        with self.cluster.connect(root) as client, self._probe(self._pending[0]) as probe:
+        sample = self._rota.pending[0]
+        with self.cluster.connect(sample.root) as client, self._probe(sample) as probe:
             self._client = client
             self._order = pickle.dumps(Order(self._run, replace(self.job, inputs=()), probe))
             self._client.subscribe_topic(self._run, lambda event: self._said.put(event[1]))
             self._workforce = Workforce(client, probe, ahead=self.job.limits.ahead, use_gpus=self.cluster.use_gpus)
             try:
                 self._await_workers()
-                while self._pending or self._suspects or self._flights:
+                while self._rota or self._flights:
                     self._turn()
             except Stop as stop:
                 return stop, self._say_farewell(stop)
@@ -199,23 +187,23 @@ class DaskEngine:
         load: dict[str, float] = {}
         for flight in self._flights.values():
             load[flight.worker] = load.get(flight.worker, 0) + (math.inf if flight.alone else 1)
-        while self._pending:
+        while self._rota.pending:
             worker = self._workforce.free(load)
             if worker is None:
                 return
             load[worker] = load.get(worker, 0) + 1
-            self._send(self._pending.popleft(), worker)
-        while self._suspects:
+            self._send(worker)
+        while self._rota.suspects:
             worker = self._workforce.free(load)
             if worker is None or load.get(worker, 0):
                 return
             load[worker] = math.inf
-            self._send(self._suspects.popleft(), worker, alone=True)
+            self._send(worker, alone=True)
 
-    def _send(self, task: StudyTask, worker: str, *, alone: bool = False) -> None:
-        self._attempts[task.output] += 1
+    def _send(self, worker: str, *, alone: bool = False) -> None:
+        task = self._rota.take(alone=alone)
         # No study's name in the key: keys are seen on the scheduler's dashboard and in its log.
-        key = f"{self._run}-{self._attempts.total()}"
+        key = f"{self._run}-{self._rota.given}"
         future = self._client.submit(
             process,
             pickle.dumps(task),
@@ -234,7 +222,7 @@ class DaskEngine:
         for key, flight in tuple(self._flights.items()):
             if not flight.begun:
                 del self._flights[key]
-                self._pending.append(flight.task)
+                self._rota.add([flight.task])
                 flight.future.cancel()
 
     def _listen(self) -> None:
@@ -259,13 +247,13 @@ class DaskEngine:
                 answer = said.result(timeout=_FETCH_S)
             except Exception:
                 # Its worker died with the answer; whoever does it again finds the finished study.
-                self._again(flight.task)
+                self._settle(flight.task, self._rota.again(flight.task))
                 return
             self._take(flight, answer)
         elif said.status == "error":
             self._erred(flight, said.exception())
         else:
-            self._again(flight.task)
+            self._settle(flight.task, self._rota.again(flight.task))
 
     def _take(self, flight: _Flight, answer: dict[str, Any]) -> None:
         kind, task = answer["kind"], flight.task
@@ -274,9 +262,9 @@ class DaskEngine:
             self._answered += 1
             self.on_end(task, StudyReport.from_dict(answer["report"]), answer["blame"])
         elif self._told is not None:
-            self._pending.append(task)
+            self._rota.add([task])
         else:
-            self._again(task)
+            self._settle(task, self._rota.again(task))
         why = _why(answer)
         if why is None:
             return
@@ -292,28 +280,15 @@ class DaskEngine:
             self._lost(flight)
             return
         message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-        self._failed(flight.task, Code.INTERNAL, message, blame="bug")
+        self._settle(flight.task, Failure(StudyStatus.FAILED, Code.INTERNAL, message, "bug"))
 
     def _lost(self, flight: _Flight) -> None:
-        """Its worker died: another one takes the study, unless the study is what kills them."""
-        task = flight.task
-        self._deaths[task.output] += 1
-        if flight.alone:
-            self._failed(task, Code.CRASHED, f"each of the {self._deaths[task.output]} workers that it was given to died")
-        elif self._deaths[task.output] >= _SHARED_DEATHS:
-            self._suspects.append(task)
-        else:
-            self._pending.appendleft(task)
+        self._settle(flight.task, self._rota.lost(flight.task, alone=flight.alone))
 
-    def _failed(self, task: StudyTask, code: Code, message: str, *, blame: str = "") -> None:
-        self.on_end(task, Failure(StudyStatus.FAILED, code, message).report(task.study), blame)
-
-    def _again(self, task: StudyTask) -> None:
-        """Give it to somebody else, unless that was done too often."""
-        if self._attempts[task.output] < _ATTEMPTS:
-            self._pending.append(task)
-        else:
-            self._failed(task, Code.CRASHED, f"it was given out {_ATTEMPTS} times and never came back")
+    def _settle(self, task: StudyTask, failure: Failure | None) -> None:
+        """Record the study's end if it is not to be given out again."""
+        if failure is not None:
+            self.on_end(task, failure.report(task.study), failure.blame)
 
     # -- the record and the end -------------------------------------------------------------------------------------
 
@@ -338,11 +313,10 @@ class DaskEngine:
                 self._listen()
         for flight in self._flights.values():
             flight.future.cancel()
-        return (*(flight.task for flight in self._flights.values()), *self._pending, *self._suspects)
+        return (*(flight.task for flight in self._flights.values()), *self._rota.left)
 
     def _tell_nodes(self, stop: Stop) -> None:
-        told = {"code": str(stop.code), "message": stop.message, "status": str(stop.status), "blame": stop.blame}
-        ask(self._client, halt, self._run, told, workers=None, timeout_s=_TELL_S)
+        ask(self._client, halt, self._run, stop.to_dict(), workers=None, timeout_s=_TELL_S)
 
 
 def _over() -> Stop:
@@ -357,7 +331,7 @@ def _why(answer: dict[str, Any]) -> Stop | UsageError | None:
     """Why the worker that gave this answer cannot go on, if so."""
     told = answer if answer["kind"] == Answer.STOP else answer.get("stop")
     if told is not None:
-        return Stop(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=told["blame"])
+        return Stop.from_dict(told)
     if answer["kind"] == Answer.USAGE:
         return UsageError(answer["message"], code=Code(answer["code"]), hint=answer["hint"])
     if answer["kind"] == Answer.UNFIT:

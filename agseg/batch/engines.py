@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from agseg.batch.job import BatchJob, StudyTask
-from agseg.batch.supervise import Stop
+from agseg.batch.stop import Stop
 from agseg.report import StudyReport
 
 __all__ = ["Engine", "EngineFactory"]

@@ -29,7 +29,8 @@ from agseg.batch.arrival import check_unchanged
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, Limits, ModelFactory, StudyTask
 from agseg.batch.output import temporary_name
-from agseg.batch.supervise import Stop, Supervisor
+from agseg.batch.stop import Stop
+from agseg.batch.supervise import Supervisor
 from agseg.errors import AgsegError, Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
@@ -164,7 +165,7 @@ async def halt(run: str, stop: dict[str, str], dask_worker: Any) -> None:
             _HALTED.append(run)
         node = _NODES.get((dask_worker.address, run))
     if node is not None:
-        node.halt(Stop(Code(stop["code"]), stop["message"], status=StudyStatus(stop["status"]), blame=stop["blame"]))
+        node.halt(Stop.from_dict(stop))
 
 
 def _node_of(worker: Any, order: Order) -> Node | None:
@@ -257,14 +258,14 @@ class Node:
                     idle_since = time.monotonic()
         except Stop as ended:
             if self._stop is None:
-                last = {"kind": Answer.STOP, **_told(ended)}
+                last = {"kind": Answer.STOP, **ended.to_dict()}
         except UsageError as error:
             last = {"kind": Answer.USAGE, "message": error.message, "code": str(error.code), "hint": error.hint}
         except Exception as error:
             logger.exception("the node cannot go on")
             message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
             stop = Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame="bug")
-            last = {"kind": Answer.STOP, **_told(stop)}
+            last = {"kind": Answer.STOP, **stop.to_dict()}
         finally:
             self._close(supervisor, last)
 
@@ -323,10 +324,6 @@ class Node:
             # A study that came in this moment has made a new node already.
             if _NODES.get(place) is self:
                 del _NODES[place]
-
-
-def _told(stop: Stop) -> dict[str, str]:
-    return {"code": str(stop.code), "message": stop.message, "status": str(stop.status), "blame": stop.blame}
 
 
 def _within(limits: Limits, memory_bytes: int | None) -> Limits:

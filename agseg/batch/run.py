@@ -20,7 +20,8 @@ from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
 from agseg.batch.record import write_records
-from agseg.batch.supervise import Stop, Supervisor
+from agseg.batch.stop import Stop
+from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, ExitCode
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from agseg.study import Discovery, Study, StudyKind

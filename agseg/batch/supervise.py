@@ -20,11 +20,12 @@ from agseg.batch.child import Role, Says
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.memory import machine_memory_bytes
 from agseg.batch.outcome import Failure
+from agseg.batch.stop import Stop
 from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
-__all__ = ["Stop", "Supervisor", "how_it_ended"]
+__all__ = ["Supervisor", "how_it_ended"]
 
 _TICK_S = 0.25
 """How often clocks and memory are looked at while no child speaks."""
@@ -40,24 +41,6 @@ _START_S = 600.0
 
 _STARTS = 3
 """A child that dies this often in a row before it is ready will not start at all."""
-
-
-class Stop(Exception):  # noqa: N818
-    """The run ends before its studies do. ``code`` and ``message`` go into the records of those that are left.
-
-    Parameters
-    ----------
-    code, message
-        Why.
-    status
-        What becomes of the studies that are left.
-    blame
-        See :data:`agseg.batch.outcome.Blame`; ``"deadline"`` and ``"signal"`` too.
-    """
-
-    def __init__(self, code: Code, message: str, *, status: StudyStatus, blame: str) -> None:
-        super().__init__(message)
-        self.code, self.message, self.status, self.blame = code, message, status, blame
 
 
 @dataclass(frozen=True)

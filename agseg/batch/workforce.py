@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from agseg.batch.node import Probe, look_around
-from agseg.batch.supervise import Stop
+from agseg.batch.stop import Stop
 from agseg.errors import UsageError
 
 __all__ = ["Workforce", "ask"]

@@ -1,0 +1,37 @@
+"""Why a run ends before its studies do."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from agseg.errors import Code
+from agseg.report import StudyStatus
+
+__all__ = ["Stop"]
+
+
+class Stop(Exception):  # noqa: N818
+    """The run ends before its studies do. ``code`` and ``message`` go into the records of those that are left.
+
+    Parameters
+    ----------
+    code, message
+        Why.
+    status
+        What becomes of the studies that are left.
+    blame
+        See :data:`agseg.batch.outcome.Blame`; ``"deadline"`` and ``"signal"`` too.
+    """
+
+    def __init__(self, code: Code, message: str, *, status: StudyStatus, blame: str) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status, self.blame = code, message, status, blame
+
+    def to_dict(self) -> dict[str, str]:
+        """For a worker of a cluster, or from one."""
+        return {"code": str(self.code), "message": self.message, "status": str(self.status), "blame": self.blame}
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Self:
+        """The stop that was told."""
+        return cls(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=told["blame"])

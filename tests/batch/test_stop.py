@@ -1,0 +1,20 @@
+"""A stop says the same on the other side of a cluster's wire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agseg.batch.stop import Stop
+from agseg.errors import Code
+from agseg.report import StudyStatus
+
+
+@pytest.mark.parametrize("status", [StudyStatus.FAILED, StudyStatus.DEFERRED])
+@pytest.mark.parametrize("code", [Code.CRASHED, Code.INTERRUPTED, Code.DISK_FULL])
+def test_a_stop_survives_json(code, status):
+    stop = Stop(code, "why", status=status, blame="output")
+    back = Stop.from_dict(json.loads(json.dumps(stop.to_dict())))
+    assert (back.code, back.message, back.status, back.blame) == (code, "why", status, "output")
+    assert str(back) == "why"
