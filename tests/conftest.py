@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,17 @@ def _fixed_seed() -> None:
 def rng() -> np.random.Generator:
     """A random generator that gives the same numbers in every run."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread: several that wait for each other cost far more than they give on tiny tiles."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

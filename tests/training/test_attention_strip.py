@@ -17,13 +17,7 @@ from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
 from tests.workflows.test_train import SOURCE, tiny
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Constant(nn.Module):

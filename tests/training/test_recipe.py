@@ -24,6 +24,8 @@ from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask, Quantity, Volume
 from agseg.workflows.phantom import make_phantom
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPACING_MM = 12.0
 
 
@@ -51,15 +53,6 @@ def small_cohort(name, root):
     ending = ".png" if facts.task is Task.PICTURE else ".nii.gz"
     describe_cohort(root, name=name, label_set=facts.label_set, modality=facts.modality, file_ending=ending, cases=2)
     return Split(("a", "b"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # Several threads that wait for each other on a shared machine cost far more than they give on tiny tiles.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from agseg.workflows.phantom import make_phantom
 from agseg.workflows.prune_curve import CurveRequest, prunable_entries, prune_curve
 from tests.tiny_anu_net import CONFIG, ID, build_anu_net, write_manifest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEPTHS = (1, 2, 3, 4)
 
 
@@ -37,14 +39,6 @@ class Head(nn.Module):
 
     def forward(self, x):
         return self.network.heads(x)[self.depth - 1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

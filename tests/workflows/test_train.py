@@ -26,6 +26,8 @@ from agseg.workflows.finetune import default_run, finetune, finetune_recipe, sou
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SOURCE = "attention-unet3d-phantom-ct150"
 COARSE = 4.0
 
@@ -37,14 +39,6 @@ def tiny(name, **loop):
     spec = replace(recipe.input, spacing_mm=(14.0, 14.0, 14.0), tile=(24, 20, 12))
     settings = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 2, "log_every": 1, "learning_rate": 5e-3, **loop}
     return replace(recipe, network=network, input=spec, loop=replace(recipe.loop, **settings))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
