@@ -27,7 +27,10 @@ def classify_us(
     ] = None,
     more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),
-    weights: options.WeightsId = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="ID|RUN", help="An entry of the weights manifest, or the folder of a training run."),
+    ] = None,
     manifest: options.Manifest = None,
     every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Analyse every N-th frame.")] = 1,
     crop: Annotated[

@@ -27,7 +27,7 @@ from agseg.models.registry import build, config_of
 from agseg.ultrasound.localise import Map, resized
 from agseg.weights.entry import InputSpec, WeightsEntry
 
-__all__ = ["ORIGINAL_GAIN", "STORED_SHAPE", "PlaneInput", "PlaneNetwork", "load_planes"]
+__all__ = ["LEAST_EVIDENCE", "ORIGINAL_GAIN", "STORED_SHAPE", "PlaneInput", "PlaneNetwork", "load_planes"]
 
 STORED_SHAPE = (224, 288)
 """Rows and columns to which every view is resized first."""
@@ -35,8 +35,16 @@ STORED_SHAPE = (224, 288)
 ORIGINAL_GAIN = 255.0
 """The original SonoNet was trained on standardised frames times 255; without it every frame is Background."""
 
+LEAST_EVIDENCE = 6.5
+"""Least evidence (log of the summed exponentials of SonoNet16's class scores) for a plane. See docs/ultrasound.md.
+
+Softmax only says which plane a frame resembles *more*; whatever a network was not trained on may still get a high share of
+little. The sum before the division says how much there is of any of them. Its scale is that of these weights alone.
+"""
+
 _ORIGINAL_FAMILY = "sononet-original"
 _FAMILIES = (_ORIGINAL_FAMILY, "sononet", "ag-sononet")
+_CALIBRATED = "sononet16"
 _FLAT = 1e-3
 """Deviation (grey values) below which a frame is blank and not stretched."""
 
@@ -49,6 +57,10 @@ class _Attends(Protocol):
 
 
 class _Classifies(Protocol):
+    def scores(self, x: Tensor) -> list[Tensor]:
+        """Logits ``[B, classes]`` of every head."""
+        ...
+
     def class_activation(self, x: Tensor) -> Tensor:
         """Evidence maps ``[B, classes, height / 16, width / 16]``."""
         ...
@@ -119,6 +131,8 @@ class PlaneNetwork:
         What it sees.
     device, dtype
         Where it runs, and in which number format; what comes out is float32.
+    least_evidence
+        See :data:`LEAST_EVIDENCE`; None where nothing is known of the scale of these weights.
     """
 
     def __init__(
@@ -129,8 +143,10 @@ class PlaneNetwork:
         spec: PlaneInput,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        least_evidence: float | None = None,
     ) -> None:
         self.classes = classes
+        self.least_evidence = least_evidence
         self.input = spec
         self.device, self.dtype = device, dtype
         placed = fold_batch_norm(module).to(device=device, dtype=dtype)
@@ -141,6 +157,14 @@ class PlaneNetwork:
         """float32 (frame, class) from prepared frames; rows sum to 1."""
         result: Tensor = self._module(self._tensor(batch))
         return np.asarray(result.float().cpu().numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """:meth:`probabilities`, and float32 (frame,) evidence where the scale of these weights is known."""
+        if self.least_evidence is None:
+            return self.probabilities(batch), None
+        logits = cast(_Classifies, self._module).scores(self._tensor(batch))[0].float().cpu()
+        return torch.softmax(logits, dim=1).numpy(), torch.logsumexp(logits, dim=1).numpy()
 
     @torch.inference_mode()
     def maps(self, frame: NDArray[np.float32], *, plane: str) -> tuple[Map, ...]:
@@ -178,4 +202,5 @@ def load_planes(
     module = build(entry.architecture, entry.config)
     load_strict(module, files[0])
     spec = PlaneInput.of(entry.input, family=family)
-    return PlaneNetwork(module, classes=entry.classes, spec=spec, device=device, dtype=dtype)
+    least = LEAST_EVIDENCE if entry.id == _CALIBRATED else None
+    return PlaneNetwork(module, classes=entry.classes, spec=spec, device=device, dtype=dtype, least_evidence=least)

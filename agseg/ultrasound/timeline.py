@@ -120,6 +120,8 @@ def make_timeline(
     indices: Sequence[int],
     times_s: Sequence[float | None],
     moving: bool,
+    evidence: NDArray[np.float32] | None = None,
+    least_evidence: float = -np.inf,
 ) -> Timeline:
     """Smooth (recordings only), decide, and cut into segments.
 
@@ -129,9 +131,13 @@ def make_timeline(
         float32 (analysed frame, class).
     moving
         False for stills: they are not smoothed and each stands for itself.
+    evidence, least_evidence
+        float32 (analysed frame,): how much the network saw of anything, and how much of it a plane must have to be called.
     """
     smoothed = smooth(probabilities, times_s) if moving else probabilities
-    decided = states(smoothed, classes)
+    if evidence is not None and moving:
+        evidence = _medians(evidence[:, None], times_s)[:, 0]
+    decided = states(smoothed, classes, enough=None if evidence is None else evidence >= least_evidence)
     labels = [classes[i] for i in smoothed.argmax(axis=1)]
     segments = _segments(labels, decided, shortest=MIN_SEGMENT_FRAMES if moving else 1, join=moving)
     return Timeline(classes, tuple(indices), tuple(times_s), probabilities, smoothed, decided, segments)
@@ -150,31 +156,39 @@ def smooth(probabilities: Probabilities, times_s: Sequence[float | None]) -> Pro
     times_s
         Time of each frame; where it is not known only the number of frames limits the window.
     """
-    count = len(probabilities)
+    medians = _medians(probabilities, times_s)
+    totals = medians.sum(axis=1, keepdims=True)
+    # Five frames that agree on nothing can have a median of 0 in every class: then the frame speaks for itself.
+    return np.where(totals > 0, medians / np.where(totals > 0, totals, 1), probabilities)
+
+
+def _medians(values: NDArray[np.float32], times_s: Sequence[float | None]) -> NDArray[np.float32]:
+    """Running median of each column, float32 (analysed frame, column)."""
+    count = len(values)
     half = WINDOW_FRAMES // 2
-    result = np.empty_like(probabilities)
+    result = np.empty_like(values)
     known = not any(time is None for time in times_s)
     times = np.array([float(time or 0.0) for time in times_s])
     for index in range(count):
         window = np.arange(max(0, index - half), min(count, index + half + 1))
         if known:
             window = window[np.abs(times[window] - times[index]) <= WINDOW_S]
-        median = np.median(probabilities[window], axis=0)
-        total = median.sum()
-        # Five frames that agree on nothing can have a median of 0 in every class: then the frame speaks for itself.
-        result[index] = median / total if total > 0 else probabilities[index]
+        result[index] = np.median(values[window], axis=0)
     return result
 
 
-def states(smoothed: Probabilities, classes: tuple[str, ...]) -> tuple[FrameState, ...]:
-    """The unsure rule, frame by frame."""
+def states(
+    smoothed: Probabilities, classes: tuple[str, ...], *, enough: NDArray[np.bool_] | None = None
+) -> tuple[FrameState, ...]:
+    """The unsure rule, frame by frame; ``enough`` says where there is evidence enough for a plane, None: everywhere."""
     decided = []
-    for row in smoothed:
+    for index, row in enumerate(smoothed):
         top = int(row.argmax())
         if classes[top] == BACKGROUND_CLASS:
             decided.append(FrameState.BACKGROUND if row[top] >= SURE_BACKGROUND else FrameState.UNSURE)
         else:
-            decided.append(FrameState.PLANE if row[top] >= SURE_PLANE else FrameState.UNSURE)
+            sure = row[top] >= SURE_PLANE and (enough is None or bool(enough[index]))
+            decided.append(FrameState.PLANE if sure else FrameState.UNSURE)
     return tuple(decided)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -62,7 +64,8 @@ class ClassifyRequest:
     output, home
         Where results go, and where weights are kept.
     weights, manifest, offline
-        An entry (default :data:`DEFAULT_WEIGHTS`), a site's own manifest, and whether the network may be used.
+        An entry (default :data:`DEFAULT_WEIGHTS`) or the folder of a training run, a site's own manifest, and whether the
+        network may be used.
     device
         ``auto``, ``cpu``, ``gpu[:N]``, ``cuda[:N]`` or ``mps``.
     precision
@@ -144,15 +147,17 @@ class _Run:
         return report
 
     def _entry(self) -> WeightsEntry:
-        return Manifest.load(self.request.manifest).entry(self.request.weights or DEFAULT_WEIGHTS)
+        with _named_weights(self.request) as (weights_id, manifest):
+            return manifest.entry(weights_id)
 
     def _load(self) -> tuple[WeightsEntry, ClipClassifier]:
         """The weights checked before torch is imported, then the network."""
-        manifest = Manifest.load(self.request.manifest)
-        entry = manifest.entry(self.request.weights or DEFAULT_WEIGHTS)
-        cache = WeightsCache(self.request.home, offline=self.request.offline, allowed_hosts=manifest.allowed_hosts)
-        files = cache.ensure(entry)
+        with _named_weights(self.request) as (weights_id, manifest):
+            entry = manifest.entry(weights_id)
+            cache = WeightsCache(self.request.home, offline=self.request.offline, allowed_hosts=manifest.allowed_hosts)
+            return entry, self._classifier(entry, cache.ensure(entry))
 
+    def _classifier(self, entry: WeightsEntry, files: tuple[Path, ...]) -> ClipClassifier:
         import torch
 
         from agseg.inference.device import Precision, choose_precision, describe, resolve_device
@@ -164,7 +169,7 @@ class _Run:
         network = load_planes(entry, files, device=device, dtype=precision.dtype)
         self.environment = {"device": describe(device), "precision": precision.value, "torch": torch.__version__}
         request = self.request
-        return entry, ClipClassifier(network, step=request.step, crop=request.crop, annotated=request.annotated)
+        return ClipClassifier(network, step=request.step, crop=request.crop, annotated=request.annotated)
 
     def _classify(self, clip: Clip, classifier: ClipClassifier, reader: FrameReader) -> StudyReport:
         def progress(done: int, total: int | None) -> None:
@@ -256,6 +261,24 @@ def classify_us(request: ClassifyRequest, *, on_clip: OnClip | None = None) -> B
     """
     with claim_output(request.output, inputs=request.inputs) as output:
         return _Run(request, output, on_clip or (lambda _name, _done, _total: None)).go()
+
+
+@contextmanager
+def _named_weights(request: ClassifyRequest) -> Iterator[tuple[str, Manifest]]:
+    """The entry's name and the manifest that has it; a training run is exported to a folder that is there meanwhile."""
+    named = request.weights or DEFAULT_WEIGHTS
+    run = Path(named)
+    if not run.is_dir():
+        yield named, Manifest.load(request.manifest)
+        return
+    from agseg.training.trained import open_run
+    from agseg.workflows.export import export_run
+
+    with tempfile.TemporaryDirectory(prefix="agseg-") as folder:
+        # The name goes into the record: what the run is called, as far as an entry may be called that.
+        weights_id = re.sub(r"[^a-z0-9.-]", "-", run.resolve().name.lower()).strip("-.")[:64] or "run"
+        exported = export_run(open_run(run), weights_id=weights_id, output=Path(folder))
+        yield weights_id, Manifest.load(exported.manifest)
 
 
 class _ClipFolder:

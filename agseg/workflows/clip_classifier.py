@@ -139,13 +139,15 @@ class ClipClassifier:
         times_s: list[float | None] = []
         views: list[View] = []
         rows: list[NDArray[np.float32]] = []
+        evidence: list[NDArray[np.float32]] = []
         total = None if source.frame_count is None else -(-source.frame_count // self.step)
         with (
             closing(ahead(self._prepared(source), most=AHEAD_BATCHES)) as batches,
             closing(self._spread(self._classified, batches)) as seen,
         ):
-            for batch, probabilities in seen:
+            for batch, (probabilities, seen_of_any) in seen:
                 rows.append(probabilities)
+                evidence += [] if seen_of_any is None else [seen_of_any]
                 indices += batch.indices
                 times_s += batch.times_s
                 views += batch.views
@@ -153,7 +155,13 @@ class ClipClassifier:
         if not rows:
             raise InputError("the clip holds no frame", code=Code.VIDEO)
         timeline = make_timeline(
-            np.concatenate(rows), classes=self.network.classes, indices=indices, times_s=times_s, moving=source.moving
+            np.concatenate(rows),
+            classes=self.network.classes,
+            indices=indices,
+            times_s=times_s,
+            moving=source.moving,
+            evidence=np.concatenate(evidence) if evidence else None,
+            least_evidence=self.network.least_evidence or 0.0,
         )
         return timeline, views
 
@@ -163,8 +171,8 @@ class ClipClassifier:
             return side_by_side(work, items, workers=1)
         return side_by_side(work, items, workers=torch.get_num_threads(), begin=_one_thread)
 
-    def _classified(self, batch: _Batch) -> tuple[_Batch, NDArray[np.float32]]:
-        return batch, self.network.probabilities(batch.inputs)
+    def _classified(self, batch: _Batch) -> tuple[_Batch, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        return batch, self.network.classify(batch.inputs)
 
     def _prepared(self, source: FrameSource) -> Iterator[_Batch]:
         tracker = ViewTracker(moving=source.moving, crop=self.crop, region=source.region)

@@ -89,3 +89,19 @@ def test_folded_batch_norms_change_nothing(rng):
     with torch.inference_mode():
         expected = module(torch.from_numpy(frame)[None]).numpy()
     assert np.allclose(classifier.probabilities([frame]), expected, atol=1e-4)
+
+
+def test_evidence_is_told_where_its_scale_is_known_and_changes_no_probability():
+    torch.manual_seed(0)
+    module = build("sononet16-original", {}).eval()
+    device = torch.device("cpu")
+    frames = [np.random.default_rng(seed).normal(0, 1, (1, 224, 288)).astype(np.float32) for seed in range(2)]
+    plain = PlaneNetwork(module, classes=PLANES, spec=PlaneInput(), device=device)
+    assert plain.classify(frames)[1] is None
+    weighed = PlaneNetwork(module, classes=PLANES, spec=PlaneInput(), device=device, least_evidence=6.5)
+    probabilities, evidence = weighed.classify(frames)
+    assert np.allclose(probabilities, plain.probabilities(frames), atol=1e-5)
+    with torch.inference_mode():
+        logits = module.scores(torch.from_numpy(np.stack(frames)))[0]
+    assert np.allclose(evidence, logits.exp().sum(dim=1).log().numpy(), rtol=1e-3)
+    assert np.allclose(logits.softmax(dim=1).numpy(), probabilities, atol=1e-4)

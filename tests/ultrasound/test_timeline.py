@@ -94,3 +94,21 @@ def test_a_segment_needs_some_frames_and_its_best_frame_is_the_most_probable_of_
     assert best_frames(found) == {"LVOT": 8}
     brief = timeline([row("Background", 0.9)] * 5 + [row("LVOT", 0.99)] * 2 + [row("Background", 0.9)] * 5)
     assert brief.segments == ()
+
+
+def test_a_plane_needs_evidence_and_background_does_not():
+    rows = np.zeros((9, len(PLANES)), np.float32)
+    rows[:6, PLANES.index("Femur")] = 1.0
+    rows[6:, BACKGROUND] = 1.0
+    evidence = np.array([9, 9, 9, 1, 9, 9, 0, 0, 0], np.float32)
+
+    def decided(**options):
+        found = make_timeline(rows, classes=PLANES, indices=range(9), times_s=[0.04 * i for i in range(9)], **options)
+        return [state.value for state in found.states]
+
+    assert decided(moving=True) == ["plane"] * 6 + ["background"] * 3
+    stills = decided(moving=False, evidence=evidence, least_evidence=5.0)
+    assert stills == ["plane"] * 3 + ["unsure"] + ["plane"] * 2 + ["background"] * 3
+    # A single poor frame is outvoted by its neighbours in time; the last one has as many poor neighbours as good ones.
+    assert decided(moving=True, evidence=evidence, least_evidence=5.0)[:4] == ["plane"] * 4
+    assert decided(moving=False, evidence=evidence, least_evidence=10.0) == ["unsure"] * 6 + ["background"] * 3
