@@ -35,7 +35,7 @@ STORED_SHAPE = (224, 288)
 ORIGINAL_GAIN = 255.0
 """The original SonoNet was trained on standardised frames times 255; without it every frame is Background."""
 
-LEAST_EVIDENCE = 6.5
+LEAST_EVIDENCE = 6.0
 """Least evidence (log of the summed exponentials of SonoNet16's class scores) for a plane. See docs/ultrasound.md.
 
 Softmax only says which plane a frame resembles *more*; whatever a network was not trained on may still get a high share of
