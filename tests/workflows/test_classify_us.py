@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agseg.batch.frame_reader import FrameReader
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
+from agseg.io.video.clips import open_clip
 from agseg.report import StudyStatus
 from agseg.ultrasound.timeline import PLANES
 from agseg.workflows.classify_us import ClassifyRequest, classify_us
@@ -206,6 +208,27 @@ def test_a_broken_clip_costs_only_itself(run, video, tmp_path):
     assert report.exit_code is ExitCode.SOME_NOT_DONE
     assert not (tmp_path / "out/empty").exists()
     assert run(tmp_path / "empty.mp4").exit_code is ExitCode.NONE_DONE
+
+
+def open_or_crash(clip):
+    """Opens a clip as ever, but for one whose decoder ends the process it runs in."""
+    if clip.name == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return open_clip(clip)
+
+
+def test_a_decoder_that_crashes_costs_only_its_clip(run, video, tmp_path, monkeypatch):
+    import agseg.workflows.classify_us as module
+
+    monkeypatch.setattr(module, "FrameReader", lambda: FrameReader(open_or_crash))
+    crash = tmp_path / "crash.mp4"
+    crash.write_bytes(video.read_bytes())
+    report = run(crash, video)
+    assert [study.status for study in report.studies] == [StudyStatus.FAILED, StudyStatus.DONE]
+    assert report.studies[0].code is Code.CRASHED
+    assert "SIGSEGV" in report.studies[0].message
+    assert report.exit_code is ExitCode.SOME_NOT_DONE
+    assert not (tmp_path / "out/crash").exists()
 
 
 def test_a_bug_in_one_clip_costs_only_that_clip_and_is_called_one(run, video, tmp_path, monkeypatch):
