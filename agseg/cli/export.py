@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         quiet: options.Quiet = False,
         debug: options.Debug = False,
     ) -> None:
-        """Write safetensors, a model card and a ready manifest entry: `agseg segment --manifest FILE --weights ID` takes it."""
+        """Write safetensors, a model card and a ready manifest entry for `segment` or `classify-us` to take."""
         from agseg.training.evaluation import read_evaluation
         from agseg.training.trained import open_run
         from agseg.workflows.export import export_run
@@ -40,4 +40,4 @@ def register(app: typer.Typer) -> None:
             console.document(report.to_dict())
         elif not quiet:
             console.note(f"{report.weights}, {report.card}, {report.manifest}")
-            console.note(f"Use it: agseg segment STUDIES --manifest {report.manifest} --weights {report.id}")
+            console.note(f"Use it: {report.command}")

@@ -32,13 +32,14 @@ _ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written."""
+    """What was written, and the command that uses it."""
 
     id: str
     weights: Path
     card: Path
     manifest: Path
     sha256: str
+    command: str
 
     def to_dict(self) -> dict[str, str]:
         """For ``--json``."""
@@ -92,7 +93,9 @@ def export_run(trained: Trained, *, weights_id: str, output: Path, evaluation: E
     Manifest.load(manifest).entry(weights_id)  # what does not read back is not ready
     card = output / f"{weights_id}.md"
     write_text(card, _card(trained, weights_id, digest, evaluation))
-    return ExportReport(weights_id, weights, card, manifest, digest.sha256)
+    verb = "classify-us CLIP" if task is Task.FRAME else "segment STUDIES"
+    command = f"agseg {verb} --manifest {manifest} --weights {weights_id}"
+    return ExportReport(weights_id, weights, card, manifest, digest.sha256, command)
 
 
 _DATA = {
