@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 from agseg import __version__
@@ -20,6 +17,7 @@ from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
 from agseg.batch.record import write_records
+from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, ExitCode
@@ -33,7 +31,6 @@ IDENTIFIERS = "identifiers"
 
 _BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
 _ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE)
-_SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 
 def _now() -> str:
@@ -116,7 +113,7 @@ class _Run:
         from agseg.io.discover import discover
 
         found = Discovery((), ())
-        with self._signals():
+        with noting_signals(self._note):
             with suppress(_Caught):
                 self.finding = True
                 found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
@@ -224,26 +221,13 @@ class _Run:
             extra[IDENTIFIERS] = read_identifiers(study.files[0])
         return report if extra == report.extra else replace(report, extra=extra)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the run in order; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
+    def _note(self, code: ExitCode) -> None:
+        """The first signal ends the run in order: at once while studies are being found, else after those in hand."""
+        if self.caught is not None:
             return
-
-        def catch(number: int, _frame: FrameType | None) -> None:
-            if self.caught is not None:
-                return
-            self.caught = _SIGNALS[signal.Signals(number)]
-            if self.finding:
-                raise _Caught
-
-        before = {number: signal.signal(number, catch) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        self.caught = code
+        if self.finding:
+            raise _Caught
 
 
 def _short(task: StudyTask) -> dict[str, Any]:

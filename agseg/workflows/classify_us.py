@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import re
-import shutil
-import signal
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from agseg import __version__
 from agseg.batch.folder import json_text
 from agseg.batch.frame_reader import ClipError, FrameReader
 from agseg.batch.outcome import Failure, failure_of
-from agseg.batch.output import Output, claim_output, make_folders, output_error, temporary_name
+from agseg.batch.output import Output, claim_output
 from agseg.batch.run import exit_code_of
+from agseg.batch.signals import noting_signals
 from agseg.errors import Code, ExitCode, OutputError, UsageError
-from agseg.io.atomic import FOLDER_MODE, write_text
+from agseg.io.atomic import write_text
 from agseg.io.video.clips import Clip, ClipDiscovery, find_clips
 from agseg.io.video.frames import Box
 from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
+from agseg.workflows.clip_folder import ClipFolder
 
 if TYPE_CHECKING:
     from agseg.workflows.clip_classifier import ClipClassifier, ClipResult
@@ -43,11 +41,6 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 """Number formats of the network, as :class:`agseg.inference.device.Precision` names them."""
 
 MODALITY = "US"
-
-_LAST = "planes.json"
-"""Written last and removed first: a folder that has it is complete."""
-
-_SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 OnClip = Callable[[str, int, int | None], None]
 """``on_clip(name, frames done, frames in all if known)``: how a run tells its progress."""
@@ -131,7 +124,7 @@ class _Run:
 
     def go(self) -> BatchReport:
         """Find, load, classify, write down."""
-        with self._signals(), warnings.catch_warnings(), FrameReader() as reader:
+        with noting_signals(self._note), warnings.catch_warnings(), FrameReader() as reader:
             # Libraries quote headers in their warnings.
             warnings.simplefilter("ignore")
             found = find_clips(self.request.inputs)
@@ -178,7 +171,7 @@ class _Run:
             self.on_clip(clip.name, done, total)
 
         try:
-            with _ClipFolder(self.output.root, clip.name) as folder:
+            with ClipFolder(self.output.root, clip.name) as folder:
                 result = classifier.classify(reader.open(clip), folder.path, progress=progress)
                 files = folder.publish()
         except _Interrupted:
@@ -229,22 +222,9 @@ class _Run:
             files={"found": used + len(found.skipped), "used": used, "skipped": dict(sorted(reasons.items()))},
         )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the run after the frames in hand, with its record written."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def catch(number: int, _frame: FrameType | None) -> None:
-            self.caught = self.caught or _SIGNALS[signal.Signals(number)]
-
-        before = {number: signal.signal(number, catch) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _note(self, code: ExitCode) -> None:
+        """The first signal ends the run after the frames in hand, with its record written."""
+        self.caught = self.caught or code
 
 
 def classify_us(request: ClassifyRequest, *, on_clip: OnClip | None = None) -> BatchReport:
@@ -279,47 +259,6 @@ def _named_weights(request: ClassifyRequest) -> Iterator[tuple[str, Manifest]]:
         weights_id = re.sub(r"[^a-z0-9.-]", "-", run.resolve().name.lower()).strip("-.")[:64] or "run"
         exported = export_run(open_run(run), weights_id=weights_id, output=Path(folder))
         yield weights_id, Manifest.load(exported.manifest)
-
-
-class _ClipFolder:
-    """A clip's results, hidden until all of them are on the disk; what a former run wrote is replaced."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._root, self._name = root, name
-        self.path = root / temporary_name()
-
-    def __enter__(self) -> _ClipFolder:
-        try:
-            self.path.mkdir(mode=FOLDER_MODE)
-        except OSError as error:
-            raise output_error(error, "a clip's folder cannot be made") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def publish(self) -> tuple[str, ...]:
-        """Move every file into place, the last one last; returns their names."""
-        files = sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
-        files.sort(key=lambda name: name == _LAST)
-        target = make_folders(self._root, self._name)
-        try:
-            (target / _LAST).unlink(missing_ok=True)
-            for name in ("annotated.mp4", *_pictures(target)):
-                if name not in files:
-                    (target / name).unlink(missing_ok=True)
-            for name in files:
-                if "/" in name:
-                    make_folders(target, name.rpartition("/")[0])
-                (self.path / name).replace(target / name)
-        except OSError as error:
-            raise output_error(error, "a clip's results cannot be moved into place") from error
-        return tuple(files)
-
-
-def _pictures(target: Path) -> list[str]:
-    """Pictures of a former run: planes that are no longer found must not stay."""
-    return [path.relative_to(target).as_posix() for part in ("best", "attention") for path in (target / part).glob("*.png")]
 
 
 def _done(clip: Clip, result: ClipResult, files: tuple[str, ...]) -> StudyReport:

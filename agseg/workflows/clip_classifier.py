@@ -10,10 +10,6 @@ soon as anything else runs on the machine.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -26,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from agseg.batch.folder import json_text
 from agseg.errors import Code, InputError
-from agseg.io.atomic import replacing, write_text
+from agseg.io.atomic import write_text
 from agseg.io.video.frames import Box, Frame, FrameSource, every
-from agseg.io.video.writer import VideoWriter
 from agseg.ultrasound.draw import annotate, draw_timeline
 from agseg.ultrasound.fan import View, ViewKind, masked, view_pixels
 from agseg.ultrasound.localise import Map, box_in_source, combine, find_box
@@ -38,20 +34,23 @@ from agseg.ultrasound.timeline import FrameState, Timeline, best_frames, make_ti
 from agseg.ultrasound.views import ViewTracker
 from agseg.volume import Warned
 from agseg.workflows.ahead import ahead, side_by_side
+from agseg.workflows.clip_files import (
+    annotated_video,
+    clip_facts,
+    picture_name,
+    planes_content,
+    time_of,
+    write_frames,
+    write_picture,
+)
 
-__all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult", "picture_name"]
+__all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult"]
 
 BATCH_FRAMES = 8
 """Frames that the network sees at once; more are no faster on a CPU and only take memory."""
 
 AHEAD_BATCHES = 2
 """Batches that may wait, ready for the network, while it is busy."""
-
-STILL_S = 1.0
-"""How long a still stands in an annotated video (seconds)."""
-
-ASSUMED_RATE = 25.0
-"""Frames per second of an annotated video of a recording that states no times."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -124,14 +123,14 @@ class ClipClassifier:
         classified = time.perf_counter()
         best = best_frames(timeline)
         found = self._draw_frames(source, timeline, views, best, folder)
-        _write_frames(folder / "frames.csv", timeline)
-        _write_picture(folder / "timeline.png", draw_timeline(timeline))
-        write_text(folder / "planes.json", _to_json(_planes(timeline, best, found)))
+        write_frames(folder / "frames.csv", timeline)
+        write_picture(folder / "timeline.png", draw_timeline(timeline))
+        write_text(folder / "planes.json", json_text(planes_content(timeline, best, found)))
         finished = time.perf_counter()
         return ClipResult(
             warnings=(*source.warnings, *_view_warnings(views)),
             seconds={"classify": classified - started, "write": finished - classified, "total": finished - started},
-            extra=_facts(source, timeline, views, best),
+            extra=clip_facts(source, timeline, views, best),
         )
 
     def _classify_frames(self, source: FrameSource, progress: Progress) -> tuple[Timeline, list[View]]:
@@ -208,10 +207,10 @@ class ClipClassifier:
             for plane in planes_at.get(position, []):
                 boxes[plane] = self._draw_best(frame, shown, views[position], timeline, position, plane, folder)
             drawn = self._annotate(frame, shown, views[position], timeline, position) if self.annotated else None
-            return _time_of(frame, source), drawn
+            return time_of(frame, source), drawn
 
         with (
-            _annotated_video(folder / "annotated.mp4", source) if self.annotated else nullcontext() as video,
+            annotated_video(folder / "annotated.mp4", source) if self.annotated else nullcontext() as video,
             closing(ahead(_until_all(source.frames(wanted.__contains__), wanted), most=1)) as frames,
             closing(self._spread(draw, frames)) as pictures,
         ):
@@ -229,8 +228,8 @@ class ClipClassifier:
         overlay = annotate(
             shown, label=plane, state=FrameState.PLANE, probability=probability, box=seen.box, heat=seen.heat, view=seen.covers
         )
-        _write_picture(folder / "best" / f"{picture_name(plane)}.png", Image.fromarray(shown))
-        _write_picture(folder / "attention" / f"{picture_name(plane)}.png", Image.fromarray(overlay))
+        write_picture(folder / "best" / f"{picture_name(plane)}.png", Image.fromarray(shown))
+        write_picture(folder / "attention" / f"{picture_name(plane)}.png", Image.fromarray(overlay))
         return seen.box
 
     def _annotate(
@@ -259,79 +258,12 @@ class ClipClassifier:
         return _Seen(combine(maps), covers, box)
 
 
-def picture_name(plane: str) -> str:
-    """The plane's name as a file name: names may come from a site's manifest."""
-    return re.sub(r"[^\w ().+-]", "_", plane).strip(" .") or "plane"
-
-
-def _write_frames(path: Path, timeline: Timeline) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes])
-    rows = zip(
-        timeline.indices,
-        timeline.times_s,
-        timeline.labels,
-        timeline.smoothed_labels,
-        timeline.states,
-        timeline.probabilities,
-        strict=True,
-    )
-    for index, time_s, label, smoothed_label, state, row in rows:
-        shown = "" if time_s is None else f"{time_s:.6f}"
-        table.writerow([index, shown, label, f"{row.max():.6f}", smoothed_label, state.value, *(f"{p:.6f}" for p in row)])
-    write_text(path, text.getvalue())
-
-
-def _planes(timeline: Timeline, best: dict[str, int], boxes: dict[str, Box | None]) -> dict[str, Any]:
-    """The content of planes.json: one entry per plane found, by its name."""
-    content = {}
-    for plane, position in best.items():
-        box = boxes.get(plane)
-        content[plane] = {
-            "frame": timeline.indices[position],
-            "time_s": _rounded(timeline.times_s[position]),
-            "probability": _rounded(float(timeline.probabilities[position, timeline.classes.index(plane)])),
-            "box": None if box is None else list(box),
-            "picture": f"best/{picture_name(plane)}.png",
-            "segments": [
-                {
-                    "first_frame": timeline.indices[segment.first],
-                    "last_frame": timeline.indices[segment.last],
-                    "start_s": _rounded(timeline.times_s[segment.first]),
-                    "end_s": _rounded(timeline.times_s[segment.last]),
-                }
-                for segment in timeline.segments
-                if segment.label == plane
-            ],
-        }
-    return content
-
-
-def _facts(source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int]) -> dict[str, Any]:
-    states = [state.value for state in timeline.states]
-    return {
-        "size": list(source.size),
-        "frames": len(timeline.indices),
-        "frames_per_second": _rounded(source.frames_per_second),
-        "moving": source.moving,
-        "views": sorted({view.kind.value for view in views}),
-        "states": {state.value: states.count(state.value) for state in FrameState},
-        "planes": list(best),
-    }
-
-
 def _view_warnings(views: list[View]) -> tuple[Warned, ...]:
     count = sum(view.kind is ViewKind.WHOLE for view in views)
     if not count:
         return ()
     message = f"no fan was found in {count} of {len(views)} frames: all of them was looked at, and burned-in text is not masked"
     return (Warned(Code.NO_FAN, message),)
-
-
-def _annotated_video(path: Path, source: FrameSource) -> VideoWriter:
-    rate = source.frames_per_second or (ASSUMED_RATE if source.moving else 1.0 / STILL_S)
-    return VideoWriter(path, size=source.size, frames_per_second=rate)
 
 
 def _until_all(frames: Iterator[Frame], wanted: frozenset[int]) -> Iterator[Frame]:
@@ -347,26 +279,3 @@ def _until_all(frames: Iterator[Frame], wanted: frozenset[int]) -> Iterator[Fram
 def _one_thread() -> None:
     """What torch does in this thread it does alone; other threads are not touched."""
     torch.set_num_threads(1)
-
-
-def _time_of(frame: Frame, source: FrameSource) -> float:
-    if frame.time_s is not None:
-        return frame.time_s
-    return frame.index / ASSUMED_RATE if source.moving else frame.index * STILL_S
-
-
-def _write_picture(path: Path, image: Image.Image) -> None:
-    def check(written: Path) -> None:
-        with Image.open(written) as back:
-            back.verify()
-
-    with replacing(path, check=check) as temporary:
-        image.save(temporary, format="PNG")
-
-
-def _to_json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
