@@ -10,13 +10,16 @@ from scipy import ndimage
 
 from agseg.weights.entry import Cleanup
 
-__all__ = ["clean_up"]
+__all__ = ["LARGE_SHARE", "clean_up"]
+
+LARGE_SHARE = 0.1
+"""A component with less of the largest one's voxels is small."""
 
 
 def clean_up(labels: NDArray[np.uint8], rule: Cleanup) -> dict[int, int]:
     """Apply ``rule`` to a mask, uint8 (i, j, k), in place.
 
-    Of components of equal size the one found first is kept.
+    Of components of equal size the one found first counts as the largest.
 
     Returns
     -------
@@ -26,18 +29,19 @@ def clean_up(labels: NDArray[np.uint8], rule: Cleanup) -> dict[int, int]:
     counts = {}
     for part, index in _parts(labels):
         components, counts[index] = _components(part, index)
-        if rule is Cleanup.LARGEST_COMPONENT and counts[index] > 1:
-            _keep_largest(part, components)
+        if rule is not Cleanup.NONE and counts[index] > 1:
+            _remove_small(part, components, rule)
     return counts
 
 
-def _keep_largest(part: NDArray[np.uint8], components: Any) -> None:
+def _remove_small(part: NDArray[np.uint8], components: Any, rule: Cleanup) -> None:
     import SimpleITK
 
     numbers = SimpleITK.GetArrayViewFromImage(components)
-    sizes = np.bincount(numbers.reshape(-1))
-    sizes[0] = 0
-    part[(numbers != int(sizes.argmax())) & (numbers > 0)] = 0
+    sizes = np.bincount(numbers.reshape(-1))[1:]
+    only_largest = rule is Cleanup.LARGEST_COMPONENT
+    small = np.arange(len(sizes)) != sizes.argmax() if only_largest else sizes < LARGE_SHARE * sizes.max()
+    part[np.concatenate([[False], small])[numbers]] = 0
 
 
 def _parts(labels: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], int]]:

@@ -37,6 +37,11 @@ class Cleanup(StrEnum):
     NONE = "none"
     LARGEST_COMPONENT = "largest_component"
     """Of each organ only the largest 26-connected component stays."""
+    LARGE_COMPONENTS = "large_components"
+    """Of each organ the 26-connected components stay that have at least a tenth of the largest one's voxels.
+
+    A thin organ may break into several.
+    """
 
 
 class Normalisation(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,8 @@ class PretrainRecipe:
     """One packaged network's training.
 
     ``scenes`` are the made-up cases without organs: weight of each kind, ``scenes_each`` cases of it. ``phantoms`` are
-    synthetic patients (``agseg phantom``): weight of each site, ``phantoms_each`` patients of it.
+    synthetic patients (``agseg phantom``): weight of each site, ``phantoms_each`` patients of it. ``wins_from`` is the
+    probability from which a class beats the background, where that is not 0.5; it goes into the bias of the last layer.
     """
 
     name: str
@@ -105,6 +107,12 @@ class PretrainRecipe:
     phantoms: dict[str, float] = field(default_factory=dict)
     phantoms_each: int = 6
     patches: PatchSettings = field(default_factory=PatchSettings)
+    wins_from: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for label, probability in self.wins_from.items():
+            if label not in self.labels or not 0 < probability < 1:
+                raise RecipeError("wins_from needs a label and a probability", value={label: probability}, expected="0 < p < 1")
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,29 @@ def pretrain(
         resume=resume,
         fingerprint=f"{recipe.name}:{','.join(case.id for case in cases)}",
     )
+    favour(result.network, recipe.wins_from)
     return export_network(result.network, folder / NETWORK_FILE, step=result.step, loss=result.loss)
+
+
+def favour(network: nn.Module, wins_from: Mapping[int, float]) -> None:
+    """Let classes win from less (or more) than even odds: the bias of the layer ``head`` rises by log((1 - p) / p), in place.
+
+    The expected Dice of an organ is largest where everything above half of that Dice is taken (Lipton et al., 2014), so an
+    organ that is found with Dice 0.5 should win from 0.25 on.
+
+    Raises
+    ------
+    RecipeError
+        If the network has no single last layer.
+    """
+    if not wins_from:
+        return
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Conv3d) or head.bias is None:
+        raise RecipeError("wins_from needs a network with one last layer", value=type(network).__name__)
+    with torch.no_grad():
+        for label, probability in wins_from.items():
+            head.bias[label] += math.log((1 - probability) / probability)
 
 
 def export_network(network: nn.Module, path: Path, *, step: int, loss: float) -> Pretrained:

@@ -194,6 +194,22 @@ def _on_cpu(volume, spec, frame):
     return prepare(volume, spec, device="cpu", frame=frame)
 
 
+def test_cleanup_removes_what_is_small_beside_the_largest_component():
+    def broken():
+        labels = np.zeros((20, 12, 12), dtype=np.uint8)
+        labels[1:6, 1:6, 1:5] = 1  # 100 voxels
+        labels[8:10, 1:6, 1:2] = 1  # 10: a tenth stays
+        labels[12:15, 1:4, 1:2] = 1  # 9
+        labels[18, 8:10, 8] = 2  # small, but the largest of its organ
+        return labels
+
+    for labels in (broken(), np.asfortranarray(broken())):
+        assert clean_up(labels, Cleanup.LARGE_COMPONENTS) == {1: 3, 2: 1}
+        assert (labels == 1).sum() == 110
+        assert not labels[12:15].any()
+        assert (labels == 2).sum() == 2
+
+
 def test_cleanup_keeps_the_largest_component_of_each_organ():
     labels = np.zeros((12, 12, 12), dtype=np.uint8)
     labels[1:5, 1:5, 1:5] = 1

@@ -17,7 +17,7 @@ from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.binding import load
-from agseg.workflows.pretrain import PretrainRecipe, phantom_cases, pretrain, read_cases
+from agseg.workflows.pretrain import PretrainRecipe, favour, phantom_cases, pretrain, read_cases
 
 CONFIG = {"classes": 3, "widths": [2, 4]}
 
@@ -144,3 +144,23 @@ def test_phantoms_come_with_every_organ_and_their_kidneys_on_the_right_sides() -
         assert centre["kidney_left"] < centre["pancreas"] < centre["kidney_right"] < centre["liver"] + 20
         assert centre["spleen"] < centre["liver"]
         assert case.image[case.labels == 1].median() > 40
+
+
+@pytest.mark.parametrize(("wins_from", "wins"), [(0.5, False), (0.35, False), (0.25, True)])
+def test_a_favoured_class_wins_from_its_probability_on(wins_from, wins):
+    network = build("attention-unet", CONFIG).eval()
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.tensor([0.7, 0.3, 0.0]).log().clamp_min(-20))
+        favour(network, {1: wins_from})
+        assert bool((network(torch.zeros(1, 1, 16, 16, 16)).argmax(1) == 1).all()) is wins
+
+
+def test_only_labels_can_be_favoured_and_only_in_a_network_with_one_last_layer(scans):
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    with pytest.raises(RecipeError, match="wins_from"):
+        replace(recipe, wins_from={3: 0.25})
+    with pytest.raises(RecipeError, match="wins_from"):
+        replace(recipe, wins_from={1: 1.0})
+    with pytest.raises(RecipeError, match="last layer"):
+        favour(torch.nn.Identity(), {1: 0.25})
