@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ LARGE_SHARE = 0.1
 """A component with less of the largest one's voxels is small."""
 
 
-def clean_up(labels: NDArray[np.uint8], rule: Cleanup) -> dict[int, int]:
-    """Apply ``rule`` to a mask, uint8 (i, j, k), in place.
+def clean_up(labels: NDArray[np.uint8], rules: Mapping[int, Cleanup]) -> dict[int, int]:
+    """Apply the rule of each label index, if it has one, to a mask, uint8 (i, j, k), in place.
 
     Of components of equal size the one found first counts as the largest.
 
@@ -29,8 +30,8 @@ def clean_up(labels: NDArray[np.uint8], rule: Cleanup) -> dict[int, int]:
     counts = {}
     for part, index in _parts(labels):
         components, counts[index] = _components(part, index)
-        if rule is not Cleanup.NONE and counts[index] > 1:
-            _remove_small(part, components, rule)
+        if index in rules and counts[index] > 1:
+            _remove_small(part, components, rules[index])
     return counts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,7 +93,7 @@ def segment_volume(
     labels: LabelSet,
     organs: Iterable[str] | None = None,
     settings: Settings | None = None,
-    cleanup: Cleanup = Cleanup.NONE,
+    cleanup: Mapping[str, Cleanup] | None = None,
     progress: TileProgress | None = None,
 ) -> Segmentation:
     """Segment one volume.
@@ -108,7 +108,9 @@ def segment_volume(
         What the network sees and what its classes mean (from its manifest entry).
     organs
         The organs to keep; all by default.
-    settings, cleanup, progress
+    cleanup
+        The rule of each organ that has one.
+    settings, progress
         See there.
 
     Raises
@@ -128,9 +130,10 @@ def segment_volume(
     found = restored.labels if wanted == labels else _only(restored.labels, wanted)
     if subject is not volume:
         found = labels_on(volume.grid, found, subject.grid)
-    components = clean_up(found, cleanup)
-    clock.lap("restore")
     names = {label.index: label.name for label in wanted}
+    rules = cleanup or {}
+    components = clean_up(found, {index: rules[name] for index, name in names.items() if name in rules})
+    clock.lap("restore")
     return Segmentation(
         LabelMask(found, volume.grid, wanted),
         {names[c]: p for c, p in restored.probability.items() if c in names},

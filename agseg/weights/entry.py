@@ -32,16 +32,12 @@ class Padding(StrEnum):
 
 
 class Cleanup(StrEnum):
-    """What is done to a mask after the network."""
+    """What is done to an organ's mask after the network."""
 
-    NONE = "none"
     LARGEST_COMPONENT = "largest_component"
-    """Of each organ only the largest 26-connected component stays."""
+    """Only the largest 26-connected component stays: right for a solid organ."""
     LARGE_COMPONENTS = "large_components"
-    """Of each organ the 26-connected components stay that have at least a tenth of the largest one's voxels.
-
-    A thin organ may break into several.
-    """
+    """The 26-connected components stay that have at least a tenth of the largest one's voxels: a thin organ may break."""
 
 
 class Normalisation(StrEnum):
@@ -182,7 +178,7 @@ class WeightsEntry:
     scores: dict[str, Any] = field(default_factory=dict)
     default_for: tuple[str, ...] = ()
     caution: str = ""
-    cleanup: Cleanup = Cleanup.NONE
+    cleanup: dict[str, Cleanup] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -69,10 +70,21 @@ def parse_entry(weights_id: str, fields: Fields) -> WeightsEntry:
         scores=fields.take("scores", dict, {}),
         default_for=default_for,
         caution=fields.take("caution", str, ""),
-        cleanup=_choice(fields, "cleanup", Cleanup, Cleanup.NONE),
+        cleanup=_cleanup(fields, known),
     )
     fields.finish()
     return entry
+
+
+def _cleanup(fields: Fields, organs: Sequence[str]) -> dict[str, Cleanup]:
+    line = fields.line_of("cleanup")
+    rules = fields.take("cleanup", dict, {})
+    for organ, rule in rules.items():
+        if organ not in organs:
+            raise fields.error("clean-up of an organ that it does not know", line, value=organ)
+        if not isinstance(rule, str) or rule not in set(Cleanup):
+            raise fields.error("cleanup", line, value=rule, expected=" or ".join(Cleanup))
+    return {organ: Cleanup(rule) for organ, rule in rules.items()}
 
 
 def _labels(fields: Fields) -> LabelSet:

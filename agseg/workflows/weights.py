@@ -95,7 +95,7 @@ def describe(entry: WeightsEntry, cache: WeightsCache) -> dict[str, Any]:
         "input": asdict(entry.input),
         "labels": {str(label.index): label.name for label in entry.labels},
         "classes": list(entry.classes),
-        "cleanup": entry.cleanup,
+        "cleanup": dict(entry.cleanup),
         "default_for": list(entry.default_for),
         "scores": entry.scores,
         "licence": entry.licence,
