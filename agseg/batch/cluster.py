@@ -34,9 +34,6 @@ _OWN_SETTINGS: dict[str, Any] = {
     "distributed.worker.http.routes": [],
 }
 
-_DEAF_TO_CTRL_C = "import signal\n\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Code that a worker of this machine begins with: Ctrl-C in the terminal is for the run, which ends its workers in order."""
-
 
 class ClusterKind(StrEnum):
     """What ``--cluster`` names."""
@@ -204,7 +201,7 @@ def _local(workers: int, security: Any) -> Iterator[Any]:
             security=security,
             protocol="tls://",
             local_directory=scratch,
-            preload=[_DEAF_TO_CTRL_C],
+            preload=["agseg.batch.own_worker"],
         )
         with cluster:
             yield cluster

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -182,3 +185,20 @@ def test_a_tls_scheduler_takes_only_those_with_its_certificates(tmp_path: Path, 
         for address in (started.address, started.address.replace("tls", "tcp")):
             with pytest.raises(UsageError, match="no Dask scheduler answers"), Cluster.parse(address).connect(tmp_path):
                 pass
+
+
+def _worker_says(message: str) -> None:
+    logging.getLogger("distributed.worker").error(message)
+
+
+@pytest.mark.slow
+def test_what_a_local_worker_says_is_heard_but_for_its_own_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A worker that ends between two heartbeats calls the silence of its scheduler an error; cron would mail that."""
+    of_its_end = ("Failed to communicate with scheduler during heartbeat", "Scheduler was unaware of this worker")
+    dask = inspect.getsource(import_module("distributed.worker"))
+    assert all(f'"{message}' in dask for message in of_its_end)
+    with Cluster.parse("local:1").connect(tmp_path) as client:
+        for message in (*of_its_end, "Event loop is stuck"):
+            client.run(_worker_says, message)
+    heard = capfd.readouterr().err.splitlines()
+    assert [line.rpartition(" - ")[2] for line in heard] == ["Event loop is stuck"]
