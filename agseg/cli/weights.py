@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 MEGABYTE = 1e6
+
+LONGEST_WORD = 14
+"""Letters of a word that a table's column does not break: a long organ's, with its comma."""
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries of the manifest.")]
 
@@ -184,15 +187,17 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 
 def _print_entry(content: dict[str, Any]) -> None:
     files = [f"{file['filename']} ({'here' if file['available'] else 'not here'})" for file in content["files"]]
+    digests = [file["sha256"] or "known after the first fetch" for file in content["files"]]
     names = list(content["labels"].values()) or content["classes"]
     told = {
         "architecture": f"{content['architecture']} {content['config'] or ''}",
         "files": "\n".join(files),
-        "sha256": content["sha256"] or "known after the first fetch",
+        "sha256": "\n".join(digests),
+        "in reports": content["sha256"] or "known after the first fetch",
         "knows": ", ".join(names),
         "default for": ", ".join(content["default_for"]) or "nothing: name it with --weights",
         "input": ", ".join(f"{key} {value}" for key, value in content["input"].items() if value is not None),
-        "scores": "\n".join(f"{key}: {value}" for key, value in content["scores"].items()) or "none measured",
+        "scores": "\n".join(_score_lines(content["scores"])) or "none measured",
         "licence": content["licence"],
         "attribution": content["attribution"],
         "citation": content["citation"],
@@ -202,13 +207,27 @@ def _print_entry(content: dict[str, Any]) -> None:
     _print_table(content["id"], ("", ""), [(key, str(value)) for key, value in told.items()])
 
 
+def _score_lines(scores: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each score; where it has parts (per scan, per organ), indented below it, the innermost on one line."""
+    for name, value in scores.items():
+        if not isinstance(value, Mapping):
+            yield f"{name}: {value}"
+        elif any(isinstance(part, Mapping) for part in value.values()):
+            yield f"{name}:"
+            yield from (f"  {line}" for line in _score_lines(value))
+        else:
+            yield f"{name}: {', '.join(f'{key} {part}' for key, part in value.items())}"
+
+
 def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=any(columns))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, show_header=any(columns))
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        # Words stay whole where the terminal has the room; digests and paths may break.
+        longest = max((len(word) for row in rows for word in row[number].split()), default=0)
+        table.add_column(column, overflow="fold", no_wrap=number == 0, min_width=min(longest, LONGEST_WORD))
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print_table(table)
