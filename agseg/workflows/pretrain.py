@@ -38,7 +38,17 @@ from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Tissue
 from agseg.weights.entry import InputSpec
 
-__all__ = ["OpenCase", "PretrainRecipe", "Pretrained", "Structure", "export_network", "phantom_cases", "pretrain", "read_cases"]
+__all__ = [
+    "OpenCase",
+    "PretrainRecipe",
+    "Pretrained",
+    "Structure",
+    "export_network",
+    "phantom_cases",
+    "pretrain",
+    "read_cases",
+    "scene_cases",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -146,9 +156,7 @@ def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
         raise RecipeError("a case must be one study", path=data / case.image, value=len(studies), expected=1)
     volume = read_volume(studies[0])
     spec = recipe.input
-    if spec.spacing_mm is None:
-        raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
-    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
     image = sample(volume, frame, antialias=spec.antialias)
     inside = case.labels.removeprefix("train:")
     path = resource_path("train") / inside if inside != case.labels else data / case.labels
@@ -161,9 +169,20 @@ def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
     return Case(case.id, image, torch.from_numpy(table[found]), case.known, torch.from_numpy(whole), case.weight)
 
 
-def _scenes(recipe: PretrainRecipe) -> list[Case]:
-    each = recipe.scenes_each
-    return [make_scene(scene, seed=n, weight=w / each) for scene, w in recipe.scenes.items() for n in range(each)]
+def scene_cases(recipe: PretrainRecipe) -> list[Case]:
+    """The recipe's made-up cases without organs, of their true size on its model grid."""
+    each, spacing_mm = recipe.scenes_each, min(_spacing_mm(recipe))
+    return [
+        make_scene(scene, seed=n, spacing_mm=spacing_mm, weight=w / each)
+        for scene, w in recipe.scenes.items()
+        for n in range(each)
+    ]
+
+
+def _spacing_mm(recipe: PretrainRecipe) -> tuple[float, float, float]:
+    if recipe.input.spacing_mm is None:
+        raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
+    return recipe.input.spacing_mm
 
 
 def phantom_cases(recipe: PretrainRecipe) -> list[Case]:
@@ -183,9 +202,7 @@ def _phantom(recipe: PretrainRecipe, site: str, index: int, weight: float) -> Ca
     right = made.volume.grid.to_world(index_ijk.astype(np.float64))[:, 0] > 0
     found[tuple(index_ijk[right].T)] = KIDNEY_RIGHT
     spec = recipe.input
-    if spec.spacing_mm is None:
-        raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
-    frame = Frame.at_spacing(made.volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    frame = Frame.at_spacing(made.volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
     image = sample(made.volume, frame, antialias=spec.antialias)
     # Nearest: labels are numbers. The phantom's voxels are about as large as the model's.
     nearest = [
@@ -230,7 +247,7 @@ def pretrain(
     if start_from is not None:
         load_strict(network, start_from)
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    cases = [*read_cases(recipe, data, only=only), *_scenes(recipe), *phantom_cases(recipe)]
+    cases = [*read_cases(recipe, data, only=only), *scene_cases(recipe), *phantom_cases(recipe)]
     tissues: Mapping[int, Tissue] = {number: structure.tissue for number, structure in recipe.structures.items()}
     sampler = PatchSampler(cases, recipe.patches, seed=recipe.loop.seed, tissues=tissues)
 

@@ -17,7 +17,7 @@ from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.binding import load
-from agseg.workflows.pretrain import PretrainRecipe, favour, phantom_cases, pretrain, read_cases
+from agseg.workflows.pretrain import PretrainRecipe, favour, phantom_cases, pretrain, read_cases, scene_cases
 
 CONFIG = {"classes": 3, "widths": [2, 4]}
 
@@ -144,6 +144,15 @@ def test_phantoms_come_with_every_organ_and_their_kidneys_on_the_right_sides() -
         assert centre["kidney_left"] < centre["pancreas"] < centre["kidney_right"] < centre["liver"] + 20
         assert centre["spleen"] < centre["liver"]
         assert case.image[case.labels == 1].median() > 40
+
+
+@pytest.mark.parametrize("spacing_mm", [3.0, 6.0])
+def test_a_made_up_patient_has_one_size_in_mm_on_every_model_grid(scans: Path, spacing_mm: float) -> None:
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    finer = replace(recipe, input=replace(recipe.input, spacing_mm=(spacing_mm,) * 3))
+    for usual, other in zip(scene_cases(recipe), scene_cases(finer), strict=True):
+        litres = [int((c.image > -500).sum()) * s**3 / 1e6 for c, s in ((usual, 4.0), (other, spacing_mm))]
+        assert litres[1] == pytest.approx(litres[0], rel=0.1)
 
 
 @pytest.mark.parametrize(("wins_from", "wins"), [(0.5, False), (0.35, False), (0.25, True)])
