@@ -35,6 +35,22 @@ _NRRD_TYPES = {
     "int": 4, "signed int": 4, "int32": 4, "int32_t": 4, "uint": 4, "unsigned int": 4, "uint32": 4, "uint32_t": 4,
     "float": 4, "double": 8,
 }  # fmt: skip
+NRRD_SPACES = frozenset({
+    "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
+})  # fmt: skip
+"""Spaces that say where left and right are; SimpleITK turns each of them into LPS."""
+
+_OTHER_NRRD_SPACES = frozenset({
+    "scanner-xyz", "3d-right-handed", "3d-left-handed", "scanner-xyz-time", "3d-right-handed-time", "3d-left-handed-time",
+    "left-posterior-superior-time", "lpst", "right-anterior-superior-time", "rast", "left-anterior-superior-time", "last",
+})  # fmt: skip
+"""The format's other spaces: known words, which a message may repeat."""
+
+MILLIMETRES = frozenset({"mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???"})
+"""Units of length that are read: millimetres, and unknown, as in NIfTI."""
+
+_OTHER_UNITS = frozenset({"m", "cm", "um", "nm", "in", "meter", "metre", "centimeter", "micrometer", "micron", "inch"})
+
 _META_TYPES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
@@ -136,7 +152,8 @@ def read_itk_header(path: Path) -> ItkHeader:
     Raises
     ------
     InputError
-        ``E_PATH_ESCAPE`` for voxels outside the study's folder, ``E_NO_GEOMETRY`` without orientation, ``E_DTYPE``,
+        ``E_PATH_ESCAPE`` for voxels outside the study's folder, ``E_NO_GEOMETRY`` without an orientation in the patient,
+        ``E_IMPLAUSIBLE_SPACING`` for another unit than mm, ``E_NO_RESCALE`` for an intensity function, ``E_DTYPE``,
         ``E_DIMENSIONS``, ``E_4D``, ``E_TOO_FEW_SLICES``, ``E_TOO_LARGE``, ``E_HEADER_INVALID``.
     """
     with path.open("rb") as raw:
@@ -161,8 +178,8 @@ def _nrrd_header(path: Path, head: bytes) -> ItkHeader:
             fields[key.strip().lower()] = value.strip()
     if "space directions" not in fields or not ({"space", "space dimension"} & fields.keys()):
         raise InputError("no space and space directions: left and right are not known", code=Code.NO_GEOMETRY, path=path)
-    if "space" not in fields:
-        raise InputError("no space: left and right are not known", code=Code.NO_GEOMETRY, path=path)
+    _check_space(path, fields.get("space"))
+    _check_units(path, re.findall(r'"([^"]*)"', fields.get("space units", "")))
     voxel_bytes = _NRRD_TYPES.get(fields.get("type", "").lower())
     if voxel_bytes is None:
         raise InputError("voxels are not real numbers", code=Code.DTYPE, path=path)
@@ -173,6 +190,48 @@ def _nrrd_header(path: Path, head: bytes) -> ItkHeader:
         gzip_offset = 0 if named is not None else len(text.encode("latin-1")) + len(gap)
     shape = _checked_shape(path, [int(n) for n in fields.get("sizes", "").split()])
     return ItkHeader(StudyKind.NRRD, shape, voxel_bytes, encoding != "raw", _data_file(path, named), gzip_offset)
+
+
+def _check_space(path: Path, space: str | None) -> None:
+    if space is None:
+        raise InputError("no space: left and right are not known", code=Code.NO_GEOMETRY, path=path)
+    if space.lower() not in NRRD_SPACES:
+        raise InputError(
+            "the space does not say where left and right are",
+            code=Code.NO_GEOMETRY,
+            path=path,
+            value=space if space.lower() in _OTHER_NRRD_SPACES else "another word",
+            expected="left-posterior-superior, right-anterior-superior or left-anterior-superior",
+        )
+
+
+def _check_units(path: Path, units: list[str]) -> None:
+    wrong = [unit for unit in units if unit.strip().lower() not in MILLIMETRES]
+    if wrong:
+        raise InputError(
+            "the header's unit of length is not mm",
+            code=Code.IMPLAUSIBLE_SPACING,
+            path=path,
+            value=wrong[0] if wrong[0].lower() in _OTHER_UNITS else "another word",
+            expected="mm",
+        )
+
+
+def _check_intensity(path: Path, fields: dict[str, str]) -> None:
+    """Refuse a MetaImage whose stored numbers are not its values.
+
+    Most readers, SimpleITK among them, leave the function out; which of the two numbers a writer meant is not known.
+    """
+    slope = float(fields.get("elementtointensityfunctionslope", "1"))
+    offset = float(fields.get("elementtointensityfunctionoffset", "0"))
+    if (slope, offset) != (1.0, 0.0):
+        raise InputError(
+            "ElementToIntensityFunctionSlope and -Offset are not supported",
+            code=Code.NO_RESCALE,
+            path=path,
+            value=f"slope {slope:g}, offset {offset:g}",
+            expected="slope 1, offset 0",
+        )
 
 
 def _meta_header(path: Path, head: bytes) -> ItkHeader:
@@ -188,6 +247,8 @@ def _meta_header(path: Path, head: bytes) -> ItkHeader:
         {"elementspacing", "elementsize"} & fields.keys()
     ):
         raise InputError("no TransformMatrix or ElementSpacing: orientation is not known", code=Code.NO_GEOMETRY, path=path)
+    _check_units(path, [fields.get("distanceunits", "")])
+    _check_intensity(path, fields)
     voxel_bytes = _META_TYPES.get(fields.get("elementtype", "").upper())
     if voxel_bytes is None or int(fields.get("elementnumberofchannels", "1")) != 1:
         raise InputError("voxels are not real numbers", code=Code.DTYPE, path=path)

@@ -107,3 +107,105 @@ def test_colour_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         read_itk_header(tmp_path / "x.mha")
     assert caught.value.code is Code.DTYPE
+
+
+NRRD_SIDES = {
+    "left-posterior-superior": (-1, -1),
+    "LPS": (-1, -1),
+    "right-anterior-superior": (1, 1),
+    "RAS": (1, 1),
+    "left-anterior-superior": (-1, 1),
+    "las": (-1, 1),
+}
+"""Sign of the first two coordinates against RAS."""
+
+
+def write_nrrd(path: Path, *lines: str, space: str = "LPS", orientation: str = "oblique") -> np.ndarray:
+    """The phantom in a NRRD file that is written word for word, without SimpleITK; returns its RAS affine."""
+    affine = phantoms.dicom_affine(orientation, SHAPE, SPACING)
+    told = np.diag([*NRRD_SIDES.get(space, (-1, -1)), 1, 1]) @ affine
+    vectors = ["(" + ",".join(f"{value:.12f}" for value in told[:3, axis]) + ")" for axis in (0, 1, 2, 3)]
+    header = [
+        "NRRD0005",
+        "type: short",
+        "dimension: 3",
+        f"sizes: {SHAPE[0]} {SHAPE[1]} {SHAPE[2]}",
+        "encoding: raw",
+        "endian: little",
+        f"space: {space}",
+        "space directions: " + " ".join(vectors[:3]),
+        f"space origin: {vectors[3]}",
+        *lines,
+    ]
+    hu = phantoms.sampled(phantoms.linear_hu, SHAPE, affine)
+    path.write_bytes(("\n".join(header) + "\n\n").encode() + hu.transpose(2, 1, 0).astype("<i2").tobytes())
+    return affine
+
+
+@pytest.mark.parametrize("orientation", phantoms.DICOM_ORIENTATIONS)
+@pytest.mark.parametrize("space", NRRD_SIDES)
+def test_every_anatomical_space_of_nrrd_has_the_phantom_on_its_sides(tmp_path, space, orientation):
+    affine = write_nrrd(tmp_path / "x.nrrd", space=space, orientation=orientation)
+    (study,) = discover([tmp_path]).studies
+    volume = read_volume(study)
+    assert np.allclose(volume.grid.affine, affine, atol=1e-5)
+    expected = phantoms.linear_hu(phantoms.world(SHAPE, volume.grid.affine))
+    assert np.abs(volume.voxels - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    "space",
+    ["3D-right-handed", "3D-left-handed", "scanner-xyz", "scanner-xyz-time", "right-anterior-superior-time", "RAST", "Jones"],
+)
+def test_a_space_that_tells_no_sides_is_refused_by_its_name(tmp_path, space):
+    write_nrrd(tmp_path / "x.nrrd", space=space)
+    (study,) = discover([tmp_path]).studies
+    assert study.rejected is not None
+    assert study.rejected.code is Code.NO_GEOMETRY
+    # A word that the format does not know may be anything that somebody typed.
+    assert (space in study.rejected.message) is (space != "Jones")
+
+
+@pytest.mark.parametrize(("units", "is_mm"), [("mm", True), ("", True), ("cm", False), ("um", False), ("m", False)])
+def test_nrrd_units_are_millimetres_or_refused(tmp_path, units, is_mm):
+    write_nrrd(tmp_path / "x.nrrd", f'space units: "mm" "mm" "{units}"')
+    if is_mm:
+        read_volume(discover([tmp_path]).studies[0])
+    else:
+        assert rejected(tmp_path / "x.nrrd") is Code.IMPLAUSIBLE_SPACING
+
+
+def edit_metaimage(path: Path, line: str) -> None:
+    content = path.read_bytes()
+    at = content.index(b"ElementType")
+    path.write_bytes(content[:at] + line.encode() + b"\n" + content[at:])
+
+
+@pytest.mark.parametrize(("units", "is_mm"), [("mm", True), ("?", True), ("cm", False), ("um", False)])
+def test_metaimage_units_are_millimetres_or_refused(tmp_path, units, is_mm):
+    write(tmp_path / "x.mha")
+    edit_metaimage(tmp_path / "x.mha", f"DistanceUnits = {units}")
+    if is_mm:
+        read_volume(discover([tmp_path]).studies[0])
+    else:
+        assert rejected(tmp_path / "x.mha") is Code.IMPLAUSIBLE_SPACING
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("ElementToIntensityFunctionSlope = 1", None),
+        ("ElementToIntensityFunctionOffset = 0", None),
+        ("ElementToIntensityFunctionSlope = 2", Code.NO_RESCALE),
+        ("ElementToIntensityFunctionOffset = -1024", Code.NO_RESCALE),
+        ("ElementToIntensityFunctionSlope = nan", Code.NO_RESCALE),
+        ("ElementToIntensityFunctionSlope = x", Code.HEADER_INVALID),
+    ],
+)
+def test_a_metaimage_whose_numbers_are_not_its_values_is_refused(tmp_path, line, code):
+    write(tmp_path / "x.mha")
+    edit_metaimage(tmp_path / "x.mha", line)
+    if code is None:
+        read_volume(discover([tmp_path]).studies[0])
+    else:
+        assert rejected(tmp_path / "x.mha") is code
