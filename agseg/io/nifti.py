@@ -17,11 +17,11 @@ from agseg.errors import Code, InputError, OutputError
 from agseg.grid import Grid
 from agseg.io.atomic import replacing
 from agseg.io.nifti_header import NiftiHeader, parse_header
-from agseg.io.voxels import as_hounsfield, check_looks_like_hu
+from agseg.io.voxels import as_hounsfield, as_labels, check_looks_like_hu
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_nifti", "read_nifti_array", "write_mask", "write_scalar"]
+__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_labels", "read_nifti", "read_nifti_array", "write_mask", "write_scalar"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -110,6 +110,21 @@ def read_nifti_array(path: Path, *, image: Path | None = None) -> tuple[NiftiHea
             read_to_checksum(stream)
     stored = memory.view(header.dtype).reshape(header.grid.shape, order="F")
     return header, stored
+
+
+def read_labels(path: Path) -> tuple[NiftiHeader, NDArray[np.uint8]]:
+    """Header and label values of a mask or label map: uint8 (i, j, k), Fortran-ordered, the header's scale applied.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_nifti_array`; ``E_DTYPE`` if a value is no whole number from 0 to 255.
+    """
+    header, stored = read_nifti_array(path)
+    try:
+        return header, as_labels(stored, header.scale)
+    except InputError as error:
+        raise InputError(error.message, code=error.code, path=path, value=error.value, expected=error.expected) from None
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
-__all__ = ["LABEL_LIMIT", "as_hounsfield", "check_looks_like_hu"]
+__all__ = ["LABEL_LIMIT", "as_hounsfield", "as_labels", "check_looks_like_hu"]
 
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""
@@ -24,6 +24,9 @@ LARGEST_SHARE_CLIPPED = 0.05
 
 LABEL_LIMIT = 255
 """A volume of whole numbers from 0 to this is a label map, not a CT."""
+
+LABEL_TOLERANCE = 1e-3
+"""A label may lie this far from a whole number: what a detour over float32 or a scale factor costs."""
 
 
 def as_hounsfield(
@@ -63,6 +66,55 @@ def as_hounsfield(
                 return _as_fractions(stored, scale)
         voxels[slab] = np.clip(values, HU_MIN, HU_MAX)
     return voxels, _nonfinite(bad)
+
+
+def as_labels(stored: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Label values as the file means them.
+
+    Parameters
+    ----------
+    stored
+        (i, j, k), any real dtype, Fortran-ordered.
+    scale
+        (slope, intercept), or None if the values are as stored.
+
+    Returns
+    -------
+    ndarray
+        uint8, same shape, Fortran-ordered; ``stored`` itself where it is uint8 already and has no scale.
+
+    Raises
+    ------
+    InputError
+        ``E_DTYPE`` if a value is no whole number from 0 to :data:`LABEL_LIMIT` within :data:`LABEL_TOLERANCE`.
+    """
+    if scale is None and stored.dtype == np.uint8:
+        return stored
+    labels = np.empty(stored.shape, dtype=np.uint8, order="F")
+    for slab in _slabs(stored.shape):
+        values = stored[slab]
+        if scale is not None or values.dtype.kind == "f":
+            values = values.astype(np.float64)
+            if scale is not None:
+                values = values * scale[0] + scale[1]
+            whole = np.rint(values)
+            with np.errstate(invalid="ignore"):
+                # Written so that NaN, which no comparison holds for, is refused too.
+                _refuse_labels(values, ~(np.abs(values - whole) <= LABEL_TOLERANCE))
+            values = whole
+        _refuse_labels(values, (values < 0) | (values > LABEL_LIMIT))
+        labels[slab] = values
+    return labels
+
+
+def _refuse_labels(values: NDArray[Any], wrong: NDArray[np.bool_]) -> None:
+    if wrong.any():
+        raise InputError(
+            "a label is not a whole number that a mask can hold",
+            code=Code.DTYPE,
+            value=f"{values[wrong][0]:.7g}",
+            expected=f"0 to {LABEL_LIMIT}",
+        )
 
 
 def _as_fractions(stored: NDArray[Any], scale: tuple[float, float] | None) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:

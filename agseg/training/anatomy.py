@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from agseg.grid import Grid
-from agseg.io.nifti import read_nifti_array
+from agseg.io.nifti import read_labels
 
 __all__ = ["BONE", "FAT", "GAS", "OUTSIDE", "SOFT", "body_mask", "complete", "structures_on"]
 
@@ -32,11 +32,9 @@ BONE_FROM_HU = 200.0
 
 def structures_on(grid: Grid, path: Path) -> NDArray[np.uint8]:
     """The label map of a NIfTI file at the voxels of ``grid`` (i, j, k), nearest voxel in the patient's space; 0 outside."""
-    header, stored = read_nifti_array(path)
+    header, stored = read_labels(path)
     matrix = np.linalg.inv(header.grid.affine) @ grid.affine
-    labels = ndimage.affine_transform(
-        np.asarray(stored).astype(np.uint8), matrix[:3, :3], offset=matrix[:3, 3], output_shape=grid.shape, order=0
-    )
+    labels = ndimage.affine_transform(stored, matrix[:3, :3], offset=matrix[:3, 3], output_shape=grid.shape, order=0)
     return np.asarray(labels, dtype=np.uint8)
 
 

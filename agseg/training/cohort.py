@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from agseg.errors import AgsegError, RecipeError
 from agseg.grid import Grid
 from agseg.io.atomic import make_folder, replacing, write_text
-from agseg.io.nifti import read_nifti_array, write_mask
-from agseg.io.voxels import as_hounsfield
+from agseg.io.nifti import read_labels, read_nifti_array, write_mask
+from agseg.io.voxels import as_hounsfield, as_labels
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask, Quantity, Volume
 
@@ -101,11 +101,13 @@ class Cohort:
         ------
         RecipeError
             If they lie on another grid.
+        InputError
+            If a value is no label (see :func:`agseg.io.nifti.read_labels`), or one that ``dataset.json`` does not name.
         """
-        header, stored = read_nifti_array(self.label_path(case_id))
+        header, labels = read_labels(self.label_path(case_id))
         if grid is not None and not header.grid.matches(grid):
             raise RecipeError("labels and image lie on different grids", path=self.label_path(case_id))
-        return LabelMask(np.asfortranarray(stored.astype(np.uint8)), grid or header.grid, self.label_set)
+        return LabelMask(labels, grid or header.grid, self.label_set)
 
     def read_picture(self, case_id: str) -> NDArray[np.float32]:
         """One picture: float32 (channel, row, column), 0 to 255."""
@@ -116,11 +118,17 @@ class Cohort:
         return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
     def read_picture_labels(self, case_id: str) -> NDArray[np.uint8]:
-        """One picture's labels: uint8 (row, column)."""
+        """One picture's labels: uint8 (row, column).
+
+        Raises
+        ------
+        InputError
+            If a value of a picture deeper than 8 bits is no label.
+        """
         from PIL import Image
 
         with Image.open(self.label_path(case_id)) as image:
-            return np.asarray(image, dtype=np.uint8)
+            return as_labels(np.asarray(image)[..., None], None)[..., 0]
 
 
 def described_labels(folder: Path) -> LabelSet | None:

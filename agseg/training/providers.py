@@ -16,7 +16,7 @@ from agseg.grid import Grid
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.read import LPS_TO_RAS, frames_of, read_dicom
 from agseg.io.dicom.stack import stack_planes
-from agseg.io.nifti import read_nifti_array
+from agseg.io.nifti import read_labels, read_nifti_array
 from agseg.io.voxels import as_hounsfield
 from agseg.study import Study, StudyKind
 from agseg.training.datasets import Layout
@@ -31,7 +31,7 @@ class ProvidedVolume:
 
     id: str
     volume: Volume
-    labels: NDArray[np.integer[Any]]
+    labels: NDArray[np.uint8]
     label_grid: Grid
 
 
@@ -80,8 +80,8 @@ def _tcia_pancreas(download: Path) -> Iterator[ProvidedVolume]:
         if number not in labels:
             raise RecipeError("a scan has no label file", path=folder, expected=f"label{number}.nii.gz")
         volume = read_dicom(Study(folder.name, download, files, StudyKind.DICOM))
-        header, stored = read_nifti_array(labels[number])
-        yield ProvidedVolume(folder.name, volume, stored, header.grid)
+        header, values = read_labels(labels[number])
+        yield ProvidedVolume(folder.name, volume, values, header.grid)
 
 
 def _lits(download: Path) -> Iterator[ProvidedVolume]:
@@ -93,9 +93,9 @@ def _lits(download: Path) -> Iterator[ProvidedVolume]:
             continue  # the 70 test scans come without labels
         header, stored = read_nifti_array(path)
         voxels, warnings = as_hounsfield(stored, header.scale)
-        label_header, label_values = read_nifti_array(labels[number])
+        label_header, label_values = read_labels(labels[number])
         volume = Volume(voxels, header.grid, warnings=warnings)
-        yield ProvidedVolume(f"lits_{number:04d}", volume, label_values.astype(np.int16), label_header.grid)
+        yield ProvidedVolume(f"lits_{number:04d}", volume, label_values, label_header.grid)
 
 
 def _number(path: Path) -> int:

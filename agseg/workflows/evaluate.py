@@ -11,7 +11,7 @@ import numpy as np
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
-from agseg.io.nifti import read_nifti_array, write_mask
+from agseg.io.nifti import read_labels, write_mask
 from agseg.labels import LabelSet
 from agseg.measure.significance import Summary
 from agseg.training.cohort import described_labels, open_cohort, provenance
@@ -245,13 +245,13 @@ def _labels_of(truth: Path, names: Sequence[str]) -> LabelSet:
 
 
 def _every_value(truth: Path, names: Sequence[str]) -> LabelSet:
-    values = sorted({int(v) for name in names for v in np.unique(read_nifti_array(truth / name)[1])} - {0})
+    values = sorted({int(v) for name in names for v in np.unique(read_labels(truth / name)[1])} - {0})
     return LabelSet.from_mapping({value: f"label_{value}" for value in values})
 
 
 def _mask(path: Path, labels: LabelSet) -> LabelMask:
-    header, stored = read_nifti_array(path)
-    return LabelMask(np.asfortranarray(stored.astype(np.uint8)), header.grid, labels)
+    header, values = read_labels(path)
+    return LabelMask(values, header.grid, labels)
 
 
 def write_table(output: Path, table: Table) -> None:
