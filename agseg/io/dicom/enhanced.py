@@ -6,6 +6,7 @@ in each frame's own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from agseg.errors import Code, InputError
@@ -13,18 +14,26 @@ from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Plane
 
-__all__ = ["enhanced_frames"]
+__all__ = ["FrameFacts", "enhanced_frames"]
 
 MOST_FRAMES = 20_000
 """More frames than this are a header that lies."""
 
 _GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
-FrameFacts = tuple[Plane, float | None, float | None]
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What the functional groups say of one frame: where it lies, and how its stored values become HU."""
+
+    plane: Plane
+    slope: float | None
+    intercept: float | None
+    rescale_type: str
 
 
 def enhanced_frames(header: SliceHeader) -> list[FrameFacts]:
-    """Plane, slope and intercept of each frame, in the order of the file.
+    """Plane and rescale of each frame, in the order of the file.
 
     Raises
     ------
@@ -68,10 +77,12 @@ def _facts(header: SliceHeader, shared: Any, own: Any) -> FrameFacts:
         _numbers(measures, "PixelSpacing"),
     )
     slope, intercept = _numbers(rescale, "RescaleSlope"), _numbers(rescale, "RescaleIntercept")
-    return (
+    rescale_type = "" if rescale is None else str(rescale.get("RescaleType") or "").strip(" \0")
+    return FrameFacts(
         plane,
         slope[0] if slope else header.slope,
         intercept[0] if intercept else header.intercept,
+        rescale_type or header.rescale_type,
     )
 
 

@@ -63,7 +63,7 @@ class HuScale:
     padding_limit: int | None
 
     @classmethod
-    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None) -> HuScale:
+    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None, rescale_type: str) -> HuScale:
         """The scale of a slice whose rescale is given apart, because an enhanced file has one per frame.
 
         Raises
@@ -73,7 +73,7 @@ class HuScale:
         """
         if slope is None or intercept is None:
             raise InputError("no RescaleSlope or RescaleIntercept: values are not HU", code=Code.NO_RESCALE)
-        if header.rescale_type.upper() not in HU_RESCALE_TYPES:
+        if rescale_type.upper() not in HU_RESCALE_TYPES:
             raise InputError("RescaleType says that values are not HU", code=Code.NO_RESCALE)
         if not np.isfinite([slope, intercept]).all() or slope == 0:
             raise InputError("RescaleSlope or RescaleIntercept is not a usable number", code=Code.HEADER_INVALID)

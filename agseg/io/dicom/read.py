@@ -56,21 +56,26 @@ class Frame:
     plane: Plane
     slope: float | None
     intercept: float | None
+    rescale_type: str
+
+    def scale(self) -> HuScale:
+        """How its stored bits become HU; raises as :meth:`HuScale.of`."""
+        return HuScale.of(self.header, slope=self.slope, intercept=self.intercept, rescale_type=self.rescale_type)
 
 
 def frames_of(header: SliceHeader) -> list[Frame]:
     """The frames of one file: one, or those of an enhanced multi-frame file's functional groups."""
     if header.is_enhanced:
         return [
-            Frame(header, index, plane, slope, intercept)
-            for index, (plane, slope, intercept) in enumerate(enhanced_frames(header))
+            Frame(header, index, facts.plane, facts.slope, facts.intercept, facts.rescale_type)
+            for index, facts in enumerate(enhanced_frames(header))
         ]
     if header.frames != 1:
         raise InputError(
             "several frames in a file that is not enhanced CT", code=Code.DIMENSIONS, value=header.frames, expected=1
         )
     plane = Plane(header.rows, header.columns, header.position_mm, header.orientation, header.pixel_spacing_mm)
-    return [Frame(header, 0, plane, header.slope, header.intercept)]
+    return [Frame(header, 0, plane, header.slope, header.intercept, header.rescale_type)]
 
 
 def stack_frames(frames: Sequence[Frame]) -> Stack:
@@ -85,7 +90,7 @@ def stack_frames(frames: Sequence[Frame]) -> Stack:
         check_frame_size(header)
     stack = stack_planes([frame.plane for frame in frames])
     for frame in frames:
-        HuScale.of(frame.header, slope=frame.slope, intercept=frame.intercept)
+        frame.scale()
     voxels = int(np.prod(stack.shape, dtype=np.int64))
     if voxels > LARGEST_VOLUME_VOXELS:
         raise InputError("the volume is too large", code=Code.TOO_LARGE, value=voxels, expected=LARGEST_VOLUME_VOXELS)
@@ -107,7 +112,7 @@ def read_dicom(study: Study) -> Volume:
     """
     frames = [frame for path in study.files for frame in frames_of(read_header(path))]
     stack = stack_frames(frames)
-    scales = [HuScale.of(frame.header, slope=frame.slope, intercept=frame.intercept) for frame in frames]
+    scales = [frame.scale() for frame in frames]
     whole = all(scale.is_whole for scale in scales)
     columns, rows, slices = stack.shape
     # C order (k, j, i) in memory is Fortran order (i, j, k): every slice is one block, as it lies in the file.

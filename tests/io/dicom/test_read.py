@@ -252,6 +252,30 @@ class TestRefusals:
         phantoms.write_dicom(tmp_path, *axial, change=change)
         assert rejected(tmp_path) is code
 
+    @pytest.mark.parametrize("place", ["own", "one", "shared", "top"])
+    @pytest.mark.parametrize(("rescale_type", "is_hu"), [("HU", True), ("US", True), ("MGML", False), ("Z_EFF", False)])
+    def test_an_enhanced_map_of_something_else_than_hu(self, tmp_path, axial, place, rescale_type, is_hu):
+        def change(dataset):
+            frames = dataset.PerFrameFunctionalGroupsSequence
+            for number, frame in enumerate(frames):
+                macro = frame.PixelValueTransformationSequence
+                if place == "own" or (place == "one" and number == 2):
+                    macro[0].RescaleType = rescale_type
+                elif place in ("shared", "top"):
+                    del macro[0].RescaleType
+                    del frame.PixelValueTransformationSequence
+                if place == "shared":
+                    macro[0].RescaleType = rescale_type
+                    dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = macro
+            if place == "top":
+                dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = "1", "-2000", rescale_type
+
+        phantoms.edit_dicom(phantoms.write_enhanced(tmp_path / "x.dcm", *axial), change)
+        if is_hu:
+            assert_world_values(read(tmp_path))
+        else:
+            assert rejected(tmp_path) is Code.NO_RESCALE
+
     def test_missing_slice(self, tmp_path, axial):
         phantoms.write_dicom(tmp_path, *axial)[3].unlink()
         assert rejected(tmp_path) is Code.MISSING_SLICES
