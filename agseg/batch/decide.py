@@ -114,12 +114,14 @@ def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run:
     key = resume_key(
         fingerprint=fingerprint,
         weights_sha256="" if weights is None else weights.sha256,
+        usage_sha256=job.usage_sha256,
         parameters=job.parameters,
         version=__version__,
     )
     return {
         "version": __version__,
         "weights": None if weights is None else weights.to_dict(),
+        "usage_sha256": job.usage_sha256,
         "parameters": job.parameters,
         "fingerprint": fingerprint,
         "key": key,

@@ -1,4 +1,4 @@
-"""Has this study been done before, the same way? Input fingerprint, weights, parameters and version make one key."""
+"""Has this study been done before, the same way? Input, weights, their usage, parameters and version make one key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def input_fingerprint(files: tuple[Path, ...], states: tuple[FileState, ...]) ->
     return digest.hexdigest()
 
 
-def resume_key(*, fingerprint: str, weights_sha256: str, parameters: dict[str, Any], version: str) -> str:
+def resume_key(*, fingerprint: str, weights_sha256: str, usage_sha256: str, parameters: dict[str, Any], version: str) -> str:
     """SHA-256 (hex) of everything a result depends on."""
-    whole = json.dumps([fingerprint, weights_sha256, parameters, version], sort_keys=True, default=str)
+    whole = json.dumps([fingerprint, weights_sha256, usage_sha256, parameters, version], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()

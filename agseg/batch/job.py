@@ -84,7 +84,7 @@ class StudyTask:
     output
         The study's folder below ``root``, ``/``-separated.
     provenance
-        What goes into study.json beside the record: key, fingerprint, weights, parameters, version.
+        What goes into study.json beside the record: key, fingerprint, weights, usage, parameters, version.
     states
         Size and time of each input file when the run saw it first.
     read_seconds
@@ -142,6 +142,8 @@ class BatchJob:
         Which weights that is; part of the resume key.
     parameters
         Everything on the command line that can change a result, JSON-able; part of the resume key.
+    usage_sha256
+        Digest of how the weights are used (input, labels, clean-up, ...), which their files do not tell; part of the key.
     environment
         Facts about this process for run.json; the processor's own are added.
     include, exclude
@@ -162,6 +164,7 @@ class BatchJob:
     model: ModelFactory
     weights: WeightsRef | None
     parameters: dict[str, Any]
+    usage_sha256: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

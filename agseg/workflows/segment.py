@@ -5,9 +5,11 @@ inputs -> weights entry -> lock -> discover -> [read -> prepare -> predict -> re
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from agseg.weights.manifest import Manifest
 from agseg.workflows.placed_segmenter import PlacedSegmenter
 from agseg.workflows.study_segmenter import SegmenterConfig, SegmenterOptions, check_outputs
 
-__all__ = ["SegmentRequest", "choose_entry", "segment"]
+__all__ = ["SegmentRequest", "choose_entry", "segment", "usage_digest"]
 
 MODALITY = "CT"
 """What ``agseg segment`` segments; ultrasound has its own command."""
@@ -117,6 +119,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             model=config if request.cluster is None else _placed(config, request, manifest),
             weights=config.weights,
             parameters=parameters,
+            usage_sha256=usage_digest(entry),
             include=request.include,
             exclude=request.exclude,
             limits=request.limits,
@@ -172,6 +175,22 @@ def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | Non
     if not best:
         raise UsageError("the manifest names no default weights", hint="Choose one with --weights ID.")
     return manifest.entry(best[0])
+
+
+def usage_digest(entry: WeightsEntry) -> str:
+    """SHA-256 (hex) of what an entry says about making a mask with its files: a site may correct it under the same files.
+
+    Scores, licence and the like are left out: they change no voxel.
+    """
+    usage = {
+        "architecture": entry.architecture,
+        "config": entry.config,
+        "format": entry.format,
+        "input": asdict(entry.input),
+        "labels": [[label.index, label.name] for label in entry.labels],
+        "cleanup": entry.cleanup,
+    }
+    return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_prune_depth(entry: WeightsEntry, depth: int | None, *, manifest: Manifest) -> None:

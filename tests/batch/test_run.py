@@ -103,7 +103,7 @@ def test_promise_17_a_second_run_does_nothing_again_and_keeps_the_volumes(source
     assert (tmp_path / "out" / "a" / "liver.nii.gz").stat().st_mtime_ns == mask.st_mtime_ns
 
 
-@pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "version", "file lost", "overwrite"])
+@pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "overwrite"])
 def test_promise_18_what_a_result_depends_on_reruns_it(
     source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +131,8 @@ def test_promise_18_what_a_result_depends_on_reruns_it(
         from tests.batch.fakes import WEIGHTS
 
         changes["weights"] = replace(WEIGHTS, sha256="1" * 64)
+    elif what == "usage":
+        changes["usage_sha256"] = "1" * 64
     elif what == "version":
         monkeypatch.setattr("agseg.batch.decide.__version__", "9.9.9")
     elif what == "file lost":

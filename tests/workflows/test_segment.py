@@ -133,6 +133,28 @@ def test_a_second_run_does_nothing_again_and_overwrite_gives_the_same_bytes(run)
     assert (root / "out2" / "axial" / "pancreas.nii.gz").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("was", "corrected"),
+    [
+        ("window_hu: [-200.0, 300.0]", "window_hu: [-150.0, 300.0]"),
+        ("{1: pancreas, 2: kidney_left}", "{1: kidney_left, 2: pancreas}"),
+        ("    default_for", "    cleanup: {pancreas: largest_component}\n    default_for"),
+    ],
+)
+def test_a_corrected_entry_with_the_same_weights_file_is_done_again(run, was, corrected):
+    root, out, _ = run
+    manifest = root / "site" / "corrected.yaml"
+    plan = ("segment", root / "studies", "-o", out, "--weights", "tiny", "--organ", "pancreas", "--organ", "kidney_left")
+    entry = (root / "site" / "site.yaml").read_text()
+    assert was in entry
+    counts = []
+    for text in (entry, entry.replace(was, corrected), entry.replace("set by hand", "set by another hand")):
+        manifest.write_text(text)
+        done = agseg(*plan, "--manifest", manifest, "--precision", "fp32", "--json", "--dry-run", AGSEG_HOME=str(root / "home"))
+        counts.append(json.loads(done.stdout)["counts"]["skipped"])
+    assert counts == [2, 0, 2]
+
+
 def test_multilabel_and_single_organ(run, tmp_path):
     root, _, _ = run
     done = agseg(
