@@ -81,6 +81,12 @@ def s2s_slice_mm(
 
     This is what the public AGN code calls S2S. It ignores slices that only one of the two reaches, so it flatters a mask
     that ends too early; NaN if no slice has both.
+
+    Parameters
+    ----------
+    slice_axis
+        Which axis counts the slices. The papers' are axial: the axis closest to Superior, which is not the third of every
+        array.
     """
     first, second = _checked(prediction, truth, spacing_mm)
     in_plane = [spacing for axis, spacing in enumerate(spacing_mm) if axis != slice_axis]

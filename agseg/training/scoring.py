@@ -65,9 +65,17 @@ class FrameScore:
 
 
 def score_masks(case: str, prediction: LabelMask, truth: LabelMask, *, organs: Sequence[str]) -> list[CaseScore]:
-    """Every organ of one case; prediction and truth on one grid, each with its own label indices."""
-    spacing, voxel_ml = truth.grid.spacing_mm, truth.grid.voxel_volume_ml
-    return [_score(case, name, prediction.of(name), truth.of(name), spacing, voxel_ml) for name in organs]
+    """Every organ of one case; prediction and truth on one grid, each with its own label indices.
+
+    The slice-wise distance is that of axial slices, however the array lies: the slice axis is the one that runs closest to
+    Superior.
+    """
+    grid = truth.grid
+    axial = next(axis for axis, code in enumerate(grid.axis_codes) if code in "SI")
+    return [
+        _score(case, name, prediction.of(name), truth.of(name), grid.spacing_mm, grid.voxel_volume_ml, slice_axis=axial)
+        for name in organs
+    ]
 
 
 def _score(
@@ -77,9 +85,14 @@ def _score(
     truth: NDArray[np.bool_],
     spacing_mm: Sequence[float],
     voxel_ml: float,
+    *,
+    slice_axis: int | None = None,
 ) -> CaseScore:
+    """One organ; a picture has no slice axis and is its own only slice."""
     distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm)
-    slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm) if truth.ndim == 3 else distance.s2s_mm
+    slicewise = distance.s2s_mm
+    if slice_axis is not None:
+        slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis)
     counts = overlap(prediction, truth=truth)
     return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml)
 

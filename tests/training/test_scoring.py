@@ -1,0 +1,42 @@
+"""A score does not depend on how an array happens to lie."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from agseg.grid import Grid
+from agseg.labels import LabelSet
+from agseg.measure.surface import s2s_slice_mm
+from agseg.training.scoring import score_masks
+from agseg.volume import LabelMask
+
+ORGAN = LabelSet.from_mapping({1: "liver"})
+SPACING_MM = (1.0, 2.0, 5.0)
+RAS = Grid((12, 10, 8), np.diag([*SPACING_MM, 1.0]))
+ORIENTATIONS = ["".join(codes) for axes in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*axes)]
+
+
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """Two bodies that differ by another distance along each patient axis."""
+    truth, prediction = np.zeros(RAS.shape, dtype=np.uint8), np.zeros(RAS.shape, dtype=np.uint8)
+    truth[2:7, 3:7, 1:5] = 1
+    prediction[4:9, 3:8, 2:7] = 1
+    return truth, prediction
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_every_orientation_of_the_array_scores_the_same(codes: str) -> None:
+    grid, permutation, flips = RAS.reoriented(codes)
+    flipped = [axis for axis, flip in enumerate(flips) if flip]
+    truth, prediction = (np.flip(labels.transpose(permutation), flipped) for labels in pair())
+    (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
+    plain_truth, plain_prediction = pair()
+    (plain,) = score_masks("a", LabelMask(plain_prediction, RAS, ORGAN), LabelMask(plain_truth, RAS, ORGAN), organs=["liver"])
+    for one, other in zip(astuple(found), astuple(plain), strict=True):
+        assert one == (pytest.approx(other) if isinstance(other, float) else other)
+    axial = s2s_slice_mm(plain_prediction == 1, truth=plain_truth == 1, spacing_mm=SPACING_MM, slice_axis=2)
+    assert found.s2s_slice_mm == pytest.approx(axial)
