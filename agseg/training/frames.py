@@ -71,7 +71,7 @@ def open_frames(root: Path) -> FrameCohort:
     Raises
     ------
     RecipeError
-        If the list is missing or damaged, or a file of it is not there.
+        If the list is missing or damaged, names a frame twice, or a file of it is not there.
     """
     path = root / FRAMES_FILE
     try:
@@ -84,7 +84,12 @@ def open_frames(root: Path) -> FrameCohort:
     lost = [row.file for row in rows if not (root / row.file).is_file()]
     if lost or not rows:
         raise RecipeError("frames that are not there" if lost else "no frame in the list", path=path, value=lost[:5] or None)
-    return FrameCohort(root, {row.id: row for row in rows})
+    found: dict[str, FrameRow] = {}
+    for row in rows:
+        if row.id in found:
+            raise RecipeError("a frame stands in the list twice", path=path, value=row.id)
+        found[row.id] = row
+    return FrameCohort(root, found)
 
 
 def _row(entry: dict[str, str]) -> FrameRow:

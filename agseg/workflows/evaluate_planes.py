@@ -52,7 +52,7 @@ def evaluate_planes(truth: Path, prediction: Path, *, output: Path) -> PlanesRep
     Raises
     ------
     UsageError
-        If columns or frames are missing, or a box is not four whole numbers.
+        If columns or frames are missing, a frame stands in a table twice, or a box is not four whole numbers.
     """
     true, found = _read(truth), _read(prediction)
     missing = [frame for frame in true if frame not in found]
@@ -82,10 +82,18 @@ def _read(path: Path) -> dict[str, _Row]:
         columns = set(reader.fieldnames or ())
         if not {"frame", "label"} <= columns:
             raise UsageError("the table lacks columns", path=path, expected="frame, label")
+        rows: dict[str, _Row] = {}
+        lines: dict[str, list[int]] = {}
         try:
-            return {row["frame"]: _Row(row["label"], _box(row) if set(_CORNERS) <= columns else None) for row in reader}
+            for row in reader:
+                rows[row["frame"]] = _Row(row["label"], _box(row) if set(_CORNERS) <= columns else None)
+                lines.setdefault(row["frame"], []).append(reader.line_num)
         except ValueError:
             raise UsageError("a box is not four whole numbers", path=path, expected=", ".join(_CORNERS)) from None
+    repeated = [f"{frame!r} in lines {', '.join(map(str, at))}" for frame, at in lines.items() if len(at) > 1]
+    if repeated:
+        raise UsageError("a frame stands in the table more than once", path=path, value="; ".join(repeated[:5]))
+    return rows
 
 
 def _box(row: dict[str, str]) -> Box | None:

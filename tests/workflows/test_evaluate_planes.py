@@ -33,3 +33,15 @@ def test_a_table_without_boxes_and_one_that_lacks_frames(tmp_path):
         evaluate_planes(truth, table(tmp_path / "p.csv", "frame,label\n0,Femur\n"), output=tmp_path / "out")
     with pytest.raises(UsageError, match="columns"):
         evaluate_planes(truth, table(tmp_path / "q.csv", "a,b\n0,1\n"), output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("side", ["truth", "prediction"])
+def test_a_frame_that_stands_twice_is_refused_with_its_lines(tmp_path, side):
+    text = "frame,label\n7,Femur\n8,Lips\n7,Lips\n9,Femur\n7,Femur\n"
+    once = table(tmp_path / "once.csv", "frame,label\n7,Femur\n8,Lips\n9,Femur\n")
+    twice = table(tmp_path / "twice.csv", text)
+    pair = (twice, once) if side == "truth" else (once, twice)
+    with pytest.raises(UsageError, match="'7' in lines 2, 4, 6") as caught:
+        evaluate_planes(*pair, output=tmp_path / "out")
+    assert caught.value.path == twice
+    assert not (tmp_path / "out").exists()
