@@ -95,6 +95,7 @@ WANTED: dict[int, tuple[str, _Parser]] = {
     0x00280030: ("pixel_spacing_mm", _numbers),
     0x00280100: ("bits_allocated", as_short),
     0x00280101: ("bits_stored", as_short),
+    0x00280102: ("high_bit", as_short),
     0x00280103: ("signed", lambda raw, _: as_short(raw, False) == 1),
     0x00280120: ("padding", as_short_of_either_sign),
     0x00280121: ("padding_limit", as_short_of_either_sign),

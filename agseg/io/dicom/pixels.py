@@ -84,6 +84,11 @@ class HuScale:
             raise InputError("unusual BitsAllocated", code=Code.DTYPE, value=allocated, expected="8 or 16")
         if stored is None or not 1 <= stored <= allocated:
             raise InputError("BitsStored does not fit BitsAllocated", code=Code.HEADER_INVALID, value=stored)
+        if header.high_bit is not None and header.high_bit != stored - 1:
+            # Source: DICOM PS3.3 C.8.2.1 (CT Image): one less than BitsStored. Only ACR-NEMA laid pixels higher in their words.
+            raise InputError(
+                "HighBit does not fit BitsStored", code=Code.HEADER_INVALID, value=header.high_bit, expected=stored - 1
+            )
         return cls(allocated, stored, header.signed, slope, intercept, header.padding, header.padding_limit)
 
     @property

@@ -59,6 +59,7 @@ class SliceHeader:
     samples: int = 1
     bits_allocated: int | None = None
     bits_stored: int | None = None
+    high_bit: int | None = None
     signed: bool = False
     padding: int | None = None
     padding_limit: int | None = None

@@ -127,6 +127,46 @@ class TestPixels:
             )
         assert np.array_equal(read(tmp_path).voxels, axial[0])
 
+    @pytest.mark.parametrize("syntax", [None, RLELossless, JPEGLSLossless, JPEG2000Lossless])
+    @pytest.mark.parametrize("bits", [12, 14, 16])
+    def test_bits_where_the_standard_has_them_are_read(self, tmp_path, syntax, bits):
+        pytest.importorskip("openjpeg")
+        affine = phantoms.dicom_affine("axial", (72, 66, 3), SPACING)
+        hu = phantoms.sampled(phantoms.body_hu, (72, 66, 3), affine)
+
+        def change(dataset, _k):
+            dataset.BitsStored, dataset.HighBit = bits, bits - 1
+
+        phantoms.write_dicom(tmp_path, hu, affine, change=change, transfer_syntax=syntax)
+        assert np.array_equal(read(tmp_path).voxels, hu)
+
+    def test_without_high_bit_they_lie_where_the_standard_has_them(self, tmp_path, axial):
+        def change(dataset, _k):
+            dataset.BitsStored = 12
+            del dataset.HighBit
+
+        phantoms.write_dicom(tmp_path, *axial, change=change)
+        assert np.array_equal(read(tmp_path).voxels, axial[0])
+
+    @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+    def test_bits_that_lie_higher_in_their_words_are_refused(self, tmp_path, axial, syntax):
+        native = "<u2" if syntax != ExplicitVRBigEndian else ">u2"
+        for path in phantoms.write_dicom(tmp_path, *axial, transfer_syntax=syntax if syntax == RLELossless else None):
+            dataset = pydicom.dcmread(path)
+            dataset.BitsStored, dataset.HighBit = 12, 15
+            if syntax != RLELossless:
+                dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") << 4).astype(native).tobytes()
+                dataset["PixelData"].VR = "OW"
+                dataset.file_meta.TransferSyntaxUID = syntax or dataset.file_meta.TransferSyntaxUID
+            pydicom.dcmwrite(
+                path,
+                dataset,
+                implicit_vr=syntax == ImplicitVRLittleEndian,
+                little_endian=syntax != ExplicitVRBigEndian,
+                enforce_file_format=True,
+            )
+        assert rejected(tmp_path) is Code.HEADER_INVALID
+
     def test_rescale_of_each_slice_counts(self, tmp_path, axial):
         def change(dataset, k):
             stored = np.frombuffer(dataset.PixelData, "<u2").astype(np.int32) - 2000
@@ -243,6 +283,8 @@ class TestRefusals:
             (_set("Rows", 60000), Code.TOO_LARGE),
             (_set("Rows", 200), Code.HEADER_LIES),
             (_set("SamplesPerPixel", 3), Code.HEADER_LIES),
+            (_set("HighBit", 11), Code.HEADER_INVALID),
+            (_set("BitsStored", 12), Code.HEADER_INVALID),
             (_set("BitsAllocated", 32), Code.HEADER_LIES),
             (_set("NumberOfFrames", 7), Code.DIMENSIONS),
             (_twin, Code.MISSING_SLICES),
