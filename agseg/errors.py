@@ -124,6 +124,7 @@ class Code(StrEnum):
     FRAMES_LOST = "W_FRAMES_LOST"
     FRAME_TIMES = "W_FRAME_TIMES"
     NO_FAN = "W_NO_FAN"
+    CLOCK = "W_CLOCK"
 
 
 class AgsegError(Exception):

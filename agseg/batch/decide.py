@@ -17,6 +17,7 @@ from agseg.batch.output import Output
 from agseg.errors import Code, InputError, UsageError
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
+from agseg.volume import Warned
 
 __all__ = ["RUN_JSON", "Decisions", "decide"]
 
@@ -25,6 +26,8 @@ _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
 _DRY_RUN_MESSAGE = "dry run: it would be segmented"
+
+_FUTURE = Warned(Code.CLOCK, "a file bears a time in the future: its age is not known, and the study was not deferred for it")
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,13 @@ def _decide_one(
         states = states_of(study)
     except InputError as error:
         return _record(study, StudyStatus.DEFERRED, error.code, error.sentence())
-    age_s = time.time() - newest_mtime_s(states)
-    if age_s < job.limits.min_age_s:
-        message = f"its newest file is younger than {job.limits.min_age_s:g} s: it may still be arriving"
+    min_age_s, age_s = job.limits.min_age_s, time.time() - newest_mtime_s(states)
+    if abs(age_s) < min_age_s:
+        message = f"its newest file is younger than {min_age_s:g} s: it may still be arriving"
         return _record(study, StudyStatus.DEFERRED, Code.CHANGED, message)
+    if age_s <= -min_age_s < 0:
+        # A wrong clock would defer it for ever. Whether it changes while it is read is seen all the same.
+        study = replace(study, warnings=(*study.warnings, _FUTURE))
     provenance = _provenance(study, states, job, run)
     if study.rejected is not None:
         earlier = known.get(provenance["key"])

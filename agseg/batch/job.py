@@ -32,7 +32,7 @@ class Limits:
     deadline_s
         No study is begun later than this after the start; the rest is deferred.
     min_age_s
-        A study with a younger file is still arriving: deferred.
+        A study with a younger file is still arriving: deferred. A time further in the future than this defers nothing.
     readers
         Reader processes.
     ahead

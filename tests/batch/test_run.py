@@ -177,6 +177,17 @@ def test_promise_19_young_files_are_deferred_and_cost_no_exit_code(source: Path,
     assert report.exit_code is ExitCode.OK
 
 
+def test_a_time_in_the_future_defers_nothing_for_ever(source: Path, tmp_path: Path) -> None:
+    ahead = time.time() + 3600
+    os.utime(source / "a.nii.gz", (ahead, ahead))
+    assert statuses(run(source, tmp_path / "out")) == {"a": D, "b": D, "deep/c": D}
+    # A clock that is wrong by more than the age asked for says nothing about arrival; one that is wrong by less costs a wait.
+    (a, *young) = run(source, tmp_path / "aged", limits=Limits(min_age_s=60)).studies
+    assert (a.status, [warned.code for warned in a.warnings]) == (D, [Code.CLOCK])
+    assert {study.status for study in young} == {W}
+    assert set(statuses(run(source, tmp_path / "older", limits=Limits(min_age_s=7200))).values()) == {W}
+
+
 def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) -> None:
     seen = [statuses(run(source, tmp_path / "out", part=Part(index, 2))) for index in range(2)]
     assert seen == [{"a": D, "deep/c": D}, {"b": D}]
