@@ -25,6 +25,9 @@ RUN_JSON = "run.json"
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
+_CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
+"""Rejections whose cause may lie outside the files (a share, a right, a codec): the next run tries such a study again."""
+
 _DRY_RUN_MESSAGE = "dry run: it would be segmented"
 
 _FUTURE = Warned(Code.CLOCK, "a file bears a time in the future: its age is not known, and the study was not deferred for it")
@@ -107,7 +110,8 @@ def _decide_one(
     task = StudyTask(study, output.root, name, provenance, states)
     if job.overwrite:
         return task
-    return _earlier_result(task) or known.get(provenance["key"]) or task
+    rejected = known.get(provenance["key"])
+    return _earlier_result(task) or (rejected if rejected is not None and rejected.code not in _CURABLE else task)
 
 
 def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:

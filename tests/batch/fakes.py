@@ -52,6 +52,10 @@ def misbehave(study: Study, where: str) -> None:
             hoard.append(np.ones(16 << 20))
     if f"{where}-reject" in name:
         raise InputError("a slice is missing", code=Code.MISSING_SLICES)
+    if f"{where}-eio" in name:
+        raise OSError(errno.EIO, "input/output error")
+    if f"{where}-codec" in name:
+        raise InputError("no codec is installed", code=Code.TRANSFER_SYNTAX)
     if f"{where}-infer" in name:
         raise InferenceError("it does not fit")
     if f"{where}-bug" in name:
@@ -65,10 +69,10 @@ def misbehave(study: Study, where: str) -> None:
 def read(study: Study) -> Volume:
     """A NIfTI file as a Volume, or trouble."""
     misbehave(study, "read")
-    image = nibabel.load(study.files[0])
+    volume = read_well(study)
     if "read-change" in study.files[0].name:
         os.utime(study.files[0])
-    return Volume(np.asarray(image.dataobj).astype(np.int16), Grid(image.shape, image.affine))
+    return volume
 
 
 class Threshold:
@@ -103,6 +107,12 @@ class MakeThreshold:
         if self.trouble == "usage":
             raise UsageError("there is no GPU")
         return Threshold()
+
+
+def read_well(study: Study) -> Volume:
+    """As :func:`read`, on a day without trouble."""
+    image = nibabel.load(study.files[0])
+    return Volume(np.asarray(image.dataobj).astype(np.int16), Grid(image.shape, image.affine))
 
 
 def job(*inputs: Path, **changes: Any) -> BatchJob:

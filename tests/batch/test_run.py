@@ -17,7 +17,7 @@ from agseg.batch.run import exit_code_of
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from tests import phantoms
-from tests.batch.fakes import MakeThreshold, job, write_study
+from tests.batch.fakes import MakeThreshold, job, read_well, write_study
 
 D, S, R, F, W = (
     StudyStatus.DONE, StudyStatus.SKIPPED, StudyStatus.REJECTED, StudyStatus.FAILED, StudyStatus.DEFERRED,
@@ -101,6 +101,16 @@ def test_promise_17_a_second_run_does_nothing_again_and_keeps_the_volumes(source
     assert second.exit_code is ExitCode.SOME_NOT_DONE
     assert [study.organs for study in second.studies] == [study.organs for study in first.studies]
     assert (tmp_path / "out" / "a" / "liver.nii.gz").stat().st_mtime_ns == mask.st_mtime_ns
+
+
+def test_a_rejection_that_may_pass_is_tried_again_and_one_that_lies_in_the_files_is_not(tmp_path: Path) -> None:
+    for name in ("read-codec", "read-eio", "read-reject"):
+        write_study(tmp_path / "in" / f"{name}.nii.gz")
+    assert run(tmp_path / "in", tmp_path / "out").counts["rejected"] == 3
+    assert statuses(run(tmp_path / "in", tmp_path / "out", read=read_well)) == {
+        "read-codec": D, "read-eio": D, "read-reject": R,
+    }  # fmt: skip
+    assert set(statuses(run(tmp_path / "in", tmp_path / "out", read=read_well, overwrite=True)).values()) == {D}
 
 
 @pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "overwrite"])
