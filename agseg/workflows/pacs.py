@@ -12,7 +12,7 @@ from typing import Any
 from agseg.batch.output import claim_output
 from agseg.errors import Code, ExitCode, InputError, PacsError, UsageError
 from agseg.io.pacs.archive import Archive, PacsQuery, RemoteSeries
-from agseg.io.pacs.folder import arrived, arriving, series_folder
+from agseg.io.pacs.folder import arriving, has_arrived, series_folder
 from agseg.io.pacs.objects import LocalObject, find_objects
 
 __all__ = ["PacsRecord", "PacsReport", "PacsStatus", "pull", "push"]
@@ -118,7 +118,7 @@ def _pull_series(archive: Archive, series: RemoteSeries, output: Path, *, dry_ru
     path = series_folder(output, series).relative_to(output).as_posix()
     try:
         instances = archive.instances(series.study_uid, series.series_uid)
-        if instances and len(arrived(output, series)) >= len(instances):
+        if instances and has_arrived(output, series, instances):
             return PacsRecord(path, PacsStatus.PRESENT, len(instances))
         if dry_run:
             return PacsRecord(path, PacsStatus.WOULD, len(instances))

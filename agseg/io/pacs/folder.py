@@ -22,7 +22,7 @@ from agseg.io.atomic import FILE_MODE, TEMPORARY_SUFFIX, make_folder, output_err
 from agseg.io.dicom_out.result import is_own_object
 from agseg.io.pacs.archive import RemoteSeries
 
-__all__ = ["Arrival", "arrived", "arriving", "series_folder"]
+__all__ = ["Arrival", "arriving", "has_arrived", "series_folder"]
 
 NAME_DIGITS = 24
 """Hex digits of a name."""
@@ -38,10 +38,10 @@ def series_folder(root: Path, series: RemoteSeries) -> Path:
     return root / hashed_name(series.study_uid) / hashed_name(series.series_uid)
 
 
-def arrived(root: Path, series: RemoteSeries) -> frozenset[str]:
-    """Names of the files that are there of a complete series; empty if it is not."""
+def has_arrived(root: Path, series: RemoteSeries, instances: frozenset[str]) -> bool:
+    """Whether exactly the images with these SOPInstanceUIDs lie in the series' folder: a replaced one changes no count."""
     folder = series_folder(root, series)
-    return frozenset(path.stem for path in folder.glob("*.dcm")) if folder.is_dir() else frozenset()
+    return folder.is_dir() and {path.stem for path in folder.glob("*.dcm")} == {hashed_name(uid) for uid in instances}
 
 
 class Arrival:

@@ -161,6 +161,20 @@ def test_a_series_that_grew_is_pulled_anew(archive: Running, tmp_path: Path) -> 
     assert len(list(tmp_path.rglob("*.dcm"))) == SLICES
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_series_whose_images_were_replaced_or_withdrawn_is_pulled_anew(archive: Running, tmp_path: Path, lost: bool) -> None:
+    fill(archive.shelf)
+    assert pull(archive.open(), query=DAY, output=tmp_path).records[0].status is PacsStatus.PULLED
+    first = archive.shelf.held.pop(next(iter(archive.shelf.held)))
+    if not lost:
+        first.SOPInstanceUID = first.file_meta.MediaStorageSOPInstanceUID = f"{first.SOPInstanceUID}.99"
+        archive.shelf.put(first)
+    again = pull(archive.open(), query=DAY, output=tmp_path).records[0]
+    assert (again.status, again.instances) == (PacsStatus.PULLED, len(archive.shelf.held))
+    assert len(list(tmp_path.rglob("*.dcm"))) == len(archive.shelf.held)
+    assert pull(archive.open(), query=DAY, output=tmp_path).records[0].status is PacsStatus.PRESENT
+
+
 def test_another_series_than_asked_for_is_refused(archive: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(archive.shelf)
     headers = make_series().headers
