@@ -43,4 +43,6 @@ def say(report: TrainingReport, *, json: bool, quiet: bool) -> None:
         console.document(report.to_dict())
     elif not quiet:
         best = "" if report.best_score is None else f", best validation score {report.best_score:.3f}"
-        console.note(f"step {report.step} of {report.steps}, loss {report.loss:.3f}{best}; {report.output}")
+        loss = "no finite loss" if report.loss is None else f"loss {report.loss:.3f}"
+        news = "nothing left to do" if report.began_at == report.step else loss
+        console.note(f"step {report.step} of {report.steps}, {news}{best}; {report.output}")

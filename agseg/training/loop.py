@@ -67,9 +67,13 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """A finished run: the network as it is to be exported (averaged where an average is kept), and its figures."""
+    """A finished run: the network as it is to be exported (averaged where an average is kept), and its figures.
+
+    ``began_at`` is the step it went on from; where that is ``step``, nothing was left to do and there is no loss (NaN).
+    """
 
     network: nn.Module
+    began_at: int
     step: int
     loss: float
     best_score: float | None
@@ -166,7 +170,7 @@ def train(
             run.save(folder / LAST)
     history.close()
     fabric.barrier()  # a process that left early would pull the others down with it
-    return TrainingResult(run.exported(), run.step, value, run.best_score, folder)
+    return TrainingResult(run.exported(), began_at, run.step, value, run.best_score, folder)
 
 
 def _launch(settings: LoopSettings, *, accelerator: str, devices: int | str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
+from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in
 from agseg.training.loop import Progress, train
 from agseg.training.material import batches_of, kept_of, network_of, picture_statistics, task_of
 from agseg.training.objective import objective
@@ -70,13 +72,14 @@ class RunPlace:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How a run ended."""
+    """How a run ended; ``loss`` is None where no step was left to take, or where it is no number."""
 
     recipe: str
     output: Path
+    began_at: int
     step: int
     steps: int
-    loss: float
+    loss: float | None
     best_score: float | None
     cases: dict[str, int]
     seconds: float
@@ -105,7 +108,7 @@ def run_training(
     Raises
     ------
     RecipeError
-        If recipe, data and split do not fit together.
+        If recipe, data and split do not fit together, or a run is to go on with other data than it began with.
     """
     split = read_split(place.data, recipe.split, fold=place.fold)
     if recipe.start is not None and source is None and not place.resume:
@@ -120,7 +123,12 @@ def run_training(
     network = network_of(recipe)
     if source is not None and not place.resume:
         take_over(network, source, recipe)
+    stage = stage_of(recipe, place.data, split)
+    digest = stage.digest(split.test)
+    if place.resume:
+        _check_same_data(recipe, place, stage, digest)
     trained, about = _described(recipe, place, network, split)
+    about[LEARNED] = [found.to_dict() for found in (stage, *_earlier(place, source))]
     spent = _seconds_so_far(place.output) if place.resume else 0.0
     if not place.resume:
         write_run(place.output, recipe, about)
@@ -148,15 +156,24 @@ def run_training(
         watch=_watch(place, trained, ids, described) if place.attention else None,
         progress=progress,
         resume=place.resume,
-        fingerprint=f"{recipe.fingerprint}:{place.fold}",
+        fingerprint=f"{recipe.fingerprint}:{place.fold}:{digest}",
         accelerator=accelerator,
         devices=devices,
         stop_after=place.stop_after,
     )
     seconds = time.monotonic() - began
     write_run(place.output, recipe, {**about, "seconds": seconds + spent, "steps_done": result.step})
+    loss = result.loss if math.isfinite(result.loss) else None
     return TrainingReport(
-        recipe.name, place.output, result.step, settings.steps, result.loss, result.best_score, about["cases"], seconds
+        recipe=recipe.name,
+        output=place.output,
+        began_at=result.began_at,
+        step=result.step,
+        steps=settings.steps,
+        loss=loss,
+        best_score=result.best_score,
+        cases=about["cases"],
+        seconds=seconds,
     )
 
 
@@ -188,8 +205,41 @@ def _fabric_device(place: RunPlace) -> tuple[str, Any]:
 
 def _seconds_so_far(folder: Path) -> float:
     """What the finished legs of a run have taken."""
+    return float(_about(folder).get("seconds", 0.0))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """The content of run.json, nothing where there is none."""
     path = folder / RUN_FILE
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
+    """What the network had learned from before this run: as the run began with, where it goes on."""
+    if place.resume:
+        return (stages_in(_about(place.output)) or ())[1:]
+    return (stages_in(source.about) if source is not None else None) or ()
+
+
+def _check_same_data(recipe: Recipe, place: RunPlace, stage: Stage, digest: str) -> None:
+    """A run that goes on must see the cases it began with; the loop itself tells another recipe or fold."""
+    begun = Checkpoint.read(place.output / LAST).fingerprint.split(":")
+    if begun[:2] != [recipe.fingerprint, str(place.fold)] or begun[2:] == [digest]:
+        return
+    if len(begun) == 2:
+        raise RecipeError(
+            "this run was begun by an earlier version, which did not record its data",
+            path=place.output,
+            hint="Train it anew in another folder: nobody can tell whether these are the cases that it began with.",
+        )
+    before = stages_in(_about(place.output)) or ()
+    changed = before[0].differing(stage) if before else ()
+    raise RecipeError(
+        "data or split are not those that this run began with",
+        path=place.data,
+        value=f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}" if changed else "other test cases",
+        hint="Give the data it began with, or train anew in another folder.",
+    )
 
 
 def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:

@@ -90,6 +90,8 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(sites, runs, tmp
     run_training(recipe, replace(place, resume=True))
     whole, halves = weights_of(runs / SOURCE), weights_of(tmp_path / "run")
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    finished = run_training(recipe, replace(place, resume=True))
+    assert (finished.began_at, finished.step, finished.steps, finished.loss) == (6, 6, 6, None)
     with pytest.raises(RecipeError, match="holds a run already"):
         run_training(recipe, place)
 
