@@ -1,0 +1,31 @@
+"""How a run's end is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agseg.cli.training_options import say
+from agseg.workflows.train import TrainingReport
+
+
+def report(*, began_at: int, loss: float | None) -> TrainingReport:
+    return TrainingReport("tiny", Path("run"), began_at, 6, 6, loss, None, {"train": 3}, 0.1)
+
+
+def test_a_run_that_was_finished_already_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    finished = report(began_at=6, loss=None)
+    say(finished, json=True, quiet=False)
+    assert json.loads(capsys.readouterr().out)["loss"] is None
+    say(finished, json=False, quiet=False)
+    assert "step 6 of 6, nothing left to do" in capsys.readouterr().err
+
+
+def test_a_run_that_took_steps_tells_its_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    say(report(began_at=0, loss=0.25), json=False, quiet=False)
+    say(report(began_at=3, loss=None), json=False, quiet=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "loss 0.250" in first
+    assert "no finite loss" in second
