@@ -22,6 +22,12 @@ LEAST_SHARE_BELOW_WATER = 0.01
 LARGEST_SHARE_CLIPPED = 0.05
 """And at most this share above HU_MAX."""
 
+LOWEST_OF_A_BODY_HU = -50
+"""Fat lies near -100 HU, so the lowest value of a CT of a body is at most this."""
+
+LEAST_RANGE_HU = 150
+"""And from there to the highest value it is at least this far: from fat to muscle, without bone, gas and contrast medium."""
+
 LABEL_LIMIT = 255
 """A volume of whole numbers from 0 to this is a label map, not a CT."""
 
@@ -151,7 +157,11 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     """Refuse voxels that cannot be a CT, for formats that carry no modality.
 
     Fat and air lie below water, so a CT of a body has many values below 0; a label map, an MR or a PET image has hardly any.
-    And only metal lies above HU_MAX, to which the values have been clipped.
+    And only metal lies above HU_MAX, to which the values have been clipped. Values that were made ready for a network (0 to 1,
+    -1 to 1, standard deviations, thousands of HU) have air below 0 too, but neither fat at its depth nor the range of a body:
+    the lowest value must lie at -50 HU or below, and the highest at least 150 HU above it. HU_MIN does not count as the lowest
+    value, because fill, padding and NaN are read as it; so a slab cut out of a body, without air, without bone, clipped to a
+    window of soft tissue or set to 0 around the body is still taken.
 
     Raises
     ------
@@ -161,6 +171,7 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     low, high = voxels.min(), voxels.max()
     if low == high:
         raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
+    _check_depth(voxels, float(high))
     below_water = np.count_nonzero(voxels < 0) / voxels.size
     clipped = np.count_nonzero(voxels >= HU_MAX) / voxels.size
     if below_water < LEAST_SHARE_BELOW_WATER or clipped > LARGEST_SHARE_CLIPPED:
@@ -169,4 +180,15 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
             code=Code.MODALITY,
             value=f"{below_water:.1%} of the voxels below 0 and {clipped:.1%} above {HU_MAX}",
             expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
+        )
+
+
+def _check_depth(voxels: NDArray[np.int16] | NDArray[np.float32], high: float) -> None:
+    low = float(voxels.min(where=voxels > HU_MIN, initial=HU_MAX))
+    if low > LOWEST_OF_A_BODY_HU or high - low < LEAST_RANGE_HU:
+        raise InputError(
+            "the values do not look like HU, so this is no CT",
+            code=Code.MODALITY,
+            value=f"{low:.5g} to {high:.5g}",
+            expected=f"{LOWEST_OF_A_BODY_HU} HU or less to at least {LEAST_RANGE_HU} HU more",
         )

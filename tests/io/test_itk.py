@@ -14,7 +14,7 @@ from agseg.io.itk import read_itk_header
 from agseg.io.read import read_volume
 from tests import phantoms
 
-SHAPE, SPACING = (14, 12, 6), (1.5, 2.0, 2.5)
+SHAPE, SPACING = (14, 12, 6), (3.0, 4.0, 5.0)
 
 
 def write(path: Path, orientation: str = "oblique", *, compress: bool = False) -> np.ndarray:

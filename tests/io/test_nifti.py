@@ -25,7 +25,7 @@ from agseg.study import Study, StudyKind
 from agseg.volume import Volume
 from tests import phantoms
 
-SHAPE, SPACING = (14, 12, 6), (1.5, 2.0, 2.5)
+SHAPE, SPACING = (14, 12, 6), (3.0, 4.0, 5.0)
 ORIENTATIONS = ["".join(codes) for axes in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*axes)]
 
 

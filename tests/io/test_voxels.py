@@ -1,4 +1,4 @@
-"""Label values: what the file means, or an error; never wrapped, never cut off."""
+"""Label values: what the file means, or an error; never wrapped, never cut off. And what is taken for HU, and what is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agseg.errors import Code, InputError
-from agseg.io.voxels import LABEL_TOLERANCE, as_labels
+from agseg.io.voxels import LABEL_TOLERANCE, as_hounsfield, as_labels, check_looks_like_hu
+from tests import phantoms
 
 SHAPE = (4, 3, 5)
 EVERY_TYPE = ["u1", "i1", "u2", "<i2", ">i2", "i4", "u4", "i8", "u8", "<f4", ">f4", "f8"]
@@ -73,3 +74,66 @@ def test_the_error_names_the_value() -> None:
 def test_bytes_without_a_scale_are_not_copied() -> None:
     stored = filled(7, "u1")
     assert as_labels(stored, None) is stored
+
+
+AIR, FAT, MUSCLE, LIVER, BONE = -1000, -100, 50, 110, 900
+
+
+def scan(*, noise_hu: float = 12) -> np.ndarray:
+    """A body of fat, muscle, an organ and bone, in air, with a scanner's noise; float32 HU (i, j, k)."""
+    away = np.linalg.norm(phantoms.world((40, 36, 10), phantoms.coded_affine("RAS", (40, 36, 10), (8, 8, 8))), axis=-1)
+    hu = np.full(away.shape, AIR, np.float64)
+    for radius_mm, value in ((150, FAT), (125, MUSCLE), (70, LIVER), (15, BONE)):
+        hu[away < radius_mm] = value
+    return (hu + np.random.default_rng(0).normal(0, noise_hu, hu.shape)).astype(np.float32)
+
+
+def _body(hu: np.ndarray) -> np.ndarray:
+    return hu > -500
+
+
+def _only_fat_and_muscle(hu: np.ndarray) -> np.ndarray:
+    part = hu[2:9, 15:21, 3:7]
+    assert part.min() > -200
+    assert part.max() < 120
+    return part
+
+
+REAL = {
+    "whole": lambda hu: hu,
+    "clipped at -1024": lambda hu: np.where(_body(hu), hu, -1024),
+    "filled with 0 around the body": lambda hu: np.where(_body(hu), hu, 0),
+    "filled with -2000 around the body": lambda hu: np.where(_body(hu), hu, -2000),
+    "nothing around the body": lambda hu: np.where(_body(hu), hu, np.nan),
+    "a slab": lambda hu: hu[:, :, 4:7],
+    "inside the body, no gas and no bone": _only_fat_and_muscle,
+    "a window of soft tissue": lambda hu: np.clip(hu, -160, 240),
+    "a narrower window": lambda hu: np.clip(hu, -100, 150),
+}
+NO_HU = {
+    "0 to 1": lambda hu: (np.clip(hu, -160, 240) + 160) / 400,
+    "-1 to 1": lambda hu: (np.clip(hu, -160, 240) + 160) / 200 - 1,
+    "standard deviations": lambda hu: (hu - hu.mean()) / hu.std(),
+    "standard deviations of the body": lambda hu: (hu - hu[_body(hu)].mean()) / hu[_body(hu)].std(),
+    "standard deviations, nothing around the body": lambda hu: np.where(_body(hu), (hu - 60) / 90, np.nan),
+    "standard deviations, filled with -2000": lambda hu: np.where(_body(hu), (hu - 60) / 90, -2000),
+    "thousands of HU": lambda hu: hu / 1000,
+    "attenuation, water at 1": lambda hu: 1 + hu / 1000,
+    "shifted by 1024": lambda hu: hu + 1024,
+}
+
+
+@pytest.mark.parametrize("scale", [1, 1.1, 0.9])
+@pytest.mark.parametrize("name", REAL)
+def test_hu_are_taken_however_they_were_cut(name: str, scale: float) -> None:
+    voxels, _ = as_hounsfield(np.asfortranarray(REAL[name](scan() * scale)), None)
+    check_looks_like_hu(voxels)
+
+
+@pytest.mark.parametrize("name", NO_HU)
+def test_values_made_ready_for_a_network_are_no_hu(name: str) -> None:
+    voxels, _ = as_hounsfield(np.asfortranarray(NO_HU[name](scan())), None)
+    with pytest.raises(InputError) as caught:
+        check_looks_like_hu(voxels)
+    assert caught.value.code is Code.MODALITY
+    assert "-50 HU" in caught.value.sentence() or "below 0" in caught.value.sentence()

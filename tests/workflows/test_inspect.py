@@ -15,7 +15,7 @@ from agseg.volume import Volume
 from agseg.workflows.inspect import inspect, sample_trilinear
 from tests import phantoms
 
-SHAPE, SPACING = (14, 12, 6), (1.5, 2.0, 2.5)
+SHAPE, SPACING = (14, 12, 6), (3.0, 4.0, 5.0)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ class TestCommand:
         assert good["samples"][0]["lps_mm"] == [0, 0, 0]
         assert good["samples"][0]["value"] == pytest.approx(50, abs=0.5)
         assert good["samples"][1]["value"] is None
-        assert good["voxel_volume_mm3"] == pytest.approx(7.5)
+        assert good["voxel_volume_mm3"] == pytest.approx(60)
         assert (bad["status"], bad["code"], bad["shape"]) == ("rejected", "E_TOO_FEW_SLICES", None)
 
     def test_people(self, tmp_path, ct):
