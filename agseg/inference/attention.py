@@ -99,6 +99,13 @@ def _on_source(alpha: NDArray[np.float32], volume: Volume, subject: Volume) -> N
     to_subject = np.linalg.inv(subject.grid.affine) @ volume.grid.affine
     return np.asarray(
         ndimage.affine_transform(
-            alpha, to_subject[:3, :3], to_subject[:3, 3], output_shape=volume.grid.shape, output=np.float32, order=1
+            alpha,
+            to_subject[:3, :3],
+            to_subject[:3, 3],
+            output_shape=volume.grid.shape,
+            output=np.float32,
+            order=1,
+            # The subject's grid covers the source; a coordinate beyond its edge is rounding.
+            mode="nearest",
         )
     )

@@ -19,6 +19,7 @@ from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.prepare import ModelInput, memory_order, prepare
 from agseg.inference.restore import Restored, Restorer
+from agseg.inference.soundness import NonFiniteScoresError, check_probabilities
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import plan, sweep
 from agseg.inference.windows import segment_windows
@@ -116,7 +117,9 @@ def segment_volume(
     Raises
     ------
     InferenceError
-        If the model grid would be too large, or memory runs out on every rung of the ladder.
+        If the model grid would be too large, memory runs out on every rung of the ladder, or scores are not finite in fp32.
+    WeightsError
+        If the labels name a class that the network does not have.
     """
     settings = settings or Settings()
     wanted = labels if organs is None else labels.only(organs)
@@ -127,7 +130,8 @@ def segment_volume(
         subject = straighten(volume, finest_mm=finest)
         clock.lap("prepare")
     restored, warnings = _with_fallbacks(subject, network, spec, labels, settings, clock, progress)
-    found = restored.labels if wanted == labels else _only(restored.labels, wanted)
+    strangers = set(restored.probability) - {label.index for label in wanted}
+    found = _only(restored.labels, wanted) if strangers else restored.labels
     if subject is not volume:
         found = labels_on(volume.grid, found, subject.grid)
     names = {label.index: label.name for label in wanted}
@@ -174,7 +178,30 @@ def _with_fallbacks(
     clock: _Clock,
     progress: TileProgress | None,
 ) -> tuple[Restored, tuple[Warned, ...]]:
-    """Go down a declared ladder when a GPU's memory runs out; only torch's own out-of-memory error counts as that."""
+    """Go down a declared ladder when a GPU's memory runs out, and start it anew in fp32 where half precision overflows.
+
+    Only torch's own out-of-memory error, and scores that are not finite, count as that.
+    """
+    try:
+        return _down_the_ladder(volume, network, spec, labels, settings, clock, progress)
+    except NonFiniteScoresError:
+        if network.precision is Precision.FP32:
+            raise
+    whole = network.moved(network.device, Precision.FP32)
+    restored, warnings = _down_the_ladder(volume, whole, spec, labels, settings, clock, progress)
+    said = f"scores overflowed in {network.precision}; this study was computed in {whole.precision}"
+    return restored, (Warned(Code.FALLBACK, said), *warnings)
+
+
+def _down_the_ladder(
+    volume: Volume,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    labels: LabelSet,
+    settings: Settings,
+    clock: _Clock,
+    progress: TileProgress | None,
+) -> tuple[Restored, tuple[Warned, ...]]:
     rungs: list[tuple[str, ReadyNetwork, Settings]] = [("", network, settings)]
     if network.device.type != "cpu":
         rungs.append(("one tile at a time", network, replace(settings, tile_batch=1)))
@@ -203,7 +230,7 @@ def _run(
     progress: TileProgress | None,
 ) -> Restored:
     if spec.body_box:
-        restored = segment_windows(volume, network, spec, progress=progress)
+        restored = segment_windows(volume, network, spec, labels, progress=progress)
         clock.lap("predict")
         return restored
     frame = _body_frame(volume, spec) if settings.fast and volume.quantity is Quantity.HU else None
@@ -238,7 +265,9 @@ def _tiled(
     )
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         clock.lap("predict")
-        restorer.add(as_probabilities(block, network))
+        block = as_probabilities(block, network)
+        check_probabilities(block.scores, labels)
+        restorer.add(block)
         clock.lap("restore")
     return restorer.finish()
 

@@ -16,6 +16,9 @@ from agseg.volume import HU_MIN, Quantity, Volume
 
 __all__ = ["labels_on", "needs_straightening", "straighten"]
 
+_ROUNDING = 1e-6
+"""How far beyond a face (voxels) still counts as on it: affine maps are rounded."""
+
 
 def needs_straightening(grid: Grid) -> bool:
     """Whether the axes of this grid are too far from the patient's, or not perpendicular."""
@@ -24,6 +27,9 @@ def needs_straightening(grid: Grid) -> bool:
 
 def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
     """The volume on a grid along the patient's axes (RAS), trilinear; outside the scan is air (or the smallest signal).
+
+    A scan ends where its outer voxels end, half a voxel beyond their centres; up to there the outermost voxel counts. Air from
+    the centres on would hide an organ that the field of view cuts.
 
     Parameters
     ----------
@@ -43,21 +49,23 @@ def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
     source = volume.voxels
     for k in range(target.shape[2]):
         # One slice at a time: scipy would otherwise hold coordinates for the whole grid.
-        voxels[:, :, k] = ndimage.affine_transform(
+        corner = offset + matrix[:, 2] * k
+        sampled = ndimage.affine_transform(
             source,
             matrix,
-            offset + matrix[:, 2] * k,
+            corner,
             output_shape=(*target.shape[:2], 1),
             output=np.float32,
             order=1,
-            cval=outside,
+            mode="nearest",
             prefilter=False,
         )[:, :, 0]
+        voxels[:, :, k] = np.where(_inside(source.shape, matrix[:, :2], corner, target.shape[:2]), sampled, outside)
     return Volume(voxels, target, volume.quantity, volume.modality, volume.warnings)
 
 
 def labels_on(grid: Grid, labels: NDArray[np.uint8], straight: Grid) -> NDArray[np.uint8]:
-    """Labels of ``straight`` at the voxel centres of ``grid`` (nearest), uint8, Fortran order; 0 outside."""
+    """Labels of ``straight`` at the voxel centres of ``grid`` (nearest), uint8, Fortran order."""
     to_straight = np.linalg.inv(straight.affine) @ grid.affine
     out = np.zeros(grid.shape, dtype=np.uint8, order="F")
     matrix, offset = to_straight[:3, :3], to_straight[:3, 3]
@@ -69,7 +77,20 @@ def labels_on(grid: Grid, labels: NDArray[np.uint8], straight: Grid) -> NDArray[
             output_shape=(*grid.shape[:2], 1),
             output=np.uint8,
             order=0,
-            cval=0,
+            # The straight grid covers the source; a coordinate beyond its edge is rounding.
+            mode="nearest",
             prefilter=False,
         )[:, :, 0]
     return out
+
+
+def _inside(
+    shape: tuple[int, ...], matrix: NDArray[np.float64], offset: NDArray[np.float64], size: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Which points ``matrix @ (i, j) + offset`` (voxels, i < size[0], j < size[1]) lie in a scan of this shape, (i, j)."""
+    inside = np.ones(size, dtype=bool)
+    i, j = np.arange(size[0])[:, None], np.arange(size[1])[None, :]
+    for axis, count in enumerate(shape):
+        at = matrix[axis, 0] * i + matrix[axis, 1] * j + offset[axis]
+        inside &= (at >= -0.5 - _ROUNDING) & (at <= count - 0.5 + _ROUNDING)
+    return inside

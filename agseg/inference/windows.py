@@ -22,6 +22,8 @@ from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import probabilities
 from agseg.inference.prepare import normalise, sample
 from agseg.inference.restore import Restored
+from agseg.inference.soundness import check_probabilities
+from agseg.labels import LabelSet
 from agseg.volume import Volume
 from agseg.weights.entry import InputSpec
 
@@ -63,23 +65,30 @@ def plan_windows(volume: Volume, axis: int, height_mm: float) -> tuple[Window, .
 
 
 def segment_windows(
-    volume: Volume, network: ReadyNetwork, spec: InputSpec, *, progress: Callable[[int, int], None] | None = None
+    volume: Volume,
+    network: ReadyNetwork,
+    spec: InputSpec,
+    labels: LabelSet,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Restored:
     """Label a volume with a fixed-shape network; argmax of the blended probabilities on the source grid.
 
     Raises
     ------
     InferenceError
-        If the spec lacks its fixed shape or window height.
+        If the spec lacks its fixed shape or window height, or scores are not finite.
+    WeightsError
+        If the labels name a class that the network does not have.
     """
     if spec.fixed_shape is None or spec.window_height_mm is None:
         raise InferenceError("these weights lack fixed_shape or window_height_mm", code=Code.INFERENCE)
     _, permutation, _ = volume.grid.reoriented("RAS")
     axis = permutation[2]
     windows = plan_windows(volume, axis, spec.window_height_mm)
-    labels = np.zeros(volume.grid.shape, dtype=np.uint8, order="F")
+    found = np.zeros(volume.grid.shape, dtype=np.uint8, order="F")
     won, total = np.zeros(256), np.zeros(256)
-    scored = _scored(volume, network, spec, windows, progress)
+    scored = _scored(volume, network, spec, labels, windows, progress)
     active: list[tuple[Window, Frame, Tensor]] = []
     upcoming = next(scored, None)
     for low in range(0, volume.grid.shape[axis], SLAB):
@@ -92,16 +101,17 @@ def segment_windows(
             label, best = _slab(active, axis, low, high, volume.grid.shape)
             index = [slice(None)] * 3
             index[axis] = slice(low, high)
-            labels[tuple(index)] = label
+            found[tuple(index)] = label
             won += np.bincount(label.reshape(-1), minlength=256)
             total += np.bincount(label.reshape(-1), weights=best.reshape(-1), minlength=256)
-    return Restored(labels, {int(c): float(total[c] / won[c]) for c in np.flatnonzero(won) if c != 0})
+    return Restored(found, {int(c): float(total[c] / won[c]) for c in np.flatnonzero(won) if c != 0})
 
 
 def _scored(
     volume: Volume,
     network: ReadyNetwork,
     spec: InputSpec,
+    labels: LabelSet,
     windows: tuple[Window, ...],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[Window, Frame, Tensor]]:
@@ -118,6 +128,7 @@ def _scored(
         )
         tensor = normalise(sample(volume, frame, antialias=spec.antialias), spec)
         scores = probabilities(network(tensor[None, None]), network)[0].cpu()
+        check_probabilities(scores, labels)
         if progress is not None:
             progress(number + 1, len(windows))
         yield window, frame, scores

@@ -141,6 +141,23 @@ def test_a_tilted_gantry_gives_the_same_mask_in_the_patients_space():
         assert overlap_in_world(found, straight, name) > 0.93
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tilted_gantry_loses_no_face_of_the_scan(seed):
+    """An organ that the field of view cuts reaches the outer slice on both sides, whatever the spacing and the tilt."""
+    rng = np.random.default_rng(seed)
+    spacing, tilt = round(rng.uniform(2.4, 3.9), 4), np.radians(rng.uniform(5, 25))
+    affine = np.eye(4)
+    affine[:3, 0] = [-spacing, 0, 0]
+    affine[:3, 1] = [0, -spacing * np.cos(tilt), -spacing * np.sin(tilt)]
+    affine[:3, 2] = [0, 0, 5]
+    affine[:3, 3] = np.round(rng.uniform(-250, 250, 3), 3)
+    voxels = np.full((40, 36, 20), -50, dtype=np.int16, order="F")
+    voxels[:, 10:24, 6:14] = VALUES["kidney_left"]
+    found = segment(Volume(voxels, Grid(voxels.shape, affine))).mask.labels
+    for face in (found[0], found[-1]):
+        assert (face[11:23, 7:13] == 1).all()
+
+
 @pytest.mark.parametrize("settings", [{"overlap": 0.25}, {"overlap": 0.7}, {"fast": True}, {"mirror": False, "overlap": 0.0}])
 def test_every_way_of_tiling_gives_the_same_labels(settings):
     np.testing.assert_array_equal(segment(scan(ras_grid()), **settings).mask.labels, segment(scan(ras_grid())).mask.labels)
