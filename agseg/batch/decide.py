@@ -68,9 +68,12 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
     taken: set[str] = set()
-    for study in found.studies[output.part.index :: output.part.count]:
+    for study in found.studies:
+        # The other parts' studies are named too, so that no two parts give one name to two studies.
         name = _output_name(study, taken=taken)
         taken.add(name)
+        if not output.part.has(study.id):
+            continue
         if output.root / name in sources:
             raise UsageError(
                 "the results would lie among the files of a study",

