@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.decide import RUN_JSON
+from agseg.batch.exit_code import united_exit_code
 from agseg.batch.folder import json_text
 from agseg.batch.job import Part
 from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
 from agseg.batch.review import review_list
+from agseg.errors import ExitCode
 from agseg.io.atomic import write_text
 from agseg.io.html.page import write_report
 from agseg.io.tables import write_volumes
@@ -61,14 +63,18 @@ def _part_name(part: Part) -> str:
 def _united(report: BatchReport, output: Output) -> BatchReport:
     """One part's record with the studies of the other parts."""
     studies = {study.output or study.input: study for study in report.studies}
-    files: dict[str, Any] = dict(report.files)
+    codes = [report.exit_code]
     for part in (Part(index, output.part.count) for index in range(output.part.count)):
         other = None if part == output.part else _load(output.root / _part_name(part))
-        for study in [] if other is None else other["studies"]:
+        if other is None:
+            continue
+        codes.append(ExitCode(other["exit_code"]))
+        for study in other["studies"]:
             found = StudyReport.from_dict(study)
             if part.has(found.input):
                 studies[found.output or found.input] = found
-    return replace(report, studies=tuple(studies[name] for name in sorted(studies)), files=files)
+    together = tuple(studies[name] for name in sorted(studies))
+    return replace(report, exit_code=united_exit_code(together, codes), studies=together)
 
 
 def _keep_earlier(root: Path, started: str) -> None:

@@ -13,6 +13,7 @@ from agseg import __version__
 from agseg.batch.decide import Decisions, decide
 from agseg.batch.engines import EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
+from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
@@ -24,13 +25,12 @@ from agseg.errors import Code, ExitCode
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from agseg.study import Discovery, Study, StudyKind
 
-__all__ = ["exit_code_of", "run_batch"]
+__all__ = ["run_batch"]
 
 IDENTIFIERS = "identifiers"
 """Key of a study's record in run.json that is there only if it is asked for."""
 
 _BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
-_ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE)
 
 
 def _now() -> str:
@@ -70,25 +70,6 @@ def run_batch(
         If the records themselves cannot be written.
     """
     return _Run(job, output, on_event or (lambda _event: None), engine).go()
-
-
-def exit_code_of(studies: tuple[StudyReport, ...], *, asked: set[ExitCode], caught: ExitCode | None) -> ExitCode:
-    """One number for a run: a signal's, else the first that applies of 1, 8, 7, 9, 4, 3, and 5 where there was no study.
-
-    A study that is deferred because it is still arriving does not count; an old rejection does.
-    """
-    if caught is not None:
-        return caught
-    for code in _ORDER:
-        if code in asked:
-            return code
-    if not studies:
-        return ExitCode.NO_STUDY
-    good = sum(study.status in (StudyStatus.DONE, StudyStatus.SKIPPED) for study in studies)
-    bad = sum(study.status in (StudyStatus.REJECTED, StudyStatus.FAILED) for study in studies)
-    if not bad:
-        return ExitCode.OK
-    return ExitCode.SOME_NOT_DONE if good else ExitCode.NONE_DONE
 
 
 class _Caught(BaseException):

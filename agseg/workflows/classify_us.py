@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg import __version__
+from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import json_text
 from agseg.batch.frame_reader import ClipError, FrameReader
 from agseg.batch.outcome import Failure, failure_of
 from agseg.batch.output import Output, claim_output
-from agseg.batch.run import exit_code_of
 from agseg.batch.signals import noting_signals
 from agseg.errors import Code, ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 
 from agseg.batch import EventKind, Limits, Part, claim_output, run_batch
-from agseg.batch.run import exit_code_of
+from agseg.batch.exit_code import exit_code_of, united_exit_code
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from tests import phantoms
@@ -210,6 +210,19 @@ def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) ->
         Part(2, 2)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_record_of_all_parts_has_their_exit_code_whichever_ends_last(tmp_path: Path, order: tuple[int, int]) -> None:
+    names = [f"{word}{number}" for word in ("read-reject", "well") for number in range(20)]
+    bad = next(name for name in names if name.startswith("read") and Part(0, 2).has(name))
+    good = next(name for name in names if name.startswith("well") and Part(1, 2).has(name))
+    for name in (bad, good):
+        write_study(tmp_path / "in" / f"{name}.nii.gz")
+    own = {index: run(tmp_path / "in", tmp_path / "out", part=Part(index, 2)).exit_code for index in order}
+    assert own == {0: ExitCode.NONE_DONE, 1: ExitCode.OK}
+    together = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert (together["exit_code"], together["counts"]["rejected"]) == (ExitCode.SOME_NOT_DONE, 1)
+
+
 def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
     series = tmp_path / "series"
@@ -320,3 +333,21 @@ def test_promise_15_one_exit_code_the_first_of_1_8_7_9_4_3(
     studies: tuple[StudyStatus, ...], asked: set[ExitCode], caught: ExitCode | None, expected: int
 ) -> None:
     assert exit_code_of(tuple(map(_study, studies)), asked=asked, caught=caught) == expected
+
+
+@pytest.mark.parametrize(
+    ("studies", "parts", "expected"),
+    [
+        ((R, D), (4, 0), 3),
+        ((D, D), (0, 5), 0),
+        ((R, R), (4, 4), 4),
+        ((R, W), (3, 9), 9),
+        ((R, W), (9, 7), 7),
+        ((W, F), (143, 1), 143),
+        ((), (5, 5), 5),
+    ],
+)
+def test_parts_together_have_the_exit_code_of_a_single_run(
+    studies: tuple[StudyStatus, ...], parts: tuple[int, ...], expected: int
+) -> None:
+    assert united_exit_code(tuple(map(_study, studies)), map(ExitCode, parts)) == expected
