@@ -59,23 +59,36 @@ def resolve_device(name: str) -> torch.device:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """Decide ``auto``: bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32."""
+    """Decide ``auto``: bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32.
+
+    Raises
+    ------
+    UsageError
+        For fp16 on a CPU that emulates it, which takes tens of times as long as fp32 (bf16 is slower there, but not so much).
+    """
+    if wanted is Precision.FP16 and device.type == "cpu" and not _cpu_has("avx512_fp16", "amx_fp16"):
+        raise UsageError(
+            "this CPU has no fp16 arithmetic: it would take tens of times as long as fp32",
+            value=f"--precision {wanted}",
+            hint="Leave --precision out.",
+        )
     if wanted is not Precision.AUTO:
         return wanted
     if device.type == "cuda":
         return Precision.BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FP16
-    if device.type == "cpu" and _cpu_has_bf16():
+    # AVX512-BF16 or AMX; elsewhere bf16 is emulated and slower than fp32.
+    if device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16"):
         return Precision.BF16
     return Precision.FP32
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether this CPU has bf16 dot products (AVX512-BF16 or AMX); elsewhere bf16 is emulated and slower than fp32."""
+def _cpu_has(*wanted: str) -> bool:
+    """Whether this CPU has one of these instruction sets, as Linux names them."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return False
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-    return flags is not None and bool({"avx512_bf16", "amx_bf16"} & set(flags.group(1).split()))
+    return flags is not None and not set(wanted).isdisjoint(flags.group(1).split())
 
 
 def describe(device: torch.device) -> str:

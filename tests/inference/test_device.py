@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from agseg.errors import UsageError
-from agseg.inference.device import resolve_device
+from agseg.inference import device
+from agseg.inference.device import Precision, choose_precision, resolve_device
 
 
 @pytest.fixture
@@ -41,3 +42,12 @@ def test_auto_takes_the_first_gpu_where_there_is_one(gpus):
     assert resolve_device("auto") == torch.device("cuda:0")
     gpus(0)
     assert resolve_device("auto").type in {"cpu", "mps"}
+
+
+def test_fp16_is_refused_where_it_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has", lambda *wanted: False)
+    with pytest.raises(UsageError, match="no fp16 arithmetic"):
+        choose_precision(Precision.FP16, torch.device("cpu"))
+    assert choose_precision(Precision.FP16, torch.device("cuda", 0)) is Precision.FP16
+    monkeypatch.setattr(device, "_cpu_has", lambda *wanted: "avx512_fp16" in wanted)
+    assert choose_precision(Precision.FP16, torch.device("cpu")) is Precision.FP16
