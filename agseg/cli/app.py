@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,20 +83,45 @@ classify_us.register(app)
 def main() -> None:
     """Run the command line and leave with the exit code of docs/hospital.md."""
     debug = "--debug" in sys.argv
-    console.speak_any_locale()
     console.outlive_readers()
+    console.speak_any_locale()
+    try:
+        code = _run(debug=debug)
+    finally:
+        # Also after a traceback that --debug shows: what is left in the buffers must not fail when Python ends.
+        unsaid = console.lost()
+    if unsaid is not None:
+        code = _unsaid(unsaid, earned=code)
+    sys.exit(code)
+
+
+def _run(*, debug: bool) -> int:
+    """The exit code that the command earned."""
     try:
         app()
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else ExitCode.OK
     except AgsegError as error:
         if debug:
             raise
         console.fail(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
     except Exception as error:
         if debug:
             raise
         # Only the kind of the error: its text may quote a header. --debug shows the rest.
         console.note(f"Error E_INTERNAL: unexpected {type(error).__name__}; this is a bug. Run again with --debug for details.")
-        sys.exit(ExitCode.BUG)
+        return ExitCode.BUG
+    return ExitCode.OK
+
+
+def _unsaid(why: OSError, *, earned: int) -> int:
+    """The exit code of a command whose words did not fit where stdout leads."""
+    from agseg.io.atomic import output_error
+
+    error = output_error(why, "it cannot be written to", path=Path("standard output"))
+    error.hint = f"The command itself ended with exit code {earned}; what it said is lost."
+    console.fail(error)
+    return earned if earned in (ExitCode.BUG, ExitCode.INTERRUPTED, ExitCode.TERMINATED) else ExitCode.OUTPUT

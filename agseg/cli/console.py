@@ -27,6 +27,7 @@ __all__ = [
     "document",
     "fail",
     "is_terminal",
+    "lost",
     "note",
     "outlive_readers",
     "print_table",
@@ -48,12 +49,17 @@ def speak_any_locale() -> None:
 
 
 class _Outliving(io.FileIO):
-    """A standard stream whose reader may leave: what is said from then on goes nowhere."""
+    """A standard stream whose reader may leave, or whose disk may fill: what is said from then on goes nowhere."""
+
+    lost: OSError | None = None
+    """Why something was lost; a reader that left did so on purpose."""
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.lost = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -61,9 +67,16 @@ class _Outliving(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """Let a reader that leaves (``| head``) end what is said, not what is done: the exit code is the one that was earned."""
-    for name in ("stdout", "stderr"):
+    """Let a reader that leaves (``| head``) end what is said, not what is done: the exit code is the one that was earned.
+
+    The same holds for a stream that is closed from the start (``2>&-``). A stream that can take no more says so in the end,
+    see :func:`lost`.
+    """
+    _open_closed()
+    for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
+        if stream is None:
+            stream = io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="backslashreplace")
         if isinstance(stream, io.TextIOWrapper):
             try:
                 raw = _Outliving(stream.fileno(), "w", closefd=False)
@@ -77,6 +90,20 @@ def outlive_readers() -> None:
                 write_through=stream.write_through,
             )
             setattr(sys, name, said)
+
+
+def _open_closed() -> None:
+    """Put nothing in the place of closed standard streams: else the next file that is opened gets their number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+
+
+def lost() -> OSError | None:
+    """Why stdout did not take everything that was said; None if it did, if its reader left, or if it was closed."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.lost if isinstance(raw, _Outliving) else None
 
 
 def stdout() -> Console:

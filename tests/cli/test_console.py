@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,36 @@ def test_a_reader_that_has_left_changes_neither_the_exit_code_nor_what_is_said(a
     elif done.stderr is not None:
         assert "roken" not in done.stderr
         assert done.stderr.strip()
+
+
+def said_with(redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command with its standard streams as a shell leads them."""
+    command = f'exec "$0" -m agseg "$@" {redirections}'
+    return subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("redirections", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["weights", "list"], 0), (["weights", "list", "--json"], 0), (["weights", "show", "nobody"], 2)],
+)
+def test_a_closed_stream_changes_neither_the_exit_code_nor_what_the_other_says(arguments, code, redirections):
+    done, usual = said_with(redirections, *arguments), said_with("", *arguments)
+    assert (done.returncode, usual.returncode) == (code, code)
+    assert done.stdout == ("" if ">&-" in redirections.replace("2>&-", "") else usual.stdout)
+    assert done.stderr == ("" if "2>&-" in redirections else usual.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 8), (["weights", "list"], 8), (["weights", "list", "--json"], 8), (["nonsense"], 2)],
+)
+def test_a_full_stdout_is_8_and_a_sentence_and_a_full_stderr_is_nothing(arguments, code):
+    done = said_with(">/dev/full", *arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert ("standard output: the disk is full" in done.stderr) == (code == 8)
+    assert said_with(">/dev/full 2>&1", *arguments).returncode == code
+    assert said_with("2>/dev/full", *arguments).returncode == said_with("", *arguments).returncode

@@ -187,6 +187,16 @@ def test_a_wrong_command_line_exits_2_and_says_what_to_do(run, tmp_path, argumen
     assert words in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_streams_that_lead_nowhere_cost_no_result(run, tmp_path):
+    root, _, _ = run
+    wanted = ("segment", root / "studies" / "deep", "-o", tmp_path / "out", "--manifest", root / "site" / "site.yaml", "--json")
+    command = ["sh", "-c", 'exec "$0" -m agseg "$@" >/dev/full 2>&-', sys.executable, *map(str, wanted)]
+    assert subprocess.run(command, timeout=300, check=False).returncode == 8
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert (record["exit_code"], record["counts"]["done"]) == (0, 1)
+
+
 def test_organs_with_different_defaults_ask_for_one_entry(tmp_path):
     manifest = Manifest.load(write_site_manifest(tmp_path))
     assert choose_entry(manifest, ("pancreas",), None).id == "tiny"
