@@ -21,6 +21,7 @@ from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.itk import read_itk_header
 from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
 from agseg.io.nifti import pair_image, read_nifti_header
+from agseg.io.nifti_header import check_rectangular
 from agseg.io.sniff import Content, claimed_by_suffix, series_suffix, sniff
 from agseg.io.walk import FoundFile, Reason, walk
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
@@ -245,14 +246,15 @@ def _nifti_study(file: FoundFile, content: Content) -> Study | None:
         rejected = Rejected(Code.NO_GEOMETRY, "Analyze 7.5 does not say where left and right are")
         return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
     try:
-        header = read_nifti_header(file.path)
+        header = read_nifti_header(file.path, sheared=True)
+        if header.is_pair and image is None:
+            rejected = Rejected(Code.NO_PIXELS, "a header without its .img file")
+        elif is_nifti_label_map(file.path, header):
+            return None
+        else:
+            check_rectangular(header.grid)
     except InputError as error:
         rejected = Rejected(error.code, error.sentence())
-        return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
-    if header.is_pair and image is None:
-        rejected = Rejected(Code.NO_PIXELS, "a header without its .img file")
-    elif is_nifti_label_map(file.path, header):
-        return None
     return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
 
 

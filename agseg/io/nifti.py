@@ -81,15 +81,17 @@ def read_nifti(study: Study) -> Volume:
     return Volume(voxels, header.grid, Quantity.HU, "CT", (*study.warnings, assumed, *warnings))
 
 
-def read_nifti_array(path: Path, *, image: Path | None = None) -> tuple[NiftiHeader, NDArray[Any]]:
+def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = False) -> tuple[NiftiHeader, NDArray[Any]]:
     """Header and stored voxels (i, j, k), Fortran-ordered, in the file's own dtype and without scaling.
 
     Parameters
     ----------
     image
         The ``.img`` file of a pair; looked for beside the header if not given.
+    sheared
+        Accept voxel axes that are not perpendicular.
     """
-    header = read_nifti_header(path)
+    header = read_nifti_header(path, sheared=sheared)
     if header.is_pair:
         image = image or pair_image(path)
         if image is None:
@@ -115,25 +117,27 @@ def read_nifti_array(path: Path, *, image: Path | None = None) -> tuple[NiftiHea
 def read_labels(path: Path) -> tuple[NiftiHeader, NDArray[np.uint8]]:
     """Header and label values of a mask or label map: uint8 (i, j, k), Fortran-ordered, the header's scale applied.
 
+    Its grid may be sheared, as that of a scan with a tilted gantry is.
+
     Raises
     ------
     InputError
         As :func:`read_nifti_array`; ``E_DTYPE`` if a value is no whole number from 0 to 255.
     """
-    header, stored = read_nifti_array(path)
+    header, stored = read_nifti_array(path, sheared=True)
     try:
         return header, as_labels(stored, header.scale)
     except InputError as error:
         raise InputError(error.message, code=error.code, path=path, value=error.value, expected=error.expected) from None
 
 
-def read_nifti_header(path: Path) -> NiftiHeader:
-    """The checked header of a file, plain or gzipped."""
+def read_nifti_header(path: Path, *, sheared: bool = False) -> NiftiHeader:
+    """The checked header of a file, plain or gzipped; ``sheared`` as in :func:`parse_header`."""
     with _damage_as_input_error(path), opened(path) as stream:
         head = stream.read(MOST_HEADER_BYTES)
     if not head:
         raise InputError("the file is empty", code=Code.TRUNCATED, path=path)
-    return parse_header(head)
+    return parse_header(head, sheared=sheared)
 
 
 def pair_image(header: Path) -> Path | None:
@@ -258,10 +262,12 @@ def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
     header.set_data_shape(grid.shape)
     header.set_xyzt_units("mm")
     header.set_sform(grid.affine, code=1)
-    if grid.is_rectangular:
-        header.set_qform(grid.affine, code=1)
+    with_qform = header.copy()
+    with_qform.set_qform(grid.affine, code=1)
+    if Grid(grid.shape, with_qform.get_qform()).matches(grid):
+        header = with_qform
     else:
-        # A quaternion cannot express shear; readers must take the sform.
+        # A quaternion cannot express shear, and a little of it adds up over many slices: readers must take the sform.
         header["pixdim"][1:4] = grid.spacing_mm
         header["qform_code"] = 0
     header["scl_slope"], header["scl_inter"] = 1, 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.grid import Grid
 
-__all__ = ["NiftiHeader", "parse_header", "sniff_nifti"]
+__all__ = ["NiftiHeader", "check_rectangular", "parse_header", "sniff_nifti"]
 
 LARGEST_VOLUME_VOXELS = 1_500_000_000
 """A study with more voxels is refused before memory is taken."""
@@ -62,8 +62,14 @@ def sniff_nifti(head: bytes) -> tuple[int, bool] | None:
     return None
 
 
-def parse_header(head: bytes) -> NiftiHeader:
+def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
     """The header in the first bytes of the unpacked file.
+
+    Parameters
+    ----------
+    sheared
+        Accept voxel axes that are not perpendicular: a mask of a scan with a tilted gantry lies on such a grid. Of an image
+        it would more often be a mistake.
 
     Raises
     ------
@@ -86,14 +92,16 @@ def parse_header(head: bytes) -> NiftiHeader:
         raise InputError("sizeof_hdr does not fit the version", code=Code.HEADER_INVALID, expected=size)
     dtype = _voxel_type(header)
     shape = _shape(header)
-    affine = _affine(header, shape)
+    grid = _grid(header, shape)
+    if not sheared:
+        check_rectangular(grid)
     offset = float(header["vox_offset"])
     lowest = 0 if is_pair else size
     if not np.isfinite(offset) or offset != int(offset) or not (offset == 0 or lowest <= offset <= 2**31):
         raise InputError("vox_offset does not fit the header", code=Code.HEADER_INVALID)
     # 0 in a single file means "right behind the header and its four extension bytes".
     start = int(offset) if offset or is_pair else size + 4
-    return NiftiHeader(Grid(shape, affine), dtype, start, _scale(header), is_pair)
+    return NiftiHeader(grid, dtype, start, _scale(header), is_pair)
 
 
 def _header_class(version: int) -> Any:
@@ -133,7 +141,7 @@ def _shape(header: Any) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _affine(header: Any, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+def _grid(header: Any, shape: tuple[int, int, int]) -> Grid:
     """The sform, else the qform; both only if they agree."""
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
@@ -155,7 +163,7 @@ def _affine(header: Any, shape: tuple[int, int, int]) -> NDArray[np.float64]:
     except Exception as error:
         raise InputError(f"the orientation cannot be read ({type(error).__name__})", code=Code.HEADER_INVALID) from None
     affines = [np.vstack([affine[:3], (0, 0, 0, 1)]) for affine in affines]
-    grid = check_grid(shape, affines[0])
+    grid = _plausible(Grid(shape, affines[0]))
     if len(affines) == 2:
         other = Grid(shape, affines[1])
         away = float(np.linalg.norm(grid.corners_mm() - other.corners_mm(), axis=1).max())
@@ -166,12 +174,17 @@ def _affine(header: Any, shape: tuple[int, int, int]) -> NDArray[np.float64]:
                 value=f"{away:.2f} mm",
                 expected=f"at most {SFORM_QFORM_TOLERANCE_MM} mm",
             )
-    return grid.affine
+    return grid
 
 
 def check_grid(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Grid:
     """The grid, if it is rectangular and of a plausible spacing."""
-    grid = Grid(shape, affine)
+    grid = _plausible(Grid(shape, affine))
+    check_rectangular(grid)
+    return grid
+
+
+def _plausible(grid: Grid) -> Grid:
     spacing = [round(s, 6) for s in grid.spacing_mm]
     if min(spacing) < SMALLEST_SPACING_MM or max(spacing) > LARGEST_SPACING_MM:
         raise InputError(
@@ -180,9 +193,13 @@ def check_grid(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Grid
             value=spacing,
             expected=f"{SMALLEST_SPACING_MM} to {LARGEST_SPACING_MM} mm",
         )
+    return grid
+
+
+def check_rectangular(grid: Grid) -> None:
+    """Refuse voxel axes that are not perpendicular (``E_SHEARED``)."""
     if not grid.is_rectangular:
         raise InputError("the voxel axes are not perpendicular", code=Code.SHEARED, value=f"cosine {grid.shear:.4f}")
-    return grid
 
 
 def _scale(header: Any) -> tuple[float, float] | None:

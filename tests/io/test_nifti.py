@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -19,7 +19,7 @@ from agseg.errors import Code, InputError, OutputError
 from agseg.grid import Grid
 from agseg.io import nifti
 from agseg.io.discover import discover
-from agseg.io.nifti import write_mask, write_scalar
+from agseg.io.nifti import read_labels, read_nifti_header, write_mask, write_scalar
 from agseg.io.read import read_volume
 from agseg.study import Study, StudyKind
 from agseg.volume import Volume
@@ -278,6 +278,44 @@ class TestWriting:
         image = nibabel.load(tmp_path / "a.nii.gz")
         assert int(image.header["qform_code"]) == 0
         assert np.allclose(image.affine, affine)
+
+    @given(
+        tilt_deg=st.floats(-40, 40),
+        degrees=st.tuples(*[st.floats(-180, 180)] * 3),
+        slices=st.integers(3, 700),
+        shift_mm=st.floats(-900, 900),
+    )
+    @example(tilt_deg=0.0458, degrees=(0, 0, 180), slices=300, shift_mm=0)
+    @example(tilt_deg=0.03, degrees=(0, 0, 180), slices=600, shift_mm=0)
+    @example(tilt_deg=0, degrees=(0.01, 0, 180), slices=600, shift_mm=300)
+    def test_every_mask_of_ours_is_read_again_on_its_grid(self, tmp_path_factory, tilt_deg, degrees, slices, shift_mm):
+        turn = phantoms.rotation(2, degrees[2]) @ phantoms.rotation(1, degrees[1]) @ phantoms.rotation(0, degrees[0])
+        affine = np.eye(4)
+        affine[:3, :3] = turn @ np.array([[0.7, 0, np.tan(np.radians(tilt_deg))], [0, 0.7, 0], [0, 0, 1]])
+        affine[:3, 3] = shift_mm
+        grid = Grid((9, 8, slices), affine)
+        labels = np.zeros(grid.shape, np.uint8)
+        labels[2, 3, 1] = 7
+        path = tmp_path_factory.mktemp("mask") / "m.nii.gz"
+        write_mask(path, labels, grid)
+        header, found = read_labels(path)
+        assert header.grid.matches(grid)
+        assert np.array_equal(found, labels)
+        image = nibabel.load(path)
+        assert Grid(grid.shape, image.affine).matches(grid)
+        if int(image.header["qform_code"]):
+            assert Grid(grid.shape, image.get_qform()).matches(grid)
+
+    def test_the_mask_of_a_tilted_scan_is_a_label_map_and_the_scan_itself_is_refused(self, tmp_path, ct):
+        affine = ct[1].copy()
+        affine[1, 2] += 0.9
+        write_mask(tmp_path / "mask.nii.gz", (ct[0] > 0).astype(np.uint8), Grid(SHAPE, affine))
+        phantoms.write_nifti(tmp_path / "scan.nii.gz", ct[0], affine, qform=0)
+        found = discover([tmp_path])
+        assert [(study.id, study.rejected.code) for study in found.studies] == [("scan", Code.SHEARED)]
+        assert found.skipped_reasons == {"label_map": 1}
+        with pytest.raises(InputError):
+            read_nifti_header(tmp_path / "mask.nii.gz")
 
     def test_scalars_are_float32(self, tmp_path, rng):
         values = rng.random((4, 5, 6)).astype(np.float32)
