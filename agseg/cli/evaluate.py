@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
-from agseg.cli.training_options import Data, Fold
+from agseg.cli.training_options import Data
 from agseg.errors import UsageError
 
 
@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
         split: Annotated[
             str | None, typer.Option("--split", help="Named split; default: the run's, or the cohort's first.")
         ] = None,
-        fold: Fold = 0,
+        fold: Annotated[
+            int | None, typer.Option("--fold", min=0, help="Which fold of the split; default: the run's own, or the first.")
+        ] = None,
         against: Annotated[
             list[Path] | None, typer.Option("--against", metavar="DIR", help="Earlier evaluations to compare with.")
         ] = None,

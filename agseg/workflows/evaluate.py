@@ -17,6 +17,7 @@ from agseg.measure.significance import Summary
 from agseg.training.cohort import described_labels, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
+from agseg.training.lineage import LEARNED, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
 from agseg.training.published import published_row
@@ -81,7 +82,7 @@ class RunRequest:
     data
         The cohort; None means ``data/<data set>``.
     split, fold
-        Which test side; None means the run's own split, or the cohort's first where the run comes from other data.
+        Which test side; None means the run's own split and fold, or the cohort's first where the run comes from other data.
     last
         Take the last checkpoint instead of the best.
     """
@@ -90,7 +91,7 @@ class RunRequest:
     protocol: str | None = None
     data: Path | None = None
     split: str | None = None
-    fold: int = 0
+    fold: int | None = None
     last: bool = False
 
 
@@ -107,20 +108,29 @@ def evaluate_run(
     data = request.data or Path("data") / trained.recipe.dataset
     if task_of(trained.recipe) is Task.FRAME:
         split = request.split or trained.recipe.split
-        return evaluate_frames(trained, data=data, output=output, split=split, fold=request.fold, progress=progress)
+        fold = _fold(request, trained, split)
+        return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, progress=progress)
     name = request.protocol or trained.recipe.protocol
-    split = request.split or (trained.recipe.split if protocol(name).trains else default_split(data))
+    own = protocol(name).trains
+    split = request.split or (trained.recipe.split if own else default_split(data))
     return evaluate_protocol(
         trained,
         protocol_name=name,
         data=data,
         output=output,
         split=split,
-        fold=request.fold,
+        fold=_fold(request, trained, split) if own else request.fold or 0,
         against=against,
         masks=masks,
         progress=progress,
     )
+
+
+def _fold(request: RunRequest, trained: Trained, split: str) -> int:
+    """The fold asked for, else the run's own on its own split: the other folds test what it was trained on."""
+    if request.fold is not None:
+        return request.fold
+    return int((trained.about or {}).get("fold", 0)) if split == trained.recipe.split else 0
 
 
 def evaluate_protocol(
@@ -156,11 +166,14 @@ def evaluate_protocol(
     ------
     RecipeError
         If the network does not fit the protocol, or nothing is kept for the test.
+    UsageError
+        If the network has learned from a case of this test side.
     """
     _check_fits(trained, protocol_name, open_cohort(data).name)
     ids = read_split(data, split, fold=fold).test
     if not ids:
         raise RecipeError("this split keeps no case for the test", path=data, value=split)
+    refuse_known(trained, data, ids)
     cohort = open_cohort(data)
     scores: list[CaseScore] = []
 
@@ -173,7 +186,7 @@ def evaluate_protocol(
             progress(number, len(ids), ids[number - 1])
     arch = trained.recipe.network.architecture
     key = f"{cohort.name}.{protocol_name}.{arch}"
-    about = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": dict(trained.about or {})}
+    about = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
     published = key if published_row(key) else trained.recipe.published
     evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _comparable(published, trained, data), about)
     files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
@@ -181,6 +194,11 @@ def evaluate_protocol(
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
     write_table(output, table)
     return EvaluationReport(evaluation, table, output)
+
+
+def _without_cases(trained: Trained) -> dict[str, Any]:
+    """run.json for the report: what the run has learned from is told there, case by case."""
+    return {key: value for key, value in (trained.about or {}).items() if key != LEARNED}
 
 
 def _comparable(key: str | None, trained: Trained, data: Path) -> str | None:

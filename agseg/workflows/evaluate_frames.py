@@ -14,6 +14,7 @@ from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import class_scores, confusion_matrix, macro
 from agseg.training.cohort import provenance
 from agseg.training.datasets import Task, dataset
+from agseg.training.lineage import refuse_known
 from agseg.training.published import published_row
 from agseg.training.scoring import FrameScore, score_frames
 from agseg.training.splits import read_split
@@ -49,6 +50,8 @@ def evaluate_frames(
     ------
     RecipeError
         If the recipe does not classify frames, or nothing is kept for the test.
+    UsageError
+        If the network has learned from a frame of this test side.
     """
     facts = dataset(trained.recipe.dataset)
     if facts.task is not Task.FRAME:
@@ -56,6 +59,7 @@ def evaluate_frames(
     ids = read_split(data, split, fold=fold).test
     if not ids:
         raise RecipeError("this split keeps no frame for the test", path=data, value=split)
+    refuse_known(trained, data, ids)
     scores: list[FrameScore] = []
     for number, score in enumerate(score_frames(trained, data, ids), start=1):
         scores.append(score)

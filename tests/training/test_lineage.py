@@ -1,0 +1,119 @@
+"""What a network has learned from is known by content, and no such case is in its test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from agseg.errors import UsageError
+from agseg.labels import LabelSet
+from agseg.training.datasets import Task
+from agseg.training.lineage import LEARNED, Content, Stage, case_contents, refuse_known, stage_of, stages_in
+from agseg.training.recipe import find_recipe
+from agseg.training.splits import read_split
+from agseg.training.trained import Trained
+from agseg.workflows.phantom import make_phantom
+
+RECIPE = find_recipe("attention-unet3d-phantom-ct82-scr")
+FRAMES = find_recipe("sononet-8-fetal-us")
+ONE, TWO, THREE = (Content(name, name.upper()) for name in ("one", "two", "three"))
+STAGE = Stage("ct82", {"a": ONE, "b": TWO}, {"c": THREE})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "ct82"
+    make_phantom("ct82", cases=6, output=root, coarsen=6.0)
+    return root
+
+
+def network(about, recipe=RECIPE) -> Trained:
+    return Trained(nn.Identity(), recipe, LabelSet.from_mapping({1: "pancreas"}), about=about)
+
+
+def of_run(root: Path, recipe=RECIPE, *earlier: Stage) -> Trained:
+    stage = stage_of(recipe, root, read_split(root, recipe.split))
+    about = {"split": recipe.split, "fold": 0, LEARNED: [found.to_dict() for found in (stage, *earlier)]}
+    return network(json.loads(json.dumps(about)), recipe)
+
+
+def test_a_stage_comes_back_from_the_file_it_was_written_to():
+    assert stages_in({LEARNED: json.loads(json.dumps([STAGE.to_dict()]))}) == (STAGE,)
+    assert stages_in({"fold": 0}) is None
+    assert stages_in(None) is None
+
+
+def test_whatever_changes_what_is_learned_changes_the_digest():
+    other = [
+        replace(STAGE, train={"a": ONE, "b": THREE}),
+        replace(STAGE, train={"a": ONE, "b": replace(TWO, labels="corrected")}),
+        replace(STAGE, train={"a": ONE}),
+        replace(STAGE, train={"a": ONE, "c": THREE}, validation={"b": TWO}),
+    ]
+    digests = [STAGE.digest("tu"), STAGE.digest("t"), *(stage.digest("tu") for stage in other)]
+    assert len(set(digests)) == len(digests)
+    assert [stage.differing(STAGE) for stage in other] == [("b",), ("b",), ("b",), ("b", "c")]
+    same = replace(STAGE, train={"b": TWO, "a": ONE})
+    assert same.digest("ut") == STAGE.digest("tu")
+    assert same.differing(STAGE) == ()
+
+
+def test_a_stage_holds_the_sides_that_are_learned_from_and_no_other(root):
+    split = read_split(root, RECIPE.split)
+    stage = stage_of(RECIPE, root, split)
+    assert (tuple(stage.train), tuple(stage.validation)) == (split.train, split.validation)
+    assert len({content.image for content in stage.cases.values()}) == len(stage.cases)
+
+
+def test_known_cases_are_refused_and_named(root):
+    trained, split = of_run(root), read_split(root, RECIPE.split)
+    refuse_known(trained, root, split.test)
+    for side in (split.train, split.validation):
+        with pytest.raises(UsageError, match=rf"{side[0]} \(1 of {len(split.test) + 1}\)") as caught:
+            refuse_known(trained, root, [*split.test, side[0]])
+        assert "fold 0" in (caught.value.hint or "")
+
+
+def test_a_copy_under_another_name_is_known(root, tmp_path):
+    split, copied = read_split(root, RECIPE.split), tmp_path / "copied"
+    shutil.copytree(root, copied)
+    for folder, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        (copied / folder / f"{split.train[0]}{ending}").rename(copied / folder / f"another{ending}")
+    with pytest.raises(UsageError, match="another"):
+        refuse_known(of_run(root), copied, ["another"])
+
+
+def test_another_patient_of_the_same_name_is_not_known(root, tmp_path):
+    split = read_split(root, RECIPE.split)
+    make_phantom("ct82", cases=6, output=tmp_path / "other", coarsen=6.0, seed=9)
+    refuse_known(of_run(root), tmp_path / "other", split.train)
+
+
+def test_what_the_source_had_learned_from_stays_known(root):
+    split = read_split(root, RECIPE.split)
+    source = Stage("ct150", case_contents(root, split.test[:1], task=Task.VOLUME), {})
+    with pytest.raises(UsageError, match=split.test[0]):
+        refuse_known(of_run(root, RECIPE, source), root, split.test)
+
+
+def test_a_run_that_lists_no_cases_is_held_against_its_split(root):
+    split = read_split(root, RECIPE.split)
+    old = network({"split": RECIPE.split, "fold": 0})
+    refuse_known(old, root, split.test)
+    with pytest.raises(UsageError):
+        refuse_known(old, root, [*split.test, split.train[0]])
+    refuse_known(network(None), root, split.train)  # no run: nothing is known of its cases
+
+
+def test_frames_are_known_by_their_pixels(tmp_path):
+    make_phantom("us", cases=3, output=tmp_path)
+    split = read_split(tmp_path, FRAMES.split)
+    trained = of_run(tmp_path, FRAMES)
+    refuse_known(trained, tmp_path, split.test)
+    with pytest.raises(UsageError):
+        refuse_known(trained, tmp_path, split.train[:1])
