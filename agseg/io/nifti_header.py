@@ -92,9 +92,7 @@ def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
         raise InputError("sizeof_hdr does not fit the version", code=Code.HEADER_INVALID, expected=size)
     dtype = _voxel_type(header)
     shape = _shape(header)
-    grid = _grid(header, shape)
-    if not sheared:
-        check_rectangular(grid)
+    grid = _grid(header, shape, sheared=sheared)
     offset = float(header["vox_offset"])
     lowest = 0 if is_pair else size
     if not np.isfinite(offset) or offset != int(offset) or not (offset == 0 or lowest <= offset <= 2**31):
@@ -141,7 +139,7 @@ def _shape(header: Any) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _grid(header: Any, shape: tuple[int, int, int]) -> Grid:
+def _grid(header: Any, shape: tuple[int, int, int], *, sheared: bool) -> Grid:
     """The sform, else the qform; both only if they agree."""
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
@@ -163,7 +161,7 @@ def _grid(header: Any, shape: tuple[int, int, int]) -> Grid:
     except Exception as error:
         raise InputError(f"the orientation cannot be read ({type(error).__name__})", code=Code.HEADER_INVALID) from None
     affines = [np.vstack([affine[:3], (0, 0, 0, 1)]) for affine in affines]
-    grid = _plausible(Grid(shape, affines[0]))
+    grid = _plausible(Grid(shape, affines[0])) if sheared else check_grid(shape, affines[0])
     if len(affines) == 2:
         other = Grid(shape, affines[1])
         away = float(np.linalg.norm(grid.corners_mm() - other.corners_mm(), axis=1).max())

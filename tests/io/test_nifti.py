@@ -160,6 +160,7 @@ class TestRefusals:
         affine = ct[1].copy()
         affine[1, 2] += 0.3
         assert rejected(phantoms.write_nifti(tmp_path / "x.nii", ct[0], affine, qform=0)) is Code.SHEARED
+        assert rejected(phantoms.write_nifti(tmp_path / "x.nii", ct[0], affine, qform=1)) is Code.SHEARED
 
     def test_singular(self, tmp_path, ct):
         path = phantoms.write_nifti(tmp_path / "x.nii", *ct, qform=0)
