@@ -7,7 +7,8 @@ report.html unite the newest record of every part.
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from agseg.batch.folder import json_text
 from agseg.batch.job import Part
 from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
 from agseg.batch.review import review_list
-from agseg.errors import ExitCode
+from agseg.errors import Code, ExitCode
 from agseg.io.atomic import write_text
 from agseg.io.html.page import write_report
 from agseg.io.tables import write_volumes
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
-__all__ = ["EARLIER_RUNS", "write_records"]
+__all__ = ["EARLIER_RUNS", "unlooked", "write_records", "write_unlooked"]
 
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
+
+_TABLES = ("volumes.csv", "report.html")
 
 TREND_RUNS = 60
 """How many of them are read for the trend: two months of nights."""
@@ -41,19 +44,67 @@ def write_records(report: BatchReport, output: Output) -> None:
     OutputError
         If one cannot be written.
     """
-    root, part = output.root, output.part
-    turn: AbstractContextManager[None] = nullcontext()
-    if not part.is_whole:
-        write_text(root / _part_name(part), json_text(report.to_dict()))
-        turn = exclusive(root / f"{LOCK_NAME}.record")
-    with turn:
-        whole = report if part.is_whole else _united(report, output)
-        _keep_earlier(root, whole.started)
-        earlier = _earlier_runs(root)
-        write_volumes(root / "volumes.csv", whole)
-        review = {item.study.input: item.reasons for item in review_list(whole)}
-        write_report(root / "report.html", whole, review=review, earlier=earlier)
-        write_text(root / RUN_JSON, json_text(whole.to_dict()))
+    with _turn(report, output) as whole:
+        _keep_earlier(output.root, whole.started)
+        _write_tables(whole, output)
+        write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
+
+
+def write_unlooked(report: BatchReport, output: Output) -> None:
+    """Write run.json of a run that ended before it had found its studies; the last run's tables stay where there are any.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with _turn(report, output) as whole:
+        _keep_earlier(output.root, whole.started)
+        if not all((output.root / name).is_file() for name in _TABLES):
+            _write_tables(whole, output)
+        write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
+
+
+def unlooked(output: Output) -> dict[str, StudyReport]:
+    """The studies of this part's last record as a run leaves them that ended before it looked at them, by output folder.
+
+    Rejections stay, because the next run need not read their studies again; all others wait.
+    """
+    last = _load(output.root / (RUN_JSON if output.part.is_whole else _part_name(output.part)))
+    try:
+        known = [StudyReport.from_dict(study) for study in ([] if last is None else last["studies"])]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {
+        study.output or study.input: replace(study, new=False, seconds=None)
+        if study.status is StudyStatus.REJECTED
+        else StudyReport(
+            input=study.input,
+            status=StudyStatus.DEFERRED,
+            code=Code.INTERRUPTED,
+            message="the run was interrupted before it looked at this study",
+            modality=study.modality,
+        )
+        for study in known
+    }
+
+
+@contextmanager
+def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
+    """The record of the whole run, while no other part writes it."""
+    if output.part.is_whole:
+        yield report
+        return
+    write_text(output.root / _part_name(output.part), json_text(report.to_dict()))
+    with exclusive(output.root / f"{LOCK_NAME}.record"):
+        yield _united(report, output)
+
+
+def _write_tables(whole: BatchReport, output: Output) -> None:
+    volumes, page = (output.root / name for name in _TABLES)
+    write_volumes(volumes, whole)
+    review = {item.study.input: item.reasons for item in review_list(whole)}
+    write_report(page, whole, review=review, earlier=_earlier_runs(output.root))
 
 
 def _part_name(part: Part) -> str:

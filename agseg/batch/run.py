@@ -17,7 +17,7 @@ from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
-from agseg.batch.record import write_records
+from agseg.batch.record import unlooked, write_records, write_unlooked
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
@@ -93,14 +93,16 @@ class _Run:
         """Find, decide, do, write down."""
         from agseg.io.discover import discover
 
-        found = Discovery((), ())
+        found, decisions = Discovery((), ()), None
         with noting_signals(self._note):
             with suppress(_Caught):
                 self.finding = True
                 found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
                 decisions = decide(found, self.job, self.output)
                 self.finding = False
-            if self.caught is None:
+            if decisions is None:
+                self.records.update(unlooked(self.output))
+            else:
                 self.total = decisions.total
                 self.records.update(decisions.settled)
                 self._event(EventKind.PLANNED)
@@ -109,13 +111,16 @@ class _Run:
             report = self._report(found)
             if not self.job.dry_run:
                 self.output.release_reserve()
-                write_records(report, self.output)
+                write = write_records if decisions is not None else write_unlooked
+                write(report, self.output)
         return report
 
     def _work(self, decisions: Decisions) -> None:
-        engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
-        stop, left = engine.run(decisions.tasks)
-        self.environment = engine.environment
+        stop, left = self._should_stop(), decisions.tasks
+        if stop is None:
+            engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
+            stop, left = engine.run(decisions.tasks)
+            self.environment = engine.environment
         if stop is not None:
             if stop.blame in _BLAMES:
                 self.asked.add(_BLAMES[stop.blame])

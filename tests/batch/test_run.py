@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,45 @@ def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) ->
     assert counts["done"] + counts["deferred"] == 8
     assert {study.code for study in report.studies if study.status is W} == {Code.DEADLINE}
     assert run(tmp_path / "in", tmp_path / "out").counts["done"] == counts["deferred"]
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 2)])
+def test_a_signal_while_studies_are_being_found_loses_no_row(
+    source: Path, tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(source / "read-reject.nii.gz")
+    for index in range(part.count):
+        run(source, tmp_path / "out", part=Part(index, part.count))
+    tables = {name: (tmp_path / "out" / name).read_bytes() for name in ("volumes.csv", "report.html")}
+
+    def stopped(*_given: object, **_more: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("agseg.io.discover.discover", stopped)
+        assert run(source, tmp_path / "out", part=part).exit_code is ExitCode.TERMINATED
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in tables} == tables
+    record = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert record["exit_code"] == ExitCode.TERMINATED
+    assert [study["input"] for study in record["studies"]] == ["a", "b", "deep/c", "read-reject"]
+    waiting = {study["input"]: study["status"] for study in record["studies"] if part.has(study["input"])}
+    assert waiting == {name: R if name == "read-reject" else W for name in waiting}
+    # The next run goes on as if nothing had been.
+    again: dict[str, StudyStatus] = {}
+    for index in range(part.count):
+        again |= statuses(run(source, tmp_path / "out", part=Part(index, part.count), model=MakeThreshold("kill")))
+    assert again == {
+        "a": S, "b": S, "deep/c": S, "read-reject": R,
+    }  # fmt: skip
+
+
+def test_a_signal_while_studies_are_being_found_for_the_first_time_leaves_a_record(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agseg.io.discover.discover", lambda *_given, **_more: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(source, tmp_path / "out").exit_code is ExitCode.TERMINATED
+    assert json.loads((tmp_path / "out" / "run.json").read_bytes())["exit_code"] == ExitCode.TERMINATED
+    assert (tmp_path / "out" / "volumes.csv").is_file()
 
 
 def test_an_empty_input_is_said(tmp_path: Path) -> None:
