@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 
 from agseg.grid import Grid
@@ -49,3 +51,13 @@ def test_a_label_map_is_read_by_place_not_by_index(tmp_path: Path) -> None:
     assert found.sum() == 7
     place = np.argwhere(found == 7)[0]
     np.testing.assert_allclose(flipped.to_world([place.tolist()])[0], grid.to_world([[1, 2, 3]])[0])
+
+
+def test_a_label_map_means_what_its_header_says(tmp_path: Path) -> None:
+    labels = np.zeros((6, 5, 4), dtype=np.uint8)
+    labels[1, 2, 3], labels[4, 2, 1] = 7, 255
+    image = nibabel.Nifti1Image((labels * 0.5).astype(np.float32), np.eye(4))
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<ff", content, 112, 2.0, 0.0)
+    (tmp_path / "labels.nii").write_bytes(content)
+    assert np.array_equal(structures_on(Grid((6, 5, 4), np.eye(4)), tmp_path / "labels.nii"), labels)

@@ -13,6 +13,8 @@ from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
 from agseg.io.nifti import read_labels, write_mask
 from agseg.training.checkpoint import Checkpoint
+from agseg.training.frames import open_frames, subject_of
+from agseg.training.recipe import find_recipe
 from agseg.training.splits import SPLITS_FILE, read_split
 from agseg.training.trained import open_run
 from agseg.workflows.evaluate import RunRequest, evaluate_run
@@ -78,6 +80,25 @@ def test_cases_it_has_learned_from_are_refused(data, begun, tmp_path):
         assert "fold 3 of split 5-fold" in caught.value.hint
     assert refused >= 4
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_fold_of_frames_is_scored_on_its_own_test_side(tmp_path):
+    make_phantom("us", cases=3, output=tmp_path / "us")
+    recipe, path = find_recipe("sononet-8-fetal-us"), tmp_path / "us" / SPLITS_FILE
+    subjects = {}
+    for frame in open_frames(tmp_path / "us").ids:
+        subjects.setdefault(subject_of(frame), []).append(frame)
+    a, b, c = subjects.values()
+    folds = [{"train": one, "validation": [], "test": other} for one, other in ((a, b), (b, c), (c, a))]
+    path.write_text(json.dumps({recipe.split: folds}))
+    loop = replace(recipe.loop, steps=1, warmup_steps=0, validate_every=0)
+    recipe = replace(recipe, batch=2, input=replace(recipe.input, tile=(48, 64, 1)), loop=loop)
+    run_training(recipe, RunPlace(tmp_path / "us", tmp_path / "run", fold=2, device="cpu"))
+    evaluate_run(RunRequest(tmp_path / "run", data=tmp_path / "us"), output=tmp_path / "out")
+    scored = [line.split(",")[0] for line in (tmp_path / "out/per_frame.csv").read_text().splitlines()[1:]]
+    assert scored == a
+    with pytest.raises(UsageError, match=f"{len(c)} of {len(c)}"):
+        evaluate_run(RunRequest(tmp_path / "run", data=tmp_path / "us", fold=1), output=tmp_path / "no")
 
 
 def test_a_run_lists_what_it_and_its_source_learned_from(data, tmp_path):
