@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.device import check_device
+from agseg.cli.run_end import mute_ending
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +57,7 @@ def classify_us(
     paths = (*(inputs or ()), *(more_inputs or ()))
     if not paths:
         raise UsageError("no input given", hint="agseg classify-us video.mp4")
+    check_device(device)
     request = workflow.ClassifyRequest(
         inputs=paths,
         output=output,
@@ -72,13 +75,16 @@ def classify_us(
         report = workflow.classify_us(request, on_clip=lambda name, done, total: advance(done, total, name))
     if as_json:
         console.document(report.to_dict())
-    elif (console.is_terminal() and not quiet) or verbose:
+    elif ((console.is_terminal() and not quiet) or verbose) and report.studies:
         console.print_table(planes_table(report))
         console.note(f"results in {output}; not for clinical decisions without review")
     if not quiet and not as_json:
         for study in report.studies:
             if study.status.value in ("rejected", "failed"):
                 console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")
+        expected = "videos, ultrasound DICOM or images"
+        for line in mute_ending(report, what="clip", inputs=paths, expected=expected, record=output / "run.json"):
+            console.note(line)
     if report.exit_code:
         raise typer.Exit(int(report.exit_code))
 

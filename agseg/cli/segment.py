@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.device import check_device
+from agseg.cli.run_end import mute_ending
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,6 +93,13 @@ def segment(
     paths = (*(inputs or []), *(more_inputs or []))
     if not paths:
         raise UsageError("no input given", hint="agseg segment ./studies --organ pancreas")
+    for option, value in (("--deadline", deadline), ("--study-timeout", study_timeout)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{option} must be more than 0", value=f"{value:g}")
+    if not min_age >= 0:
+        raise UsageError("--min-age must be 0 or more", value=f"{min_age:g}")
+    if cluster is None:  # a cluster's devices are its own
+        check_device(device)
     request = workflow.SegmentRequest(
         inputs=paths,
         output=output,
@@ -134,8 +143,12 @@ def segment(
         console.document(report.to_dict())
     elif ((console.is_terminal() or dry_run) and not quiet) or verbose:
         show(report, output)
-    else:
-        _one_line_each(report, quiet=quiet)
+    elif not quiet:
+        _one_line_each(report)
+    if not quiet and not as_json:
+        record = None if dry_run else output / "run.json"
+        for line in mute_ending(report, what="study", inputs=paths, expected="DICOM series, NIfTI, NRRD or MHA", record=record):
+            console.note(line)
     if report.exit_code:
         raise typer.Exit(int(report.exit_code))
 
@@ -174,7 +187,8 @@ def show(report: BatchReport, output: Path) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
     weights = "" if report.weights is None else f" with {report.weights.id}"
     device = report.environment.get("device")
-    console.note(f"{counts or 'no study found'}{weights}{f' on {device}' if device else ''}; results in {output}")
+    if counts:
+        console.note(f"{counts}{weights}{f' on {device}' if device else ''}; results in {output}")
 
 
 def volumes_table(report: BatchReport) -> Table:
@@ -214,10 +228,8 @@ def reasons_table(studies: list[StudyReport]) -> Table:
     return table
 
 
-def _one_line_each(report: BatchReport, *, quiet: bool) -> None:
+def _one_line_each(report: BatchReport) -> None:
     """In cron: nothing on success, a line per study that was not segmented."""
-    if quiet:
-        return
     for study in report.studies:
         if study.status.value in ("rejected", "failed"):
             console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")

@@ -260,6 +260,17 @@ def test_nothing_to_do_and_impossible_wishes(run, video, tmp_path):
         classify_us(ClassifyRequest((video,), tmp_path / "out", tmp_path / "home", offline=True, device="cpu"))
 
 
+def test_a_folder_without_a_clip_says_what_was_there(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_cine(tmp_path / "in" / "scan.dcm", np.zeros((1, 8, 8), np.uint8), photometric="MONOCHROME2", Modality="CT")
+    command = [sys.executable, "-m", "agseg", "classify-us", "in", "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr.startswith("no clip found in in: expected videos, ultrasound DICOM or images, found 1 other file")
+    assert "1 E_MODALITY" in done.stderr
+    assert subprocess.run([*command, "-q"], cwd=tmp_path, capture_output=True, text=True).stderr == ""
+
+
 def test_a_second_run_replaces_the_first_and_leaves_no_old_picture(run, video, tmp_path):
     run(video, annotated=True)
     stale = tmp_path / "out/scan/best/Kidneys.png"

@@ -213,6 +213,66 @@ def test_no_study_exits_5(run, tmp_path):
     assert done.returncode == 5
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (
+            ("junk",),
+            5,
+            "no study found in junk: expected DICOM series, NIfTI, NRRD or MHA, found 1 other file (1 not_an_image)",
+        ),
+        (("junk", "-q"), 5, ""),
+        (("studies", "--num-parts", "50", "--part-id", "49"), 5, "no study in studies falls to this part"),
+        (("studies", "--deadline", "0.000001"), 9, "the deadline was reached: "),
+        (("studies", "--deadline", "0.000001", "-q"), 9, ""),
+    ],
+)
+def test_a_run_that_did_nothing_says_why_without_a_terminal(run, tmp_path, arguments, code, said):
+    root, _, _ = run
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "notes.txt").write_text("not a study")
+    if not (tmp_path / "studies").exists():
+        (tmp_path / "studies").symlink_to(root / "studies")
+    done = agseg("segment", *arguments, "-o", tmp_path / "out", "--manifest", root / "site" / "site.yaml", cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1:] == ([line for line in done.stderr.splitlines() if said in line] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-d", "foo"), "unknown device: found foo"),
+        (("-d", "gpu:77"), "GPU"),
+        (("--deadline", "0"), "--deadline must be more than 0: found 0"),
+        (("--study-timeout", "nan"), "--study-timeout must be more than 0: found nan"),
+    ],
+)
+@pytest.mark.parametrize("command", ["segment", "classify-us"])
+def test_a_wrong_option_is_refused_before_anything_is_looked_for(tmp_path, command, arguments, words):
+    (tmp_path / "empty").mkdir()
+    if command == "classify-us" and arguments[0] != "-d":
+        pytest.skip("an option of segment")
+    done = agseg(command, tmp_path / "empty", "-o", tmp_path / "out", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_does_not_import_torch():
     code = "import sys; import agseg.cli.app; assert 'torch' not in sys.modules; assert 'rich.table' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path("/")).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_mask_that_no_dicom_object_can_hold_is_not_lost_and_said(tmp_path):
+    pytest.importorskip("highdicom")
+    manifest = write_site_manifest(tmp_path / "site")
+    affine = phantoms.coded_affine("RAS", SHAPE, SPACING)
+    phantoms.write_nifti(tmp_path / "in" / "scan.nii.gz", phantoms.sampled(phantoms.body_hu, SHAPE, affine), affine)
+    done = agseg(
+        "segment", tmp_path / "in", "-o", tmp_path / "out", "--manifest", manifest, "--weights", "tiny",
+        "--output-type", "dicom-seg", AGSEG_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "W_MISSING_UIDS" in done.stderr
+    assert nib.load(tmp_path / "out" / "scan" / "pancreas.nii.gz").get_fdata().any()

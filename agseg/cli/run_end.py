@@ -1,0 +1,51 @@
+"""What ``segment`` and ``classify-us`` say of a run that found nothing, or that left studies over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agseg.errors import Code, ExitCode
+from agseg.report import BatchReport
+
+__all__ = ["mute_ending"]
+
+
+def mute_ending(
+    report: BatchReport, *, what: str, inputs: Sequence[Path], expected: str, record: Path | None
+) -> tuple[str, ...]:
+    """The lines for exit codes that no study's own line explains: nothing was found, the deadline was reached.
+
+    Parameters
+    ----------
+    what
+        A thing that is looked for: ``"study"`` or ``"clip"``.
+    inputs
+        Where it was looked for.
+    expected
+        What would have been taken.
+    record
+        The run's record, None where none is written.
+    """
+    see = "" if record is None else f"; see {record}"
+    late = sum(study.code is Code.DEADLINE for study in report.studies)
+    lines = []
+    if late:
+        begun = len(report.studies) - late
+        lines.append(f"the deadline was reached: {late} of {late + begun} not begun, the next run takes them{see}")
+    if report.exit_code is ExitCode.NO_STUDY:
+        where = ", ".join(str(path) for path in inputs)
+        if report.files["used"]:
+            lines.append(f"no {what} in {where} falls to this part{see}")
+        else:
+            lines.append(f"no {what} found in {where}: expected {expected}, {_left_out(report.files['skipped'])}{see}")
+    return tuple(lines)
+
+
+def _left_out(reasons: dict[str, int]) -> str:
+    """``found 3 other files (2 hidden, 1 E_MODALITY)``."""
+    count = sum(reasons.values())
+    if not count:
+        return "found no file"
+    told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+    return f"found {count} other {'file' if count == 1 else 'files'} ({told})"
