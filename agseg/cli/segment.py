@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agseg.batch.cluster import Cluster
     from agseg.report import BatchReport, StudyReport
 
+NOT_AS_ASKED = frozenset({"W_MISSING_UIDS", "W_DUPLICATE_UID", "W_NOT_CODED", "E_DIMENSIONS"})
+"""Warnings that say that DICOM objects were asked for and are missing, in whole or in part."""
+
 STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
 
 
@@ -184,6 +187,7 @@ def show(report: BatchReport, output: Path) -> None:
     left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
     if left_out:
         console.print_table(reasons_table(left_out))
+    _say_what_is_missing(report)
     counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
     weights = "" if report.weights is None else f" with {report.weights.id}"
     device = report.environment.get("device")
@@ -233,3 +237,12 @@ def _one_line_each(report: BatchReport) -> None:
     for study in report.studies:
         if study.status.value in ("rejected", "failed"):
             console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")
+    _say_what_is_missing(report)
+
+
+def _say_what_is_missing(report: BatchReport) -> None:
+    """A line for each new result that could not be given the form asked for."""
+    for study in report.studies:
+        for warned in study.warnings:
+            if study.status.value == "done" and warned.code in NOT_AS_ASKED:
+                console.note(f"{study.input}: {warned.code} {warned.message}")

@@ -28,6 +28,7 @@ from agseg.weights.entry import WeightsEntry
 
 if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
+    from agseg.io.dicom_out.write import Written
 
 __all__ = ["OutputType", "SegmenterConfig", "SegmenterOptions", "StudySegmenter", "check_outputs"]
 
@@ -195,15 +196,19 @@ class StudySegmenter:
         """All files of the study but its record; returns what could not be written and why."""
         mask, options = result.mask, self._config.options
         warnings: list[Warned] = []
-        if OutputType.NIFTI in options.outputs:
+        objects = tuple(kind for kind in options.outputs if kind is not OutputType.NIFTI)
+        as_nifti = OutputType.NIFTI in options.outputs
+        if objects:
+            written = self._write_objects(folder, task, mask, measured, objects)
+            warnings += written.warnings
+            # A mask that no DICOM object can hold must not be lost.
+            as_nifti = as_nifti or not written.is_complete
+        if as_nifti:
             _write_masks(folder, mask, multilabel=options.multilabel)
         statistics = json.dumps(_statistics(measured, mask), indent=2)
         (folder / "statistics.json").write_text(statistics + "\n", encoding="utf-8")
         if options.preview:
             write_preview(folder / "preview.png", volume, mask, measured)
-        objects = tuple(kind for kind in options.outputs if kind is not OutputType.NIFTI)
-        if objects:
-            warnings += self._write_objects(folder, task, mask, measured, objects)
         if options.attention:
             self._write_attention(folder / "attention", volume)
         return tuple(warnings)
@@ -215,10 +220,10 @@ class StudySegmenter:
         mask: LabelMask,
         measured: tuple[Measurement, ...],
         kinds: tuple[OutputType, ...],
-    ) -> list[Warned]:
+    ) -> Written:
         from agseg.io.dicom_out.write import write_objects
 
-        written = write_objects(
+        return write_objects(
             folder,
             kinds=tuple(kind.value for kind in kinds),
             study=task.study,
@@ -227,7 +232,6 @@ class StudySegmenter:
             weights=self._config.weights,
             parameters=self._config.parameters,
         )
-        return list(written.warnings)
 
     def _write_attention(self, folder: Path, volume: Volume) -> None:
         from agseg.inference.attention import gate_maps

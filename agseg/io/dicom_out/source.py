@@ -89,7 +89,7 @@ class DicomSource:
             header.FrameOfReferenceUID = complete[0].FrameOfReferenceUID
         if len({str(header.SOPInstanceUID) for header in complete}) < len(complete):
             raise InputError(
-                "slices share a SOPInstanceUID, so nothing can refer to one of them: DICOM objects are not written",
+                "slices share a SOPInstanceUID, so nothing can refer to one of them",
                 code=Code.DUPLICATE_UID,
             )
         return cls(complete)
@@ -139,9 +139,7 @@ def _completed(header: Any) -> Any:
     _recover(complete, "SOPClassUID", meta.get("MediaStorageSOPClassUID") or CT_IMAGE_STORAGE)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         if not complete.get(keyword):
-            raise InputError(
-                f"the source has no {keyword}: masks and reports are written, DICOM objects are not", code=Code.MISSING_UIDS
-            )
+            raise InputError(f"the source has no {keyword}", code=Code.MISSING_UIDS)
     if not complete.get("FrameOfReferenceUID"):
         complete.FrameOfReferenceUID = derived_uid("frame of reference", str(complete.SeriesInstanceUID))
     for keyword in CARRIED:

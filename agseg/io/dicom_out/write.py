@@ -31,6 +31,8 @@ NOT_SHAPING = frozenset({"device", "outputs", "multilabel", "preview", "attentio
 on another machine with the same outcome, makes the same objects.
 """
 
+_INSTEAD = "no DICOM objects are written, the masks are NIfTI files"
+
 
 class DicomKind(StrEnum):
     """What can be asked for, as ``--output-type`` writes it."""
@@ -42,10 +44,14 @@ class DicomKind(StrEnum):
 
 @dataclass(frozen=True)
 class Written:
-    """Names of the files written, in the given folder, and what is to be noted about them."""
+    """Names of the files written, in the given folder, and what is to be noted about them.
+
+    ``is_complete``: the objects hold every organ that is present; where they do not, its mask is needed in another form.
+    """
 
     files: tuple[str, ...]
     warnings: tuple[Warned, ...] = ()
+    is_complete: bool = True
 
 
 def write_objects(
@@ -64,7 +70,8 @@ def write_objects(
     A study that is no DICOM series has nothing that an object could refer to: it gets a warning and no objects.
     """
     if study.kind is not StudyKind.DICOM:
-        return Written((), (Warned(Code.MISSING_UIDS, "the input is not DICOM: no DICOM objects are written"),))
+        why = Warned(Code.MISSING_UIDS, f"the input is not DICOM: {_INSTEAD}")
+        return Written((), (why,), is_complete=False)
     return write_from_headers(
         folder,
         kinds=kinds,
@@ -113,7 +120,7 @@ def write_from_headers(
     try:
         source = DicomSource.of(headers)
     except InputError as error:
-        return Written((), (Warned(error.code, error.message),))
+        return Written((), (Warned(error.code, f"{error.message}: {_INSTEAD}"),), is_complete=False)
     shaping = {name: value for name, value in parameters.items() if name not in NOT_SHAPING}
     result = DicomResult(mask, source, weights, shaping, tuple(measurements), created or datetime.now())
     files, seg = [], None
@@ -126,12 +133,14 @@ def write_from_headers(
     if result.present and DicomKind.RTSTRUCT in wanted:
         write_rtstruct(folder / "rtstruct.dcm", result)
         files.append("rtstruct.dcm")
-    return Written(tuple(files), tuple(_warnings(result)))
+    return Written(tuple(files), tuple(_warnings(result)), is_complete=not result.uncoded)
 
 
 def _warnings(result: DicomResult) -> Iterator[Warned]:
     if result.uncoded:
         names = ", ".join(result.uncoded)
-        yield Warned(Code.NOT_CODED, f"no DICOM code is known for {names}: left out of the DICOM objects")
+        yield Warned(
+            Code.NOT_CODED, f"no DICOM code is known for {names}: left out of the DICOM objects, its mask is a NIfTI file"
+        )
     if not result.present:
         yield Warned(Code.NO_ORGAN, "no organ is present: there is nothing for seg.dcm or rtstruct.dcm to hold")
