@@ -20,10 +20,11 @@ from agseg.io.dicom.series import Series, group_series
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.itk import read_itk_header
 from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
+from agseg.io.lost_slices import lies_beside, miss_unreadable, miss_unseen
 from agseg.io.nifti import pair_image, read_nifti_header
 from agseg.io.nifti_header import check_rectangular
-from agseg.io.sniff import Content, claimed_by_suffix, series_suffix, sniff
-from agseg.io.walk import FoundFile, Reason, walk
+from agseg.io.sniff import Content, claimed_by_suffix, sniff
+from agseg.io.walk import UNSEEN, FoundFile, Reason, walk
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 
 __all__ = ["discover"]
@@ -34,19 +35,16 @@ OWN_RECORD = "study.json"
 LONGEST_RECORD_BYTES = 16 * 1024**2
 
 
-_SIGNS_OF_LOSS = (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING, Code.TOO_FEW_SLICES)
-"""What a lost slice looks like from the others; the unreadable file itself is the better reason."""
-
-
 @dataclass
 class _Ledger:
-    """What has been found so far; each file ends in one of these."""
+    """What has been found so far; each file ends in one of these. ``unseen``: which of the skipped nobody has looked at."""
 
     dicom: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
     broken: list[tuple[FoundFile, Rejected]] = field(default_factory=list)
     volumes: list[tuple[FoundFile, Content]] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    unseen: list[Skipped] = field(default_factory=list)
 
     def skip(self, file: FoundFile, reason: str, detail: str = "") -> None:
         self.skipped.append(Skipped(file.path, reason, detail))
@@ -72,6 +70,8 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
     for item in walk(inputs, include=include, exclude=exclude):
         if isinstance(item, Skipped):
             ledger.skipped.append(item)
+            if item.reason in UNSEEN:
+                ledger.unseen.append(item)
         else:
             files.append(item)
     own = _own_folders(files)
@@ -154,15 +154,15 @@ def _add_dicom(ledger: _Ledger) -> None:
     ledger.skipped.extend(skipped)
     left: list[tuple[FoundFile, Rejected]] = []
     for file, why in ledger.broken:
-        beside = [one for one in series if _lies_beside(one, file)]
+        beside = [one for one in series if lies_beside(one, file)]
         for one in beside:
-            # It may be a slice that was lost on the way: without it the organ could be cut, and nobody would see.
-            if (one.rejected is None or one.rejected.code in _SIGNS_OF_LOSS) and series_suffix(file.path) in _suffixes(one):
-                one.rejected = Rejected(why.code, f"a file beside the slices cannot be read: {why.message}")
+            miss_unreadable(one, file, why)
         if beside and claimed_by_suffix(file.path.name) in (None, StudyKind.DICOM):
             ledger.skip(file, why.code, why.message)
         else:
             left.append((file, why))
+    for one in series:
+        miss_unseen(one, ledger.unseen)
     counts = Counter((one.files[0].root, _series_path(one)) for one in series)
     for one in series:
         path = _series_path(one)
@@ -180,14 +180,6 @@ def _add_dicom(ledger: _Ledger) -> None:
             )
         )
     _add_broken(left, ledger)
-
-
-def _lies_beside(series: Series, file: FoundFile) -> bool:
-    return any(other.folder == file.folder and other.root == file.root for other, _ in series.headers)
-
-
-def _suffixes(series: Series) -> set[str]:
-    return {series_suffix(file.path) for file, _ in series.headers}
 
 
 def _series_path(series: Series) -> str:

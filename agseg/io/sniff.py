@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from agseg.io.nifti import GZIP_MAGIC
 from agseg.io.nifti_header import sniff_nifti
 from agseg.study import StudyKind
 
-__all__ = ["Content", "claimed_by_suffix", "series_suffix", "sniff"]
+__all__ = ["Content", "claimed_by_suffix", "name_pattern", "series_suffix", "sniff"]
 
 ANALYZE_HEADER_BYTES = 348
 
@@ -91,3 +92,8 @@ def series_suffix(path: Path) -> str:
     """The suffix that the slices of a series share; empty for names like ``IM0001``, ``1.2.840.7`` or ``I.001``."""
     suffix = path.suffix.lower()
     return "" if suffix[1:].isdigit() or len(suffix) > 6 else suffix
+
+
+def name_pattern(path: Path) -> str:
+    """The name with its numbers, long hexadecimal ones included, and its case left out: slices of one series share it."""
+    return re.sub(r"[0-9a-f]{8,}|[0-9]+", "0", path.name.lower())

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from agseg.errors import Code, UsageError
 from agseg.study import Skipped
 
-__all__ = ["FoundFile", "Reason", "walk"]
+__all__ = ["UNSEEN", "FoundFile", "Reason", "walk"]
 
 
 class Reason:
@@ -30,6 +30,10 @@ class Reason:
     LOCALIZER = "localizer"
     OTHER_MODALITY = "other_modality"
     IDENTICAL_COPY = "identical_copy"
+
+
+UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE})
+"""Reasons of walk for things that may be files of a study and were not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,22 @@ def walk(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterab
             if item.path in seen:
                 continue
             seen.add(item.path)
-            if isinstance(item, FoundFile) and not item.is_input:
-                if (include and not _matches(item.below, include)) or _matches(item.below, exclude):
-                    yield Skipped(item.path, Reason.EXCLUDED)
-                    continue
-                if any(part.startswith(".") for part in item.below.split("/")):
-                    yield Skipped(item.path, Reason.HIDDEN)
-                    continue
-            yield item
+            below = _below(item, root)
+            if below is None:
+                yield item
+            elif (include and not _matches(below, include)) or _matches(below, exclude):
+                yield Skipped(item.path, Reason.EXCLUDED)
+            elif any(part.startswith(".") for part in below.split("/")):
+                yield Skipped(item.path, Reason.HIDDEN)
+            else:
+                yield item
+
+
+def _below(item: FoundFile | Skipped, root: Path) -> str | None:
+    """The path below INPUT of what globs and hidden names decide about: files, links, and files that cannot be examined."""
+    if isinstance(item, FoundFile):
+        return None if item.is_input else item.below
+    return item.path.relative_to(root).as_posix() if item.reason in UNSEEN else None
 
 
 def _walk_folder(root: Path) -> Iterator[FoundFile | Skipped]:

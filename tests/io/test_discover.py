@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agseg.errors import Code, UsageError
+from agseg.io import walk as walk_module
 from agseg.io.discover import discover
 from agseg.study import Discovery, StudyKind
 from tests import phantoms
@@ -195,6 +198,64 @@ class TestSeries:
         found = discover([tmp_path])
         assert only(found).rejected.code is Code.TRUNCATED
         assert_ledger(found, tmp_path)
+
+    @pytest.mark.parametrize("where", ["start", "middle", "end", "all but three"])
+    @pytest.mark.parametrize("suffix", [".dcm", "", ".1"])
+    @pytest.mark.parametrize("target", ["outside", "beside", "nowhere"])
+    def test_slices_that_are_links_reject_the_series(self, tmp_path, series, where, suffix, target):
+        paths = phantoms.write_dicom(tmp_path / "in" / "ct", *series, suffix=suffix)
+        (tmp_path / "store").mkdir()
+        lost = {"start": paths[:1], "middle": paths[2:3], "end": paths[-1:], "all but three": paths[3:]}[where]
+        for path in lost:
+            stored = path.rename(tmp_path / "store" / path.name)
+            path.symlink_to({"outside": stored, "beside": paths[1], "nowhere": tmp_path / "nowhere"}[target])
+        found = discover([tmp_path / "in"])
+        assert only(found).rejected.code is Code.SYMLINK
+        assert found.skipped_reasons == {"E_SYMLINK": len(lost)}
+        assert_ledger(found, tmp_path / "in")
+
+    @pytest.mark.parametrize(("name", "is_told"), [("README.dcm", True), ("latest", False), (".IM0099.dcm", False)])
+    def test_a_link_that_is_not_named_like_the_slices_is_no_lost_slice(self, tmp_path, series, name, is_told):
+        phantoms.write_dicom(tmp_path, *series)
+        (tmp_path / name).symlink_to(tmp_path)
+        study = only(discover([tmp_path]))
+        assert study.rejected is None
+        assert ([warned.code for warned in study.warnings] == [Code.JUNK_FILES]) is is_told
+
+    def test_a_link_in_another_folder_or_left_out_by_the_user_is_no_lost_slice(self, tmp_path, series):
+        paths = phantoms.write_dicom(tmp_path / "a", *series)
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "IM0099.dcm").symlink_to(paths[0])
+        assert only(discover([tmp_path])).rejected is None
+        (tmp_path / "a" / "IM0099.dcm").symlink_to(paths[0])
+        assert only(discover([tmp_path])).rejected.code is Code.SYMLINK
+        found = discover([tmp_path], exclude=["IM0099*"])
+        assert only(found).rejected is None
+        assert found.skipped_reasons == {"excluded": 2}
+
+    @pytest.mark.parametrize(("name", "is_lost_slice"), [("IM0004.dcm", True), ("IM0099.dcm", True), ("notes.txt", False)])
+    def test_a_file_that_cannot_be_examined_rejects_as_an_unreadable_one_does(
+        self, tmp_path, series, monkeypatch, name, is_lost_slice
+    ):
+        phantoms.write_dicom(tmp_path, *series)
+        (tmp_path / name).touch()
+        real = os.scandir
+
+        class Entry:
+            def __init__(self, entry):
+                self.name, self.path, self._entry = entry.name, entry.path, entry
+
+            def stat(self, *, follow_symlinks):
+                if self.name == name:
+                    raise OSError(errno.EIO, "a share that hiccups")
+                return self._entry.stat(follow_symlinks=follow_symlinks)
+
+        monkeypatch.setattr(walk_module.os, "scandir", lambda folder: nullcontext([Entry(entry) for entry in real(folder)]))
+        found = discover([tmp_path])
+        rejected = only(found).rejected
+        assert (rejected is not None) is is_lost_slice
+        assert rejected is None or rejected.code is Code.UNREADABLE_FILE
+        assert found.skipped_reasons == {"E_UNREADABLE_FILE": 1}
 
     @pytest.mark.skipif(is_root(), reason="root may read every file")
     def test_locked_slice_rejects(self, tmp_path, series):

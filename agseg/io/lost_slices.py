@@ -1,0 +1,61 @@
+"""Files beside the slices of a series that may be slices too: without them an organ could be cut, and nobody would see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agseg.errors import Code
+from agseg.io.dicom.series import Series
+from agseg.io.sniff import name_pattern, series_suffix
+from agseg.io.walk import FoundFile
+from agseg.study import Rejected, Skipped
+from agseg.volume import Warned
+
+__all__ = ["lies_beside", "miss_unreadable", "miss_unseen"]
+
+_SIGNS_OF_LOSS = (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING, Code.TOO_FEW_SLICES)
+"""What a lost slice looks like from the others; the lost file itself is the better reason."""
+
+
+def lies_beside(series: Series, file: FoundFile) -> bool:
+    """Whether a file lies in a folder of the series."""
+    return any(other.folder == file.folder and other.root == file.root for other, _ in series.headers)
+
+
+def miss_unreadable(series: Series, file: FoundFile, why: Rejected) -> None:
+    """Reject the series for an unreadable file beside it that has the suffix of its slices."""
+    if series_suffix(file.path) in _suffixes(series):
+        _lose(series, Rejected(why.code, f"a file beside the slices cannot be read: {why.message}"))
+
+
+def miss_unseen(series: Series, unseen: Sequence[Skipped]) -> None:
+    """What links and files that cannot be examined mean for the series that they lie beside.
+
+    A link is never followed and may be a shortcut to anything, so it counts as a lost slice only where it is named as the
+    slices are (``IM0007.dcm`` beside ``IM0006.dcm``); with their suffix alone it is worth a warning.
+    """
+    folders = {file.path.parent for file, _ in series.headers}
+    suffixes = _suffixes(series)
+    beside = [skip for skip in unseen if skip.path.parent in folders and series_suffix(skip.path) in suffixes]
+    if not beside:
+        return
+    patterns = {name_pattern(file.path) for file, _ in series.headers}
+    other_links = 0
+    for skip in beside:
+        if skip.reason != Code.SYMLINK:
+            _lose(series, Rejected(Code.UNREADABLE_FILE, f"a file beside the slices cannot be read: {skip.detail}"))
+        elif name_pattern(skip.path) in patterns:
+            _lose(series, Rejected(Code.SYMLINK, "a link is named like the slices: links are not followed"))
+        else:
+            other_links += 1
+    if other_links:
+        series.warnings.append(Warned(Code.JUNK_FILES, f"links beside the slices were not followed: {other_links}"))
+
+
+def _lose(series: Series, why: Rejected) -> None:
+    if series.rejected is None or series.rejected.code in _SIGNS_OF_LOSS:
+        series.rejected = why
+
+
+def _suffixes(series: Series) -> set[str]:
+    return {series_suffix(file.path) for file, _ in series.headers}
