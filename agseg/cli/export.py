@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--evaluation", metavar="DIR", help="An `agseg evaluate` folder, for the scores.")
         ] = None,
         last: Annotated[bool, typer.Option("--last", help="The last checkpoint instead of the best.")] = False,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export of this name.")] = False,
         json: options.Json = False,
         quiet: options.Quiet = False,
         debug: options.Debug = False,
@@ -35,7 +36,8 @@ def register(app: typer.Typer) -> None:
 
         console.setup_logging(quiet=quiet, debug=debug)
         scores = None if evaluation is None else read_evaluation(evaluation)
-        report = export_run(open_run(run, best=not last), weights_id=weights_id, output=output, evaluation=scores)
+        trained = open_run(run, best=not last)
+        report = export_run(trained, weights_id=weights_id, output=output, evaluation=scores, overwrite=overwrite)
         if json:
             console.document(report.to_dict())
         elif not quiet:

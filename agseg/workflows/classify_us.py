@@ -257,6 +257,8 @@ def _named_weights(request: ClassifyRequest) -> Iterator[tuple[str, Manifest]]:
     with tempfile.TemporaryDirectory(prefix="agseg-") as folder:
         # The name goes into the record: what the run is called, as far as an entry may be called that.
         weights_id = re.sub(r"[^a-z0-9.-]", "-", run.resolve().name.lower()).strip("-.")[:64] or "run"
+        if weights_id in Manifest.load().by_id:
+            weights_id = f"run-{weights_id}"[:64]
         exported = export_run(open_run(run), weights_id=weights_id, output=Path(folder))
         yield weights_id, Manifest.load(exported.manifest)
 

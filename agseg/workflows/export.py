@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import yaml
 
 from agseg.errors import RecipeError
-from agseg.io.atomic import make_folder, replacing, write_text
+from agseg.io.atomic import TEMPORARY_SUFFIX, flush, make_folder, output_error, replacing, write_text
 from agseg.measure.significance import summarise
 from agseg.models.registry import build
 from agseg.training.cohort import Provenance
@@ -46,8 +50,10 @@ class ExportReport:
         return {name: str(value) for name, value in vars(self).items()}
 
 
-def export_run(trained: Trained, *, weights_id: str, output: Path, evaluation: Evaluation | None = None) -> ExportReport:
-    """Write ``<id>.safetensors``, ``<id>.md`` and ``<id>.manifest.yaml`` into a folder.
+def export_run(
+    trained: Trained, *, weights_id: str, output: Path, evaluation: Evaluation | None = None, overwrite: bool = False
+) -> ExportReport:
+    """Write ``<id>.safetensors``, ``<id>.md`` and ``<id>.manifest.yaml`` into a folder: all three, or nothing.
 
     A fine-tuned network with dropped logits is folded to its kept classes first; the scores are the same to rounding.
 
@@ -61,41 +67,90 @@ def export_run(trained: Trained, *, weights_id: str, output: Path, evaluation: E
         The folder; the manifest entry names the weights file beside it.
     evaluation
         Scores for the card and the entry.
+    overwrite
+        Replace an earlier export of this name.
 
     Raises
     ------
     RecipeError
-        If the run is not a CT segmentation in three dimensions or a frame classifier, which is what the commands can use.
+        If the run is not a CT segmentation in three dimensions or a frame classifier, which is what the commands can use; if
+        the name is none or is taken; or if the folder has one of the files.
     """
     from safetensors.torch import save_file
 
-    if not _ID.fullmatch(weights_id):
-        raise RecipeError("not a name for weights", value=weights_id, expected="lower-case letters, digits, dots and hyphens")
+    task, recipe = _usable(trained), trained.recipe
+    files = _free_names(weights_id, output, overwrite=overwrite)
+    network, config = trained.bare(), dict(recipe.network.config)
+    if trained.kept is not None:
+        config["classes"] = len(trained.kept)
+        network = fold_kept(network, trained.kept, build(recipe.network.architecture, config))
+    with _together(output) as staging:
+        weights, card, manifest = (staging / file.name for file in files)
+        with replacing(weights) as temporary:
+            save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary)
+        digest = Digest.of(weights)
+        entry = _entry(trained, config, weights, digest, {} if evaluation is None else _scores(evaluation))
+        content = {"schema": MANIFEST_SCHEMA, "entries": {weights_id: entry}}
+        write_text(card, _card(trained, weights_id, digest, evaluation))
+        write_text(manifest, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+        Manifest.load(manifest).entry(weights_id)  # what does not read back is not ready
+    weights, card, manifest = files
+    verb = "classify-us CLIP" if task is Task.FRAME else "segment STUDIES"
+    command = f"agseg {verb} --manifest {manifest} --weights {weights_id}"
+    return ExportReport(weights_id, weights, card, manifest, digest.sha256, command)
+
+
+def _usable(trained: Trained) -> Task:
+    """What the run does, if a command of agseg can use it."""
     task, recipe = task_of(trained.recipe), trained.recipe
     if task is not Task.FRAME and (task is not Task.VOLUME or recipe.input.tile[2] == 1 or recipe.input.modality != "CT"):
         raise RecipeError(
             "these weights fit no command of agseg", value=recipe.name, expected="a 3D network for CT, or a frame classifier"
         )
-    network, config = trained.bare(), dict(recipe.network.config)
-    if trained.kept is not None:
-        config["classes"] = len(trained.kept)
-        network = fold_kept(network, trained.kept, build(recipe.network.architecture, config))
+    return task
+
+
+def _free_names(weights_id: str, output: Path, *, overwrite: bool) -> tuple[Path, Path, Path]:
+    """Weights, card and manifest of a name that nothing else has."""
+    if not _ID.fullmatch(weights_id):
+        raise RecipeError("not a name for weights", value=weights_id, expected="lower-case letters, digits, dots and hyphens")
+    if weights_id in Manifest.load().by_id:
+        raise RecipeError("that id is taken by agseg's own manifest", value=weights_id, hint="Choose another name with --as.")
+    weights, card, manifest = (output / f"{weights_id}.{suffix}" for suffix in ("safetensors", "md", "manifest.yaml"))
+    for file in (weights, card, manifest):
+        if not overwrite and os.path.lexists(file):
+            raise RecipeError(
+                "an earlier export, or another file, stands here",
+                path=file,
+                hint="Give another name with --as, another folder with -o, or --overwrite.",
+            )
+    return weights, card, manifest
+
+
+@contextmanager
+def _together(output: Path) -> Iterator[Path]:
+    """A hidden folder in ``output`` whose files take their places when all of them are written; else nothing stays."""
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
     make_folder(output)
-    weights = output / f"{weights_id}.safetensors"
-    with replacing(weights) as temporary:
-        save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary)
-    digest = Digest.of(weights)
-    scores = {} if evaluation is None else _scores(evaluation)
-    entry = _entry(trained, config, weights, digest, scores)
-    manifest = output / f"{weights_id}.manifest.yaml"
-    content = {"schema": MANIFEST_SCHEMA, "entries": {weights_id: entry}}
-    write_text(manifest, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
-    Manifest.load(manifest).entry(weights_id)  # what does not read back is not ready
-    card = output / f"{weights_id}.md"
-    write_text(card, _card(trained, weights_id, digest, evaluation))
-    verb = "classify-us CLIP" if task is Task.FRAME else "segment STUDIES"
-    command = f"agseg {verb} --manifest {manifest} --weights {weights_id}"
-    return ExportReport(weights_id, weights, card, manifest, digest.sha256, command)
+    staging = output / f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    placed: list[Path] = []
+    try:
+        yield make_folder(staging)
+        # The manifest last: what it names is there.
+        for file in sorted(staging.iterdir(), key=lambda file: file.suffix == ".yaml"):
+            placed.append(file.replace(output / file.name))
+        staging.rmdir()
+        flush(output)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        for file in placed:
+            file.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise output_error(error, "the weights cannot be put into place", path=output) from error
+        raise
 
 
 _DATA = {

@@ -1,0 +1,72 @@
+"""An export is three files or none, and never takes the place of another one by accident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from agseg.errors import OutputError, RecipeError
+from agseg.models.registry import build
+from agseg.training.recipe import find_recipe
+from agseg.training.trained import Trained
+from agseg.weights.manifest import Manifest
+from agseg.workflows import export
+from agseg.workflows.export import export_run
+
+ABOUT = {"data": {"synthetic": True}, "parameters": 1, "step": 1, "seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """A network that nobody trained, as a run holds it."""
+    torch.manual_seed(0)
+    recipe = find_recipe("sononet-8-fetal-us")
+    network = build(recipe.network.architecture, recipe.network.config)
+    return Trained(network, recipe, recipe.label_set, about=ABOUT)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_export_of_a_name_is_refused_and_changes_nothing(trained: Trained, tmp_path: Path) -> None:
+    made = export_run(trained, weights_id="mine", output=tmp_path / "w")
+    before = contents(tmp_path / "w")
+    assert set(before) == {"mine.safetensors", "mine.md", "mine.manifest.yaml"}
+    made.weights.unlink()
+    made.manifest.unlink()
+    made.card.write_text("a card that somebody has completed")
+    with pytest.raises(RecipeError, match="an earlier export") as refused:
+        export_run(trained, weights_id="mine", output=tmp_path / "w")
+    assert refused.value.path == made.card
+    assert "--overwrite" in str(refused.value.hint)
+    assert contents(tmp_path / "w") == {"mine.md": b"a card that somebody has completed"}
+    export_run(trained, weights_id="mine", output=tmp_path / "w", overwrite=True)
+    assert contents(tmp_path / "w") == before
+    Manifest.load(made.manifest).entry("mine")
+
+
+@pytest.mark.parametrize("weights_id", ["sononet16", "attention-unet-abdomen", "Not a name"])
+def test_a_name_that_cannot_be_had_is_refused_before_anything_is_written(
+    trained: Trained, tmp_path: Path, weights_id: str
+) -> None:
+    with pytest.raises(RecipeError):
+        export_run(trained, weights_id=weights_id, output=tmp_path / "new" / "w")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["_entry", "_card", "flush"])
+def test_a_failure_leaves_nothing(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "no space")
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "other.md").write_text("kept")
+    monkeypatch.setattr(export, broken, fail)
+    for folder in (tmp_path / "old", tmp_path / "new" / "w"):
+        with pytest.raises(OutputError):
+            export_run(trained, weights_id="mine", output=folder)
+    assert contents(tmp_path) == {"old/other.md": b"kept"}
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
