@@ -1,7 +1,8 @@
 """How far two surfaces lie apart, in mm.
 
 The surface of a mask is the set of *centres* of its boundary voxels: voxels of the mask with at least one of their six
-neighbours (four in a slice) outside it; beyond the array is outside. Distances are Euclidean, with the spacing of each axis.
+neighbours (four in a slice) outside it; beyond the array is outside. Distances are Euclidean, with the spacing of each axis,
+and where the axes are not perpendicular (a tilted gantry) between the places of the voxels in the patient.
 If either mask is empty there is no distance, and every value is NaN.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 __all__ = ["SurfaceDistance", "boundary", "s2s_slice_mm", "surface_distance"]
 
@@ -50,12 +52,21 @@ def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def surface_distance(
-    prediction: NDArray[np.bool_], *, truth: NDArray[np.bool_], spacing_mm: Sequence[float]
+    prediction: NDArray[np.bool_],
+    *,
+    truth: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    axes_mm: NDArray[np.float64] | None = None,
 ) -> SurfaceDistance:
     """Compare two masks of one shape (i, j, k) by their surfaces.
 
     Divergence from the public AGN code, which averages in-plane contour distances over slices: the papers' text says mesh
     surface distance, which this approximates in 3D; :func:`s2s_slice_mm` gives the slice-wise value beside it.
+
+    Parameters
+    ----------
+    axes_mm
+        One step along each voxel axis as a column (mm, the affine's 3x3), for axes that are not perpendicular.
 
     Raises
     ------
@@ -66,7 +77,7 @@ def surface_distance(
     box = _common_box(first, second)
     if box is None or not first.any() or not second.any():
         return _UNDEFINED
-    there, back = _distances_mm(first[box], second[box], spacing_mm)
+    there, back = _distances_mm(first[box], second[box], spacing_mm, axes_mm)
     return SurfaceDistance(
         s2s_mm=float((there.mean() + back.mean()) / 2),
         hausdorff_mm=float(max(there.max(), back.max())),
@@ -75,7 +86,12 @@ def surface_distance(
 
 
 def s2s_slice_mm(
-    prediction: NDArray[np.bool_], *, truth: NDArray[np.bool_], spacing_mm: Sequence[float], slice_axis: int = 2
+    prediction: NDArray[np.bool_],
+    *,
+    truth: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    slice_axis: int = 2,
+    axes_mm: NDArray[np.float64] | None = None,
 ) -> float:
     """Symmetric mean contour distance in each slice (mm), averaged over the slices where both masks have a contour.
 
@@ -87,23 +103,29 @@ def s2s_slice_mm(
     slice_axis
         Which axis counts the slices. The papers' are axial: the axis closest to Superior, which is not the third of every
         array.
+    axes_mm
+        As in :func:`surface_distance`.
     """
     first, second = _checked(prediction, truth, spacing_mm)
     in_plane = [spacing for axis, spacing in enumerate(spacing_mm) if axis != slice_axis]
+    steps = None if axes_mm is None else np.delete(axes_mm, slice_axis, axis=1)
     values = []
     for index in range(first.shape[slice_axis]):
         one, other = np.asarray(first.take(index, slice_axis)), np.asarray(second.take(index, slice_axis))
         if one.any() and other.any():
-            there, back = _distances_mm(one, other, in_plane)
+            there, back = _distances_mm(one, other, in_plane, steps)
             values.append((there.mean() + back.mean()) / 2)
     return float(np.mean(values)) if values else math.nan
 
 
 def _distances_mm(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], spacing_mm: Sequence[float]
+    first: NDArray[np.bool_], second: NDArray[np.bool_], spacing_mm: Sequence[float], axes_mm: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distance of every boundary voxel of each mask to the other's nearest boundary voxel (mm)."""
     edge_first, edge_second = boundary(first), boundary(second)
+    if axes_mm is not None:
+        points_first, points_second = np.argwhere(edge_first) @ axes_mm.T, np.argwhere(edge_second) @ axes_mm.T
+        return KDTree(points_second).query(points_first)[0], KDTree(points_first).query(points_second)[0]
     to_first = ndimage.distance_transform_edt(~edge_first, sampling=list(spacing_mm))
     to_second = ndimage.distance_transform_edt(~edge_second, sampling=list(spacing_mm))
     return np.asarray(to_second[edge_first]), np.asarray(to_first[edge_second])

@@ -72,8 +72,18 @@ def score_masks(case: str, prediction: LabelMask, truth: LabelMask, *, organs: S
     """
     grid = truth.grid
     axial = next(axis for axis, code in enumerate(grid.axis_codes) if code in "SI")
+    axes_mm = None if grid.is_rectangular else grid.affine[:3, :3]
     return [
-        _score(case, name, prediction.of(name), truth.of(name), grid.spacing_mm, grid.voxel_volume_ml, slice_axis=axial)
+        _score(
+            case,
+            name,
+            prediction.of(name),
+            truth.of(name),
+            grid.spacing_mm,
+            grid.voxel_volume_ml,
+            slice_axis=axial,
+            axes_mm=axes_mm,
+        )
         for name in organs
     ]
 
@@ -87,12 +97,13 @@ def _score(
     voxel_ml: float,
     *,
     slice_axis: int | None = None,
+    axes_mm: NDArray[np.float64] | None = None,
 ) -> CaseScore:
     """One organ; a picture has no slice axis and is its own only slice."""
-    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm)
+    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm)
     slicewise = distance.s2s_mm
     if slice_axis is not None:
-        slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis)
+        slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis, axes_mm=axes_mm)
     counts = overlap(prediction, truth=truth)
     return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml)
 

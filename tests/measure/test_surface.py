@@ -89,6 +89,21 @@ def test_symmetric_mirror_invariant_and_scaled_by_spacing(shift, spacing, axis):
     assert found.s2s_mm <= found.hausdorff95_mm + 1e-9 <= found.hausdorff_mm + 2e-9 <= moved_mm + 3e-9
 
 
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), spacing=st.tuples(*[st.floats(0.5, 5)] * 3), slice_axis=st.integers(0, 2))
+def test_perpendicular_axes_and_their_spacing_say_the_same(seed, spacing, slice_axis):
+    first, second = np.random.default_rng(seed).random((2, 6, 5, 7)) < 0.3
+    axes = np.linalg.qr(np.random.default_rng(seed).random((3, 3)))[0] * spacing
+    one = surface_distance(first, truth=second, spacing_mm=spacing)
+    other = surface_distance(first, truth=second, spacing_mm=spacing, axes_mm=axes)
+    assert (one.s2s_mm, one.hausdorff_mm, one.hausdorff95_mm) == pytest.approx(
+        (other.s2s_mm, other.hausdorff_mm, other.hausdorff95_mm)
+    )
+    assert s2s_slice_mm(first, truth=second, spacing_mm=spacing, slice_axis=slice_axis) == pytest.approx(
+        s2s_slice_mm(first, truth=second, spacing_mm=spacing, slice_axis=slice_axis, axes_mm=axes)
+    )
+
+
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1)])
 def test_a_spacing_that_does_not_fit_is_refused(spacing):
     with pytest.raises(ValueError, match="spacing"):

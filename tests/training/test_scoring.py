@@ -28,6 +28,21 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     return truth, prediction
 
 
+def test_a_tilted_scan_is_measured_where_its_voxels_are() -> None:
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[1, 2] = 3.0
+    grid = Grid((5, 9, 4), affine)
+    truth, prediction = np.zeros(grid.shape, dtype=np.uint8), np.zeros(grid.shape, dtype=np.uint8)
+    # One slice on and three rows back is straight above in the patient: 4 mm, and not the 5.8 mm of a right angle.
+    truth[2, 6, 1] = prediction[2, 3, 2] = 1
+    (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
+    assert found.s2s_mm == pytest.approx(4.0)
+    assert found.hausdorff95_mm == pytest.approx(4.0)
+    prediction[2, 8, 1] = 1
+    (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
+    assert found.s2s_slice_mm == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_every_orientation_of_the_array_scores_the_same(codes: str) -> None:
     grid, permutation, flips = RAS.reoriented(codes)
