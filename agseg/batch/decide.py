@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,14 +119,14 @@ def _decide_one(
 
 
 def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:
-    try:
+    fingerprint: str | None = None
+    # The reader says what is wrong with files that cannot be read.
+    with suppress(OSError):
         fingerprint = input_fingerprint(study.files, states)
-    except OSError:
-        # The reader says what is wrong with it; a key that fits nothing keeps it from being taken for done.
-        fingerprint = secrets.token_hex(32)
     weights = job.weights
     key = resume_key(
-        fingerprint=fingerprint,
+        # A key that fits nothing keeps it from being taken for done.
+        fingerprint=fingerprint or secrets.token_hex(32),
         weights_sha256="" if weights is None else weights.sha256,
         usage_sha256=job.usage_sha256,
         parameters=job.parameters,

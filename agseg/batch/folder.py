@@ -2,8 +2,9 @@
 
 The files are written into a hidden folder directly below the output folder. Where the study has no folder yet, one rename
 makes all of it visible. Where it has one (``--overwrite``, a changed input, a study whose folder also holds another study's)
-its old ``study.json`` goes first, then each file is replaced, and the new ``study.json`` comes last; files that agseg did not
-write, a corrected mask say, stay. Either way a folder with a ``study.json`` is complete.
+its old ``study.json`` goes first (hidden until the end: it knows the old files), then each file is replaced, and the new
+``study.json`` comes last; files that agseg did not write, a corrected mask say, stay. Either way a folder with a ``study.json``
+is complete.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +23,25 @@ from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_t
 from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
-__all__ = ["STUDY_JSON", "STUDY_SCHEMA", "StudyFolder", "json_text", "published_by_this_run", "read_record"]
+__all__ = [
+    "LEAVING_JSON",
+    "STUDY_JSON",
+    "STUDY_SCHEMA",
+    "StudyFolder",
+    "json_text",
+    "named_files",
+    "published_by_this_run",
+    "read_record",
+]
 
 STUDY_JSON = "study.json"
 STUDY_SCHEMA = "agseg.study/1"
+
+RETIRED_JSON = ".study.json"
+"""The record of a result that is being replaced: its files are no result any more, but they are known."""
+
+LEAVING_JSON = ".outdated.json"
+"""The record of a result that is being set aside (see :mod:`agseg.batch.outdated`)."""
 
 
 class StudyFolder:
@@ -132,8 +149,10 @@ class StudyFolder:
             flush(parent)
             return
         make_folders(self.task.root, self.task.output)
-        stale = _files_of(target) - set(files)
-        (target / STUDY_JSON).unlink(missing_ok=True)
+        for name in (LEAVING_JSON, STUDY_JSON):
+            with suppress(FileNotFoundError):
+                (target / name).replace(target / RETIRED_JSON)
+        stale = named_files(target / RETIRED_JSON) - set(files)
         flush(target)
         for name in files:
             if "/" in name:
@@ -143,6 +162,7 @@ class StudyFolder:
         for name in stale:
             (target / name).unlink(missing_ok=True)
         (self.path / STUDY_JSON).replace(target / STUDY_JSON)
+        (target / RETIRED_JSON).unlink(missing_ok=True)
         flush(target)
 
 
@@ -151,10 +171,10 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _files_of(folder: Path) -> set[str]:
-    """Files that agseg's earlier record of this folder names, as far as they lie inside it."""
+def named_files(record: Path) -> set[str]:
+    """Files that an earlier record names, below the folder that it lies in."""
     try:
-        names = json.loads((folder / STUDY_JSON).read_bytes())["files"]
+        names = json.loads(record.read_bytes())["files"]
         return {str(name) for name in names if ".." not in str(name).split("/") and not str(name).startswith("/")}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -16,12 +16,13 @@ from agseg.batch.events import BatchEvent, EventKind
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
 from agseg.batch.record import unlooked, write_records, write_unlooked
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
-from agseg.errors import Code, ExitCode
+from agseg.errors import Code, ExitCode, OutputError
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from agseg.study import Discovery, Study, StudyKind
 
@@ -31,6 +32,9 @@ IDENTIFIERS = "identifiers"
 """Key of a study's record in run.json that is there only if it is asked for."""
 
 _BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
+
+_NOT_THE_STUDYS = frozenset({"output", "weights", "usage"})
+"""Blames that say nothing about the study in hand: its earlier result stays."""
 
 
 def _now() -> str:
@@ -104,7 +108,8 @@ class _Run:
                 self.records.update(unlooked(self.output))
             else:
                 self.total = decisions.total
-                self.records.update(decisions.settled)
+                for name, settled in decisions.settled.items():
+                    self.records[name] = self._without_outdated(name, settled)
                 self._event(EventKind.PLANNED)
                 if not self.job.dry_run and decisions.tasks:
                     self._work(decisions)
@@ -118,7 +123,7 @@ class _Run:
     def _work(self, decisions: Decisions) -> None:
         stop, left = self._should_stop(), decisions.tasks
         if stop is None:
-            engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._end)
+            engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._ended)
             stop, left = engine.run(decisions.tasks)
             self.environment = engine.environment
         if stop is not None:
@@ -161,6 +166,22 @@ class _Run:
         if stage == "read":
             self._event(EventKind.STARTED, study=task.study.id)
         self._event(EventKind.STAGE, study=task.study.id, stage=stage)
+
+    def _ended(self, task: StudyTask, report: StudyReport, blame: str) -> None:
+        """A study that was tried: an earlier result that does not hold any more steps aside, if the study is what failed."""
+        self._end(task, report, blame)
+        if blame not in _NOT_THE_STUDYS:
+            self.records[task.output] = self._without_outdated(task.output, self.records[task.output])
+
+    def _without_outdated(self, name: str, report: StudyReport) -> StudyReport:
+        if self.job.dry_run or report.status not in (StudyStatus.REJECTED, StudyStatus.FAILED):
+            return report
+        try:
+            aside = set_aside(self.output.root, name, report)
+        except OutputError:
+            self.asked.add(ExitCode.OUTPUT)
+            return report
+        return report if aside is None else replace(report, extra={**report.extra, OUTDATED: aside})
 
     def _end(self, task: StudyTask, report: StudyReport, blame: str) -> None:
         if report.status is not StudyStatus.DONE:

@@ -29,6 +29,7 @@ class PacsStatus(StrEnum):
     PUSHED = "pushed"
     PRESENT = "present"
     WOULD = "would"
+    OUTDATED = "outdated"
     FAILED = "failed"
 
 
@@ -69,10 +70,11 @@ class PacsReport:
     def exit_code(self) -> ExitCode:
         """5 if nothing matched, 4 if all failed, 3 if some did."""
         failed = self.counts[PacsStatus.FAILED]
-        if not self.records:
+        matched = len(self.records) - self.counts[PacsStatus.OUTDATED]
+        if not matched:
             return ExitCode.NO_STUDY
         if failed:
-            return ExitCode.NONE_DONE if failed == len(self.records) else ExitCode.SOME_NOT_DONE
+            return ExitCode.NONE_DONE if failed == matched else ExitCode.SOME_NOT_DONE
         return ExitCode.OK
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def push(
     dry_run: bool = False,
     on_progress: Progress | None = None,
 ) -> PacsReport:
-    """Send the DICOM objects below the paths that the archive does not hold yet.
+    """Send the DICOM objects below the paths that the archive does not hold yet; results that are not current stay here.
 
     Parameters
     ----------
@@ -159,9 +161,12 @@ def push(
         if not path.exists():
             raise UsageError("there is nothing here to push", path=path)
     groups: dict[tuple[str, str], list[LocalObject]] = defaultdict(list)
-    for found in find_objects(paths, everything=everything):
-        groups[(found.study_uid, found.series_uid)].append(found)
     records: list[PacsRecord] = []
+    for found in find_objects(paths, everything=everything):
+        if found.current:
+            groups[(found.study_uid, found.series_uid)].append(found)
+        else:
+            records.append(PacsRecord(str(found.path), PacsStatus.OUTDATED, 1))
     # Images before segments before reports: nothing is sent before what it refers to.
     for number, group in enumerate(sorted(groups.values(), key=lambda group: (group[0].rank, group[0].path))):
         if on_progress is not None:

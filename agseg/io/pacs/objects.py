@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,16 @@ REPORT_PREFIX = "1.2.840.10008.5.1.4.1.1.88"
 OWN_FILES = frozenset({"seg.dcm", "sr.dcm", "rtstruct.dcm"})
 """Names under which agseg publishes its objects."""
 
+RECORD = "study.json"
+"""Beside agseg's results, and written last: it names them, and says whether they are finished."""
+
 
 @dataclass(frozen=True)
 class LocalObject:
     """A file that holds a DICOM object with all its UIDs, which are not shown.
 
-    ``rank`` orders what is sent: images (0), objects that refer to images (1), reports that refer to those (2).
+    ``rank`` orders what is sent: images (0), objects that refer to images (1), reports that refer to those (2). A result of
+    agseg's is ``current`` if the record beside it says so; images are.
     """
 
     path: Path
@@ -30,6 +35,7 @@ class LocalObject:
     series_uid: str = field(repr=False)
     sop_uid: str = field(repr=False)
     rank: int
+    current: bool = True
 
 
 def find_objects(paths: Sequence[Path], *, everything: bool = False) -> Iterator[LocalObject]:
@@ -40,6 +46,7 @@ def find_objects(paths: Sequence[Path], *, everything: bool = False) -> Iterator
     everything
         Also objects that agseg did not make.
     """
+    named = {given for given in paths if not given.is_dir()}
     for path in sorted({found for given in paths for found in _files(given)}):
         if not everything and path.name not in OWN_FILES:
             continue
@@ -48,7 +55,19 @@ def find_objects(paths: Sequence[Path], *, everything: bool = False) -> Iterator
             continue
         uids = [str(header.get(k, "") or "") for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
         if all(uids):
-            yield LocalObject(path, uids[0], uids[1], uids[2], _rank(header))
+            current = not is_own_object(header) or _is_current(path, named=path in named)
+            yield LocalObject(path, uids[0], uids[1], uids[2], _rank(header), current)
+
+
+def _is_current(path: Path, *, named: bool) -> bool:
+    """Whether the record beside a result says that it is finished; a file that was named itself needs none."""
+    try:
+        record = json.loads((path.parent / RECORD).read_bytes())
+        return record["status"] == "done" and path.name in record["files"]
+    except FileNotFoundError:
+        return named
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _rank(header: Any) -> int:

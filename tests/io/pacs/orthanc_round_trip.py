@@ -90,6 +90,8 @@ def main(folder: Path) -> dict[str, object]:
             folder / "out", kinds=tuple(DicomKind), headers=read_headers(study), mask=mask, measurements=measured(mask),
             weights=WEIGHTS, parameters={},
         )  # fmt: skip
+        written = [path.name for path in (folder / "out").iterdir()]
+        (folder / "out" / "study.json").write_text(json.dumps({"status": "done", "files": written}))
         facts["push_results"] = counts(push(web, paths=[folder / "out"]))
         study_uid = make_series().headers[0].StudyInstanceUID
         found = requests.get(f"{ROOT}/dicom-web/studies/{study_uid}/series", auth=LOGIN, timeout=5).json()

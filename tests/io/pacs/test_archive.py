@@ -68,6 +68,8 @@ def write_results(folder: Path) -> None:
         folder, kinds=tuple(DicomKind), headers=series.headers, mask=mask, measurements=measured(mask), weights=WEIGHTS,
         parameters={},
     )  # fmt: skip
+    names = ("seg.dcm", "sr.dcm", "rtstruct.dcm")
+    (folder / "study.json").write_text(json.dumps({"status": "done", "files": [*names, "study.json"]}))
 
 
 def fill(shelf: Shelf) -> None:
@@ -250,6 +252,29 @@ def test_push_sends_our_results_and_nothing_else(archive: Running, tmp_path: Pat
     shutil.copy(tmp_path / "out" / "sr.dcm", tmp_path / "out" / ".sr.dcm")
     report = push(archive.open(), paths=[tmp_path / "out"])
     assert sorted(Path(r.path).name for r in report.records) == ["rtstruct.dcm", "sr.dcm"]
+
+
+NOT_CURRENT = (None, "{", "[]", '{"status": "outdated", "files": ["sr.dcm"]}', '{"status": "done", "files": ["x"]}')
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_results_that_no_finished_record_names_stay_here(archive: Running, tmp_path: Path, everything: bool) -> None:
+    aside = tmp_path / "out" / "outdated-0123456789ab"
+    write_results(tmp_path / "out")
+    write_results(aside)
+    there = archive.open()
+    for record in NOT_CURRENT:
+        (aside / "study.json").unlink(missing_ok=True)
+        if record is not None:
+            (aside / "study.json").write_text(record)
+        report = push(there, paths=[tmp_path / "out"], everything=everything)
+        assert (report.exit_code, report.counts["outdated"], len(report.records)) == (ExitCode.OK, 3, 6)
+        assert all((aside == Path(each.path).parent) == (each.status is PacsStatus.OUTDATED) for each in report.records)
+        assert push(there, paths=[aside], everything=everything).exit_code is ExitCode.NO_STUDY
+        # A file that was named itself needs no record, but must not contradict the one that is there.
+        named = push(there, paths=[aside / "sr.dcm"], everything=everything, dry_run=True)
+        assert named.counts["outdated"] == (record is not None)
+    assert len(archive.shelf.held) == 3
 
 
 def test_a_refused_object_is_reported_and_the_others_are_sent(archive: Running, tmp_path: Path) -> None:
