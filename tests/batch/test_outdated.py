@@ -103,6 +103,16 @@ def test_a_result_that_still_holds_stays(tmp_path: Path, what: str, monkeypatch:
     assert files_of(tmp_path / "out" / name) == before
 
 
+def test_a_full_disk_is_not_the_studys_fault_and_its_result_stays(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "in" / "write-full.nii.gz")
+    (tmp_path / "out").mkdir()
+    publish(tmp_path / "out", "liver.nii.gz", source=path, name="write-full")
+    before = files_of(tmp_path / "out" / "write-full")
+    (study,) = run(tmp_path / "in", tmp_path / "out").studies
+    assert (study.status, study.code) == (StudyStatus.FAILED, Code.DISK_FULL)
+    assert files_of(tmp_path / "out" / "write-full") == before
+
+
 def test_a_link_in_the_output_is_not_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -121,15 +131,11 @@ def refused(name: str) -> StudyReport:
     return StudyReport(name, StudyStatus.REJECTED, extra={"key": "new", "fingerprint": "new"})
 
 
-def task(root: Path) -> StudyTask:
-    study = Study("x", root, (), StudyKind.NIFTI)
-    return StudyTask(study, root, "x", {"key": "k", "fingerprint": "f", "run": "r"})
-
-
-def publish(root: Path, *files: str) -> None:
+def publish(root: Path, *files: str, source: Path | None = None, name: str = "x") -> None:
     """A result with these files."""
-    volume = read_well(Study("x", root, (root.parent / "x.nii.gz",), StudyKind.NIFTI))
-    with StudyFolder(task(root)) as folder:
+    study = Study(name, root, (source or root.parent / "x.nii.gz",), StudyKind.NIFTI)
+    volume = read_well(study)
+    with StudyFolder(StudyTask(study, root, name, {"key": "k", "fingerprint": "f", "run": "r"})) as folder:
         for name in files:
             (folder.path / name).parent.mkdir(exist_ok=True)
             (folder.path / name).write_text(f"{len(files)} {name}")
