@@ -156,10 +156,22 @@ class LabelSet:
         return LabelSet(tuple(self[name] for name in dict.fromkeys(names)))
 
 
-def unknown_organ(name: str, known: Iterable[str]) -> UsageError:
-    """The error for an organ that is none of the known ones: with the names most like it, or else with all of them."""
-    names = tuple(known)
+def unknown_organ(name: str, known: Iterable[str], *, first: Iterable[str] = (), hint: str = "") -> UsageError:
+    """The error for an organ that is none of the known ones: with all of them, and the names most like it.
+
+    Parameters
+    ----------
+    name, known
+        What was asked for, and what there is.
+    first
+        Known names that stand first in the list: those that need no further option.
+    hint
+        Where to read more about them.
+    """
+    known = tuple(known)
+    names = tuple(dict.fromkeys((*(organ for organ in first if organ in known), *known)))
     near = difflib.get_close_matches(name.casefold().replace(" ", "_"), names)
-    if near:
-        return UsageError(f"unknown organ {name!r}", hint=f"Did you mean {' or '.join(near)}? All: agseg weights list")
-    return UsageError(f"unknown organ {name!r}", expected=f"one of {', '.join(names)}")
+    likely = f"Did you mean {' or '.join(near)}? " if near else ""
+    return UsageError(
+        f"unknown organ {name!r}", expected=f"one of {len(names)}: {', '.join(names)}", hint=f"{likely}{hint}".strip() or None
+    )

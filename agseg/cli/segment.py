@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NOT_AS_ASKED = frozenset({"W_MISSING_UIDS", "W_DUPLICATE_UID", "W_NOT_CODED", "E_DIMENSIONS"})
 """Warnings that say that DICOM objects were asked for and are missing, in whole or in part."""
 
+ALL = "all"
+"""``--organ all`` is what no ``--organ`` at all is: every organ that the weights, or the default weights, know."""
+
 STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
 
 
@@ -37,7 +40,9 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),
     organ: Annotated[
         list[str] | None,
-        typer.Option("--organ", "--roi-subset", metavar="NAME", help="Organ to segment (repeatable); default: all known."),
+        typer.Option(
+            "--organ", "--roi-subset", metavar="NAME", help="Organ to segment (repeatable); default: all that the weights know."
+        ),
     ] = None,
     weights: options.WeightsId = None,
     manifest: options.Manifest = None,
@@ -107,7 +112,7 @@ def segment(
         inputs=paths,
         output=output,
         home=options.home(),
-        organs=tuple(dict.fromkeys(organ or [])),
+        organs=() if organ == [ALL] else tuple(dict.fromkeys(organ or [])),
         weights=weights,
         manifest=manifest,
         offline=offline,

@@ -91,7 +91,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("the configuration cannot be read", path=path, value=type(error).__name__) from error
+        from agseg.io.absence import in_words
+
+        raise UsageError(f"the configuration cannot be read: {in_words(error)}", path=path) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 1})"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agseg.errors import Code, OutputError
+from agseg.io.absence import in_words
 
 __all__ = [
     "FILE_MODE",
@@ -119,4 +120,4 @@ def output_error(error: OSError, message: str, *, path: Path | None = None) -> O
     if error.errno in _FULL:
         return OutputError("the disk is full, or a quota or size limit is reached", code=Code.DISK_FULL, path=path)
     code = Code.OUTPUT_NOT_WRITABLE if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Code.OUTPUT
-    return OutputError(message, code=code, path=path, value=errno.errorcode.get(error.errno or 0, "unknown error"))
+    return OutputError(f"{message}: {in_words(error)}", code=code, path=path)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from agseg.errors import RecipeError
+from agseg.io.absence import in_words
 
 __all__ = ["bind", "load"]
 
@@ -31,8 +32,8 @@ def load(path: Path, kind: type[T]) -> T:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError("the file cannot be read", path=path, value=type(error).__name__) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the file cannot be read: {in_words(error)}", path=path) from error
     return bind(text, kind, path=path)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import AgsegError, RecipeError
 from agseg.grid import Grid
+from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.io.nifti import read_labels, read_nifti_array, write_mask
 from agseg.io.voxels import as_hounsfield, as_labels
@@ -188,7 +189,7 @@ def open_cohort(root: Path) -> Cohort:
         modality = str(channels["0"])
     except OSError:
         raise RecipeError(
-            "no data set here",
+            no_folder(root) or "no data set here",
             path=root,
             expected=DESCRIPTION,
             hint="Make one with: agseg dataset prepare NAME --from DIR -o DIR",

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agseg.errors import RecipeError
+from agseg.io.absence import no_folder
 from agseg.io.atomic import write_text
 from agseg.io.resources import resource_path
 from agseg.training.binding import load
@@ -179,7 +180,7 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
         found = chosen[fold]
         return Split(**{side: tuple(cases) for side, cases in found.items()})
     except OSError:
-        raise RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE) from None
+        raise _no_splits(root) from None
     except (KeyError, IndexError) as error:
         raise RecipeError(
             "no such split or fold",
@@ -196,4 +197,10 @@ def default_split(root: Path) -> str:
     try:
         return str(next(iter(json.loads((root / SPLITS_FILE).read_text(encoding="utf-8")))))
     except (OSError, ValueError, StopIteration) as error:
-        raise RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE) from error
+        raise _no_splits(root) from error
+
+
+def _no_splits(root: Path) -> RecipeError:
+    if missing := no_folder(root):
+        return RecipeError(missing, path=root, hint="Name the cohort's folder with --data.")
+    return RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE)

@@ -25,6 +25,7 @@ from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import probabilities
 from agseg.inference.segment import Settings, segment_volume
+from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import LabelSet
 from agseg.training.binding import load
@@ -136,7 +137,10 @@ def open_run(folder: Path, *, best: bool = True) -> Trained:
     """
     if not (folder / RECIPE_FILE).exists():
         raise RecipeError(
-            "no run here", path=folder, expected=RECIPE_FILE, hint="Train one with: agseg train RECIPE --data DIR"
+            no_folder(folder) or "no run here",
+            path=folder,
+            expected=RECIPE_FILE,
+            hint="Train one with: agseg train RECIPE --data DIR",
         )
     recipe = load(folder / RECIPE_FILE, Recipe)
     about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))

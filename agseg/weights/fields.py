@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from agseg.errors import UsageError
+from agseg.io.absence import in_words
 
 __all__ = ["Fields"]
 
@@ -57,7 +58,7 @@ class Fields:
                 raise UsageError(f"the {name} is too large", path=path, expected=f"at most {MAX_DOCUMENT_BYTES} bytes")
             node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (OSError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"the {name} cannot be read", path=path, value=type(error).__name__) from error
+            raise UsageError(f"the {name} cannot be read: {in_words(error)}", path=path) from error
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f", line {mark.line + 1}" if mark is not None else ""

@@ -96,6 +96,12 @@ class Manifest:
             "no weights have this id", value=weights_id, expected=", ".join(self.by_id), hint="List them: agseg weights list"
         )
 
+    def unknown_organ(self, organ: str) -> UsageError:
+        """The error for an organ that no entry knows: those with default weights first, and the command that shows the most."""
+        first = [name for name, _ in self.defaults]
+        most = max(self.entries, key=lambda entry: len(entry.labels.names))
+        return unknown_organ(organ, self.organs, first=first, hint=f"Those of one entry: agseg weights show {most.id}")
+
     def default_for(self, organ: str, modality: str) -> WeightsEntry:
         """The one entry that segments ``organ`` in images of ``modality`` where the user names none.
 
@@ -107,7 +113,7 @@ class Manifest:
         if (organ, modality) in self.defaults:
             return self.by_id[self.defaults[organ, modality]]
         if organ not in self.organs:
-            raise unknown_organ(organ, self.organs)
+            raise self.unknown_organ(organ)
         able = [entry.id for entry in self.entries if organ in entry.labels and entry.input.modality == modality]
         known = sorted(name for name, of in self.defaults if of == modality)
         raise UsageError(

@@ -16,6 +16,7 @@ from typing import Any
 from agseg import __version__
 from agseg.batch.memory import machine_memory_bytes
 from agseg.errors import AgsegError, Code, ExitCode, UsageError
+from agseg.io.absence import in_words
 from agseg.io.dicom.pixels import check_codec
 from agseg.io.pacs.archive import Archive
 from agseg.weights.cache import FileState, WeightsCache
@@ -208,7 +209,8 @@ def _codecs() -> Check:
 
 def _weights(request: DoctorRequest) -> Check:
     try:
-        entry = choose_entry(Manifest.load(request.manifest), (), request.weights)
+        manifest = Manifest.load(request.manifest)
+        entry = choose_entry(manifest, (), None) if request.weights is None else manifest.entry(request.weights)
         states = WeightsCache(request.home, offline=True).verify(entry)
     except AgsegError as error:
         return Check("weights", Health.FAIL, error.sentence(), error.hint)
@@ -234,7 +236,7 @@ def _disk(name: str, wanted: Path, purpose: str) -> Check:
             os.fsync(stream.fileno())
         free = shutil.disk_usage(place).free
     except OSError as error:
-        message = f"{purpose} cannot be written ({type(error).__name__})"
+        message = f"{purpose} cannot be written: {in_words(error)}"
         return Check(name, Health.FAIL, message, "Give another folder, or make this one writable.")
     facts = {"free_bytes": free}
     said = f"{free / GIB:.1f} GiB free for {purpose}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import RecipeError
+from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
 from agseg.io.nifti import read_labels, write_mask
 from agseg.labels import LabelSet
@@ -232,12 +233,15 @@ def evaluate_folders(truth: Path, prediction: Path, *, output: Path, against: Se
     RecipeError
         If a reference has no prediction, or the two lie on different grids.
     """
+    for folder in (truth, prediction):
+        if why := no_folder(folder):
+            raise RecipeError(why, path=folder)
     names = sorted(path.name for path in truth.glob("*.nii*") if not path.name.startswith("."))
     if not names:
         raise RecipeError("no reference mask here", path=truth, expected="*.nii.gz")
     missing = [name for name in names if not (prediction / name).is_file()]
     if missing:
-        raise RecipeError("a reference has no prediction", path=prediction, value=missing[:5])
+        raise RecipeError("a reference has no prediction", path=prediction, value=", ".join(missing[:5]))
     labels = _labels_of(truth, names)
     scores = []
     for name in names:

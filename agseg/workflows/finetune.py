@@ -94,11 +94,20 @@ def source_network(
     folder = Path(source)
     if (folder / RECIPE_FILE).exists():
         return open_run(folder)
-    if folder.exists():
+    if folder.is_dir():
         raise RecipeError("no run here", path=folder, expected=RECIPE_FILE)
+    if folder.exists():
+        raise RecipeError("this is a file", path=folder, expected="a run's folder")
+    known = Manifest.load(manifest)
+    if source not in known.by_id:
+        raise RecipeError(
+            "this run's folder does not exist" if "/" in source else "no data set, run or weights are called this",
+            value=source,
+            expected=f"a data set ({', '.join(dataset_names())}), a run's folder, or weights ({', '.join(known.by_id)})",
+        )
     if home is None:
         raise RecipeError("a weights entry needs a cache", value=source)
-    return _from_entry(Manifest.load(manifest).entry(source), WeightsCache(home, offline=offline))
+    return _from_entry(known.entry(source), WeightsCache(home, offline=offline))
 
 
 def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:

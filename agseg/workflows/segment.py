@@ -20,7 +20,6 @@ from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.engines import EngineFactory
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
-from agseg.labels import unknown_organ
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
@@ -156,7 +155,12 @@ def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | Non
         entry = manifest.entry(weights)
         for organ in organs:
             if organ not in manifest.organs:
-                raise unknown_organ(organ, manifest.organs)
+                raise manifest.unknown_organ(organ)
+        if not entry.labels.names:
+            raise UsageError(
+                f"weights {weights!r} segment no organ: they classify frames",
+                hint=f"agseg classify-us CLIP --weights {weights}",
+            )
         if organs and not any(organ in entry.labels for organ in organs):
             raise UsageError(
                 f"weights {weights!r} know none of these organs",

@@ -145,6 +145,8 @@ def import_weights(manifest: Manifest, cache: WeightsCache, path: Path, *, as_id
     UsageError
         If there is no such file or entry.
     """
+    if path.is_dir():
+        raise UsageError("this is a folder", path=path, expected="a weights file, or a bundle of `agseg weights export`")
     if not path.is_file():
         raise UsageError("no such weights file", path=path)
     entries = manifest.entries if as_id is None else (manifest.entry(as_id),)
