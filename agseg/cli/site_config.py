@@ -45,6 +45,26 @@ def _take(context: typer.Context, given: Path | None) -> None:
             return
     names = context.command_path.split()[1:]
     context.default_map = _defaults(_read(path), context.find_root().command, names, path=path)
+    _check_values(context, path=path)
+
+
+def _check_values(context: typer.Context, *, path: Path) -> None:
+    """Refuse what an option does not take, with the file's name: the option itself would not know where it stood.
+
+    Raises
+    ------
+    UsageError
+        With file, key and value.
+    """
+    for key, parameter in _keys(context.command).items():
+        value = (context.default_map or {}).get(parameter.name)
+        if value is None:
+            continue
+        try:
+            parameter.process_value(context, value)
+        except typer.BadParameter as error:
+            expected = error.message.removeprefix("Input should be ")
+            raise UsageError(f"{key!r} does not take this value", path=path, value=value, expected=expected) from error
 
 
 Config = Annotated[
@@ -64,6 +84,16 @@ class Commands(TyperGroup):
         shared = [parameter for parameter in self.params if _OPTION in parameter.opts]
         for command in _leaves(self):
             command.params = [*command.params, *shared]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a value that an option refuses is repeated in the message."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            wrong = getattr(error.__cause__, "errors", None)
+            if wrong is not None:
+                error.message = f"{error.message}, found {wrong()[0]['input']!r}"
+            raise
 
 
 def _leaves(command: Any) -> Iterator[Any]:

@@ -80,6 +80,30 @@ def test_a_value_that_no_option_takes_is_refused(seen, tmp_path):
         seen("work", "--config", written(tmp_path / "bad.yaml", "output: {a: 1}\n"))
 
 
+@pytest.mark.parametrize(("text", "key", "value"), [("min-age: big", "min-age", "big"), ("work: {preview: 7}", "preview", "7")])
+def test_a_value_of_the_wrong_kind_is_refused_with_file_key_and_value(seen, tmp_path, text, key, value):
+    with pytest.raises(UsageError, match=f"'{key}' does not take this value: found {value}, expected") as refused:
+        seen("work", "--config", written(tmp_path / "bad.yaml", f"{text}\n"))
+    assert refused.value.path == tmp_path / "bad.yaml"
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [
+        ("segment x --overlap 2", "2"),
+        ("segment x --overlap big", "big"),
+        ("phantom us --cases 1 -o x", "1"),
+        ("classify-us x --every 0", "0"),
+        ("pacs pull --pacs https://h/d --limit 0", "0"),
+    ],
+)
+def test_a_value_that_an_option_refuses_is_repeated(command, value):
+    refused = CliRunner().invoke(real, command.split(), env={"COLUMNS": "200"})
+    assert refused.exit_code == 2
+    words = refused.stderr.split("Invalid value")[1]
+    assert f"{value}'" in words or f" {value}" in words
+
+
 def test_a_file_is_data_and_never_code(seen, tmp_path):
     with pytest.raises(UsageError, match="YAML"):
         seen("work", "--config", written(tmp_path / "evil.yaml", f"output: !!python/object/apply:os.mkdir ['{tmp_path}/made']"))
