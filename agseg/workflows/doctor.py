@@ -260,5 +260,5 @@ def _pacs(archive: Callable[[], Archive] | None) -> Check:
     except AgsegError as error:
         hint = error.hint or "See docs/hospital.md, The archive."
         facts = {"configured": True, "code": str(error.code or Code.INTERNAL)}
-        return Check("pacs", Health.FAIL, f"the archive does not let us in: {error.sentence()}", hint, facts)
+        return Check("pacs", Health.FAIL, error.sentence(), hint, facts)
     return Check("pacs", Health.OK, "the archive answers", facts={"configured": True})

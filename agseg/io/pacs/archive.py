@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from time import sleep
@@ -98,6 +99,11 @@ class PacsAddress:
                 raise UsageError("the archive's address needs an AE title and a port", value=_shown(text), expected=_FORMS)
             return cls(Transport.DIMSE, host, port, parts.scheme == "dicoms", called_aet=title)
         raise UsageError("unknown kind of address", value=_shown(text), expected=_FORMS)
+
+    @property
+    def place(self) -> str:
+        """Host and port, for messages."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -215,8 +221,8 @@ class PacsQuery:
         for uid in (self.study_uid, self.series_uid):
             if uid and not _is_uid(uid):
                 raise UsageError("a UID is digits and dots, at most 64 of them")
-        if self.dates and not _DATES.fullmatch(self.dates):
-            raise UsageError("dates are YYYYMMDD or YYYYMMDD-YYYYMMDD", value=self.dates)
+        if self.dates and not _are_dates(self.dates):
+            raise UsageError("no day, or range of days", value=self.dates, expected="YYYYMMDD or YYYYMMDD-YYYYMMDD")
         if not any((self.study_uid, self.series_uid, self.accession, self.patient_id, self.dates)):
             raise UsageError("nothing says which studies are wanted", hint="Name a study, an accession number or dates.")
         if not self.modalities or not set(self.modalities) <= set(IMAGE_MODALITIES):
@@ -277,6 +283,17 @@ def with_retries(action: Callable[[], T], limits: PacsLimits) -> T:
                 raise PacsError(f"{error.message}, after {attempts}", value=error.value, hint=error.hint) from None
             sleep(min(LONGEST_PAUSE_S, 0.5 * 2**attempt))
     raise AssertionError("unreachable")
+
+
+def _are_dates(text: str) -> bool:
+    """Whether it is a day of the calendar, or two in order; a range may be open on one side."""
+    if not _DATES.fullmatch(text):
+        return False
+    try:
+        days = [datetime.strptime(day, "%Y%m%d") for day in text.split("-") if day]
+    except ValueError:
+        return False
+    return days == sorted(days)
 
 
 def _is_uid(text: str) -> bool:

@@ -24,6 +24,7 @@ from agseg.io.pacs.archive import (
     checked_uid,
     with_retries,
 )
+from agseg.io.pacs.unreachable import unreachable
 
 __all__ = ["DimseArchive"]
 
@@ -182,21 +183,25 @@ class DimseArchive:
         entity = self._entity()
         for service, transfer_syntax in contexts:
             entity.add_requested_context(service, transfer_syntax)
-        association = entity.associate(
-            self._address.host,
-            self._address.port,
-            ae_title=self._address.called_aet,
-            ext_neg=list(ext_neg),
-            evt_handlers=list(handlers),
-            tls_args=self._tls(),
-        )
+        try:
+            association = entity.associate(
+                self._address.host,
+                self._address.port,
+                ae_title=self._address.called_aet,
+                ext_neg=list(ext_neg),
+                evt_handlers=list(handlers),
+                tls_args=self._tls(),
+            )
+        except OSError as error:  # a name that cannot be resolved
+            raise unreachable(self._address, self._limits, error) from None
         try:
             if association.is_rejected:
                 raise PacsError(
-                    "the archive rejected the association", hint="It must know our AE title; see --aet and the address."
+                    f"the archive at {self._address.place} rejected the association",
+                    hint="It must know our AE title; see --aet and the address.",
                 )
             if not association.is_established:
-                raise TransientPacsError("the archive does not answer")
+                raise unreachable(self._address, self._limits)
             try:
                 yield association
             except (RuntimeError, ValueError) as error:

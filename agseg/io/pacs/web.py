@@ -24,6 +24,7 @@ from agseg.io.pacs.archive import (
     checked_uid,
     with_retries,
 )
+from agseg.io.pacs.unreachable import unreachable
 
 __all__ = ["WebArchive"]
 
@@ -55,7 +56,7 @@ class WebArchive:
     """See :class:`agseg.io.pacs.archive.Archive`."""
 
     def __init__(self, address: PacsAddress, credentials: Credentials, limits: PacsLimits) -> None:
-        self._limits = limits
+        self._address, self._limits = address, limits
         self._client = _client(address, credentials, limits)
 
     def echo(self) -> None:
@@ -112,10 +113,10 @@ class WebArchive:
         raise PacsError("the archive has too many matches", value=len(found), expected=f"at most {MOST_MATCHES}")
 
     def _ask(self, action: Callable[[], T]) -> T:
-        return with_retries(lambda: _translated(action), self._limits)
+        return with_retries(lambda: _translated(action, self._address, self._limits), self._limits)
 
 
-def _translated(action: Callable[[], T]) -> T:
+def _translated(action: Callable[[], T], address: PacsAddress, limits: PacsLimits) -> T:
     """Run a request; its errors lose the text that could quote UIDs and addresses."""
     import requests
 
@@ -127,11 +128,9 @@ def _translated(action: Callable[[], T]) -> T:
         status = 0 if error.response is None else error.response.status_code
         kind = TransientPacsError if status in BUSY else PacsError
         hint = "Check AGSEG_PACS_USER and AGSEG_PACS_PASSWORD, or AGSEG_PACS_TOKEN." if status in (401, 403) else None
-        raise kind("the archive refused the request", value=f"HTTP status {status}", hint=hint) from None
-    except requests.exceptions.SSLError:
-        raise PacsError("the archive's certificate is not trusted", hint="Name its authority with --ca-file.") from None
-    except (requests.ConnectionError, requests.Timeout):
-        raise TransientPacsError("the archive does not answer") from None
+        raise kind(f"the archive at {address.place} refused the request", value=f"HTTP status {status}", hint=hint) from None
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise unreachable(address, limits, error) from None
     except requests.TooManyRedirects:
         raise PacsError("the archive sends us elsewhere; redirections are not followed") from None
     except Exception as error:

@@ -303,8 +303,27 @@ def test_promise_39_an_archive_that_is_not_there_costs_bounded_attempts() -> Non
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     for address in (f"http://127.0.0.1:{port}/dicom-web", f"dicom://ARCHIVE@127.0.0.1:{port}"):
-        with pytest.raises(PacsError, match="does not answer"):
+        with pytest.raises(PacsError, match=rf"at 127\.0\.0\.1:{port} does not answer: the connection is refused, after 2 att"):
             Running(Shelf(), address).open().echo()
+
+
+@pytest.mark.parametrize("address", ["https://archive.invalid/dicom-web", "dicom://SECRET@archive.invalid:104"])
+def test_an_archive_whose_name_is_unknown_is_said_to_be_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_args: object, **_more: object) -> None:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(PacsError, match=r"at archive\.invalid:\d+ does not answer: its name is not known here") as caught:
+        Running(Shelf(), address).open().echo()
+    assert "SECRET" not in caught.value.sentence()
+
+
+@pytest.mark.parametrize("scheme", ["https://127.0.0.1:{}/dicom-web", "dicoms://ARCHIVE@127.0.0.1:{}"])
+def test_an_archive_without_tls_is_said_to_be_so(scheme: str) -> None:
+    with web_archive(WebShelf()) as plain:
+        port = plain.split(":")[2].split("/")[0]
+        with pytest.raises(PacsError, match=f":{port} does not answer: there is no TLS that we can agree on"):
+            Running(Shelf(), scheme.format(port)).open().echo()
 
 
 def test_promise_39_an_archive_that_says_nothing_times_out() -> None:
@@ -314,7 +333,7 @@ def test_promise_39_an_archive_that_says_nothing_times_out() -> None:
         port = silent.getsockname()[1]
         for address in (f"http://127.0.0.1:{port}/dicom-web", f"dicom://ARCHIVE@127.0.0.1:{port}"):
             started = time.monotonic()
-            with pytest.raises(PacsError):
+            with pytest.raises(PacsError, match=rf":{port} does not answer: (no answer within 0\.5 s|it takes the connection)"):
                 Running(Shelf(), address).open(PacsLimits(timeout_s=0.5, retries=1)).echo()
             assert time.monotonic() - started < 10
 
@@ -460,6 +479,9 @@ def test_plain_http_stays_on_this_machine_unless_allowed() -> None:
     [
         PacsQuery,
         lambda: PacsQuery(dates="today"),
+        lambda: PacsQuery(dates="20261341"),
+        lambda: PacsQuery(dates="20260101-20260230"),
+        lambda: PacsQuery(dates="20260201-20260101"),
         lambda: PacsQuery(study_uid="1.2/../3"),
         lambda: PacsQuery(dates="20260101", modalities=("SEG",)),
         lambda: PacsLimits(timeout_s=0),
@@ -499,7 +521,7 @@ def test_dimse_over_tls_verifies_the_certificate(tmp_path: Path) -> None:
     )
     try:
         there = Running(Shelf(), f"dicoms://ARCHIVE@127.0.0.1:{server.socket.getsockname()[1]}")
-        with pytest.raises(PacsError):
+        with pytest.raises(PacsError, match="certificate"):
             there.open(PacsLimits(timeout_s=3, retries=0)).echo()
         there.open(PacsLimits(timeout_s=3, retries=0, ca_file=tmp_path / "cert.pem")).echo()
     finally:
