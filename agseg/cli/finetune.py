@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
-from agseg.cli.training_options import Data, Fold, Runs, Workers, run_progress, say
+from agseg.cli.training_options import RECIPE, Data, Fold, Runs, Workers, run_progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         data: Data = None,
         arch: Annotated[str, typer.Option("--arch", help="Which of the source data set's networks.")] = "attention-unet3d",
         recipe: Annotated[
-            str | None, typer.Option("--recipe", help="A fine-tuning recipe; default: the network's own.")
+            str | None, typer.Option("--recipe", help=f"A fine-tuning recipe; default: the network's own. {RECIPE}")
         ] = None,
         output: Annotated[
             Path | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; default runs/RECIPE.")

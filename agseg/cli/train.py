@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
-from agseg.cli.training_options import Data, Fold, Workers, run_progress, say
+from agseg.cli.training_options import RECIPE, Data, Fold, Workers, run_progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("train")
     def train(
-        recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name in train/recipes, or a YAML file of your own.")],
+        recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
         data: Data = None,
         output: Annotated[
             Path | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; default runs/RECIPE.")

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from agseg.training.loop import Progress
     from agseg.workflows.train import ProgressCall, TrainingReport
 
-__all__ = ["Data", "Fold", "Runs", "Workers", "run_progress", "say"]
+__all__ = ["RECIPE", "Data", "Fold", "Runs", "Workers", "run_progress", "say"]
+
+RECIPE = (
+    "A recipe's name (docs/protocols.md lists them, and so does the answer to a wrong one), "
+    "or a YAML file of your own, called what its `name:` says."
+)
+"""What a recipe is, for help texts."""
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="The cohort in nnU-Net's layout; default data/DATASET.")

@@ -149,10 +149,20 @@ def find_recipe(name: str | Path) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = resource_path("train/recipes") / f"{name}.yaml"
         if not path.exists():
-            near = difflib.get_close_matches(str(name), recipe_names(), n=4, cutoff=0.3)
-            expected = ", ".join([*near, "a name in train/recipes, or a YAML file"])
-            raise RecipeError(f"unknown recipe {str(name)!r}", expected=expected)
+            known = recipe_names()
+            near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
+            raise RecipeError(
+                f"unknown recipe {str(name)!r}",
+                expected=f"one of {len(known)}: {', '.join(known)}; or a YAML file of your own",
+                hint=f"Did you mean {' or '.join(near)}?" if near else None,
+            )
     found = load(path, Recipe)
     if found.name != path.stem:
-        raise RecipeError("the file's name is not the recipe's", path=path, value=found.name, expected=path.stem)
+        raise RecipeError(
+            "the file's name is not the recipe's",
+            path=path,
+            value=f"name: {found.name}",
+            expected=path.stem,
+            hint="Change the one or the other: runs are called after the recipe.",
+        )
     return found

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,19 @@ def test_a_recipe_of_ones_own_is_read_and_refused_with_its_line(tmp_path):
     path.write_text(text)
     with pytest.raises(RecipeError, match="name is not the recipe's"):
         find_recipe(path)
+
+
+def test_every_recipe_is_listed_in_the_documents_and_after_a_wrong_name():
+    listed = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    section = listed.split("## Recipes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\S+) \| (`.*`) \|$", section, re.MULTILINE)
+    assert {name: data for data, names in rows for name in re.findall(r"`([^`]+)`", names)} == {
+        name: find_recipe(name).dataset for name in recipe_names()
+    }
+    with pytest.raises(RecipeError) as refused:
+        find_recipe("unet3d-ct82")
+    assert all(name in str(refused.value) for name in recipe_names())
+    assert "unet3d-ct82-scr" in refused.value.hint
 
 
 def test_labels_leave_no_gap():
