@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.device import check_device
 from agseg.cli.training_options import RECIPE, Data, Fold, Runs, Workers, run_progress, say
 
 
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows.train import RunPlace
 
         console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
+        check_device(device)
         start = workflow.source_network(
             source, architecture=arch, runs=runs, manifest=manifest, home=options.home(), offline=offline
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.device import check_device
 from agseg.cli.training_options import Fold
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows import prune_curve as workflow
 
         console.setup_logging(quiet=quiet, debug=debug)
+        check_device(device)
         request = workflow.CurveRequest(
             data=data,
             output=output,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.device import check_device
 from agseg.cli.training_options import RECIPE, Data, Fold, Workers, run_progress, say
 
 
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows.train import RunPlace, run_training
 
         console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
+        check_device(device)
         chosen = find_recipe(recipe)
         place = RunPlace(
             data=data or Path("data") / chosen.dataset,

@@ -59,6 +59,19 @@ def test_a_wrong_name_is_called_what_it_is(command: str, words: tuple[str, ...])
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+@pytest.mark.parametrize(
+    "command",
+    ["train sononet-8-phantom-us --data folder", "finetune --from nosuch --to ct82", "prune-curve --data folder",
+     "segment folder", "classify-us folder"],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused_first(place: Path, command: str, device: str) -> None:
+    before = sorted(place.rglob("*"))
+    text = said(*command.split(), "-d", device)
+    assert "unknown device" in text or "GPU" in text
+    assert sorted(place.rglob("*")) == before
+
+
 @pytest.mark.usefixtures("place")
 def test_an_unknown_source_lists_every_kind_of_source() -> None:
     text = said("finetune", "--from", "nosuch", "--to", "ct82")
