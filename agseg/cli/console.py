@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,20 @@ __all__ = [
     "lost",
     "note",
     "outlive_readers",
+    "print_line",
+    "print_rows",
     "print_table",
     "progress",
     "setup_logging",
     "speak_any_locale",
     "stdout",
 ]
+
+LONGEST_WORD = 14
+"""Letters of a word that a table's column does not break: a long organ's, with its comma. Digests and paths may break."""
+
+CODES = ("E_", "W_")
+"""What reason codes begin with: one that is broken is not found by a search."""
 
 Advance = Callable[..., None]
 """``advance(done, total, text)``: how long work tells its progress."""
@@ -140,6 +148,59 @@ def note(text: str) -> None:
 def print_table(table: Table) -> None:
     """A rich table on stdout."""
     stdout().print(table)
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    stdout().print(text, markup=False)
+
+
+def print_rows(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, styles: Sequence[str] = (), whole_names: bool = True
+) -> None:
+    """A plain table on stdout whose words stay whole where the terminal has the room; reason codes always do.
+
+    Parameters
+    ----------
+    title, columns
+        Headings; a table whose columns are all unnamed shows none.
+    rows
+        Plain text, not markup: a folder may be called ``[red]``.
+    styles
+        One for each row; none without them.
+    whole_names
+        Whether the first column, too, breaks nothing.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, show_header=any(columns))
+    cells = [[column, *(row[number] for row in rows)] for number, column in enumerate(columns)]
+    natural = [max(cell_len(line) for text in column for line in text.split("\n")) for column in cells]
+    least = [max((_least_width(word) for text in column for word in text.split()), default=0) for column in cells]
+    if whole_names:
+        least[0] = natural[0]
+    widths = _fitted(natural, least, room=stdout().width - len(columns) + 1)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, overflow="fold", width=width)
+    for number, row in enumerate(rows):
+        table.add_row(*(Text(cell) for cell in row), style=styles[number] if styles else None)
+    print_table(table)
+
+
+def _least_width(word: str) -> int:
+    return len(word) if word.startswith(CODES) else min(len(word), LONGEST_WORD)
+
+
+def _fitted(natural: Sequence[int], least: Sequence[int], *, room: int) -> Sequence[int | None]:
+    """Widths of columns that share the room, none below its least; where even these have no room, rich may decide."""
+    if sum(least) > room:
+        return [None] * len(natural)
+    widths = list(natural)
+    for _ in range(sum(widths) - room):
+        widths[max(range(len(widths)), key=lambda number: widths[number] - least[number])] -= 1
+    return widths
 
 
 def fail(error: AgsegError) -> None:

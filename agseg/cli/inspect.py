@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from agseg.workflows.inspect import InspectedStudy, Inspection
 
 __all__ = ["register"]
+
+HERE = "."
+"""Stands in place of a file for an INPUT without any study."""
 
 
 def register(app: typer.Typer) -> None:
@@ -58,45 +63,52 @@ def _point(text: str) -> tuple[float, float, float]:
 
 
 def _print(found: Inspection, *, verbose: bool) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Studies", title_justify="left", box=None, pad_edge=False)
-    for column in ("study", "status", "modality", "voxels", "spacing (mm)", "axes", "why"):
-        table.add_column(column, overflow="fold")
-    for study in found.studies:
-        table.add_row(*(escape(cell) for cell in _cells(study)), style="" if study.is_ok else "red")
-    console.print_table(table)
-    if found.skipped:
-        left_out = Table(title="Files in no study", title_justify="left", box=None, pad_edge=False)
-        for column in ("files", "reason") if not verbose else ("file", "reason", "detail"):
-            left_out.add_column(column, overflow="fold")
-        if verbose:
-            for below, skip in found.skipped:
-                left_out.add_row(escape(below), str(skip.reason), escape(skip.detail))
-        else:
-            counts: dict[str, int] = {}
-            for _, skip in found.skipped:
-                counts[str(skip.reason)] = counts.get(str(skip.reason), 0) + 1
-            for reason, count in sorted(counts.items()):
-                left_out.add_row(str(count), reason)
-        console.print_table(left_out)
+    columns = ("study", "status", "modality", "grid", "why")
+    if found.studies:
+        styles = ["" if study.is_ok else "red" for study in found.studies]
+        console.print_rows("Studies", columns, [_cells(study) for study in found.studies], styles=styles, whole_names=False)
+    files = [(below, skip) for below, skip in found.skipped if below != HERE]
+    if files and verbose:
+        rows = [(below, str(skip.reason), skip.detail) for below, skip in files]
+        console.print_rows("Files in no study", ("file", "reason", "detail"), rows)
+    elif files:
+        counts = Counter(str(skip.reason) for _, skip in files)
+        rows = [(str(count), reason) for reason, count in sorted(counts.items())]
+        console.print_rows("Files in no study", ("files", "reason"), rows)
+    for below, skip in found.skipped:
+        if below == HERE:
+            console.print_line(f"{skip.path}: {skip.reason}: {skip.detail}")
 
 
 def _cells(study: InspectedStudy) -> tuple[str, ...]:
-    grid = study.grid
-    why = study.study.reason if study.rejected is None else f"{study.rejected.code}: {study.rejected.message}"
-    notes = [f"{warned.code}: {warned.message}" for warned in study.warnings]
-    samples = [
-        f"{','.join(f'{x:g}' for x in sample.lps_mm)}: {'outside' if sample.value is None else f'{sample.value:.1f}'}"
-        for sample in study.samples
-    ]
     return (
         study.study.id,
         "ok" if study.is_ok else "rejected",
         study.study.modality or "?",
-        "" if grid is None else "x".join(str(n) for n in grid.shape),
-        "" if grid is None else "x".join(f"{s:.3g}" for s in grid.spacing_mm),
-        "" if grid is None else grid.axis_codes,
-        "\n".join([why, *notes, *samples]),
+        "\n".join(_grid(study)),
+        "\n".join((*_why(study), *_samples(study))),
     )
+
+
+def _grid(study: InspectedStudy) -> Iterator[str]:
+    """Voxels, their spacing and the directions of the axes, a line each: 80 columns have no room for them side by side."""
+    if study.grid is not None:
+        yield "x".join(str(n) for n in study.grid.shape)
+        yield "x".join(f"{s:.3g}" for s in study.grid.spacing_mm) + " mm"
+        yield study.grid.axis_codes
+
+
+def _why(study: InspectedStudy) -> Iterator[str]:
+    """The reason without what a warning says too, then the warnings."""
+    if study.rejected is not None:
+        yield f"{study.rejected.code}: {study.rejected.message}"
+    else:
+        told = " ".join(warned.message for warned in study.warnings)
+        yield "; ".join(part for part in study.study.reason.split("; ") if part not in told)
+    yield from (f"{warned.code}: {warned.message}" for warned in study.warnings)
+
+
+def _samples(study: InspectedStudy) -> Iterator[str]:
+    for sample in study.samples:
+        value = "outside" if sample.value is None else f"{sample.value:.1f}"
+        yield f"{','.join(f'{x:g}' for x in sample.lps_mm)}: {value}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 MEGABYTE = 1e6
-
-LONGEST_WORD = 14
-"""Letters of a word that a table's column does not break: a long organ's, with its comma."""
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries of the manifest.")]
 
@@ -109,7 +106,7 @@ def verify(
     if as_json:
         console.document([file.to_dict() for file in checked])
     elif not quiet:
-        _print_table("Weights files", ("weights", "file", "state"), [(c.id, c.filename, str(c.state)) for c in checked])
+        console.print_rows("Weights files", ("weights", "file", "state"), [(c.id, c.filename, str(c.state)) for c in checked])
     raise typer.Exit(ExitCode.WEIGHTS if any(file.state in bad for file in checked) else ExitCode.OK)
 
 
@@ -182,7 +179,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    _print_table("Weights", columns, cells)
+    console.print_rows("Weights", columns, cells)
 
 
 def _print_entry(content: dict[str, Any]) -> None:
@@ -204,7 +201,7 @@ def _print_entry(content: dict[str, Any]) -> None:
         "intended use": content["intended_use"],
         "caution": content["caution"],
     }
-    _print_table(content["id"], ("", ""), [(key, str(value)) for key, value in told.items()])
+    console.print_rows(content["id"], ("", ""), [(key, str(value)) for key, value in told.items()])
 
 
 def _score_lines(scores: Mapping[str, Any]) -> Iterator[str]:
@@ -217,17 +214,3 @@ def _score_lines(scores: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"  {line}" for line in _score_lines(value))
         else:
             yield f"{name}: {', '.join(f'{key} {part}' for key, part in value.items())}"
-
-
-def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, show_header=any(columns))
-    for number, column in enumerate(columns):
-        # Words stay whole where the terminal has the room; digests and paths may break.
-        longest = max((len(word) for row in rows for word in row[number].split()), default=0)
-        table.add_column(column, overflow="fold", no_wrap=number == 0, min_width=min(longest, LONGEST_WORD))
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console.print_table(table)
