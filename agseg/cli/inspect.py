@@ -73,8 +73,8 @@ def _print(found: Inspection, *, verbose: bool) -> None:
         console.print_rows("Files in no study", ("file", "reason", "detail"), rows)
     elif files:
         counts = Counter(str(skip.reason) for _, skip in files)
-        rows = [(str(count), reason) for reason, count in sorted(counts.items())]
-        console.print_rows("Files in no study", ("files", "reason"), rows)
+        counted = [(str(count), reason) for reason, count in sorted(counts.items())]
+        console.print_rows("Files in no study", ("files", "reason"), counted)
     for below, skip in found.skipped:
         if below == HERE:
             console.print_line(f"{skip.path}: {skip.reason}: {skip.detail}")
