@@ -7,6 +7,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from agseg import __version__
@@ -29,7 +30,9 @@ _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
 """Rejections whose cause may lie outside the files (a share, a right, a codec): the next run tries such a study again."""
 
-_DRY_RUN_MESSAGE = "dry run: it would be segmented"
+_REJECTED_BY = "rejected_by"
+
+_DRY_RUN_MESSAGE = "it would be read now, and segmented if it can be"
 
 _FUTURE = Warned(Code.CLOCK, "a file bears a time in the future: its age is not known, and the study was not deferred for it")
 
@@ -61,7 +64,7 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     Raises
     ------
     UsageError
-        If a study's results would be written into a folder that holds input.
+        If the run's records, or a study's results, would be written into a folder that holds input.
     """
     sources = {folder.resolve() for folder in {path.parent for study in found.studies for path in study.files}}
     known = _earlier_rejections(output)
@@ -69,6 +72,8 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
     taken: set[str] = set()
+    if output.root.resolve() in sources:
+        raise _among_the_input(output.root)
     for study in found.studies:
         # The other parts' studies are named too, so that no two parts give one name to two studies.
         name = _output_name(study, taken=taken)
@@ -76,11 +81,7 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
         if not output.part.has(study.id):
             continue
         if output.root / name in sources:
-            raise UsageError(
-                "the results would lie among the files of a study",
-                path=output.root / name,
-                hint="Name another folder with -o: input is never changed.",
-            )
+            raise _among_the_input(output.root / name)
         outcome = _decide_one(study, name, job, output, known, run)
         if isinstance(outcome, StudyTask):
             tasks.append(outcome)
@@ -90,6 +91,14 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
         settled.update({task.output: _record(task.study, StudyStatus.DEFERRED, None, _DRY_RUN_MESSAGE) for task in tasks})
         tasks = []
     return Decisions(settled, tuple(tasks))
+
+
+def _among_the_input(folder: Path) -> UsageError:
+    return UsageError(
+        "the results would lie among the files of a study",
+        path=folder,
+        hint="Name another folder with -o: input is never changed.",
+    )
 
 
 def _decide_one(
@@ -110,12 +119,17 @@ def _decide_one(
     if study.rejected is not None:
         earlier = known.get(provenance["key"])
         report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
-        return replace(report, new=earlier is None, extra=_key_of(provenance))
+        return replace(report, new=earlier is None, extra={**_key_of(provenance), _REJECTED_BY: "discovery"})
     task = StudyTask(study, output.root, name, provenance, states)
     if job.overwrite:
         return task
     rejected = known.get(provenance["key"])
-    return _earlier_result(task) or (rejected if rejected is not None and rejected.code not in _CURABLE else task)
+    return _earlier_result(task) or (rejected if rejected is not None and _lasts(rejected) else task)
+
+
+def _lasts(rejected: StudyReport) -> bool:
+    """Whether the study's own bytes earned the rejection; what discovery says comes from its neighbours too, and is new each run."""
+    return rejected.code not in _CURABLE and _REJECTED_BY not in rejected.extra
 
 
 def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:

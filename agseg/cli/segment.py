@@ -150,7 +150,7 @@ def segment(
     if as_json:
         console.document(report.to_dict())
     elif ((console.is_terminal() or dry_run) and not quiet) or verbose:
-        show(report, output)
+        show(report, output, dry_run=dry_run)
     elif not quiet:
         _one_line_each(report)
     if not quiet and not as_json:
@@ -185,19 +185,20 @@ def _tell(advance: console.Advance, event: BatchEvent) -> None:
     advance(event.done, event.total, text or None)
 
 
-def show(report: BatchReport, output: Path) -> None:
-    """The run for people: a table of volumes, then what was not segmented and why."""
+def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:
+    """The run for people: a table of volumes, then what was not segmented and why; of a dry run, what would be done."""
     if any(study.organs for study in report.studies):
         console.print_table(volumes_table(report))
     left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
     if left_out:
-        console.print_table(reasons_table(left_out))
+        console.print_table(reasons_table(left_out, title="Not done: a dry run" if dry_run else "Not segmented"))
     _say_what_is_missing(report)
     counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
     weights = "" if report.weights is None else f" with {report.weights.id}"
     device = report.environment.get("device")
     if counts:
-        console.note(f"{counts}{weights}{f' on {device}' if device else ''}; results in {output}")
+        where = f"nothing was written; results would be in {output}" if dry_run else f"results in {output}"
+        console.note(f"{counts}{weights}{f' on {device}' if device else ''}; {where}")
 
 
 def volumes_table(report: BatchReport) -> Table:
@@ -222,12 +223,12 @@ def volumes_table(report: BatchReport) -> Table:
     return table
 
 
-def reasons_table(studies: list[StudyReport]) -> Table:
+def reasons_table(studies: list[StudyReport], *, title: str = "Not segmented") -> Table:
     """One row per study that was not segmented."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Not segmented")
+    table = Table(title=title)
     for heading in ("study", "status", "code", "why"):
         table.add_column(heading, overflow="fold")
     for study in studies:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError, OutputError
 from agseg.grid import Grid
 from agseg.io.atomic import replacing
-from agseg.io.nifti_header import NiftiHeader, parse_header
+from agseg.io.nifti_header import SFORM_QFORM_TOLERANCE_MM, NiftiHeader, parse_header
 from agseg.io.voxels import as_hounsfield, as_labels, check_looks_like_hu
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
@@ -264,7 +264,8 @@ def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
     header.set_sform(grid.affine, code=1)
     with_qform = header.copy()
     with_qform.set_qform(grid.affine, code=1)
-    if Grid(grid.shape, with_qform.get_qform()).matches(grid):
+    # ITK reads no file without a qform whose sform is sheared, however little.
+    if Grid(grid.shape, with_qform.get_qform()).matches(grid, SFORM_QFORM_TOLERANCE_MM / 2):
         header = with_qform
     else:
         # A quaternion cannot express shear, and a little of it adds up over many slices: readers must take the sform.

@@ -234,6 +234,22 @@ def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path)
     with pytest.raises(UsageError, match="is an input"), claim_output(series, inputs=[series]):
         pass
     assert sorted(series.iterdir()) == before
+    with pytest.raises(UsageError, match="among the files"):
+        run(tmp_path, series)  # the run's own records would lie there
+    assert [path.name for path in sorted(series.iterdir()) if not path.name.startswith(".")] == [path.name for path in before]
+
+
+def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> None:
+    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    series = tmp_path / "in" / "series"
+    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    (series / "broken.dcm").write_bytes(b"")
+    for new in (True, False):
+        (record,) = run(tmp_path / "in", tmp_path / "out").studies
+        assert (record.status, record.new) == (R, new)
+    (series / "broken.dcm").unlink()
+    (record,) = run(tmp_path / "in", tmp_path / "out").studies
+    assert record.status is not R
 
 
 def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_path: Path) -> None:
