@@ -44,6 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes leave help texts a third of 80 columns
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _either_dash},
 )
 

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Bring training data into the internal layout, and check it.")
+    group = typer.Typer(cls=Summaries, no_args_is_help=True, help="Bring training data into the internal layout, and check it.")
     app.add_typer(group, name="dataset")
 
     @group.command("list")

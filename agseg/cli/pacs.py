@@ -10,6 +10,7 @@ import typer
 from agseg.cli import console
 from agseg.cli.archive import opened
 from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose
+from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 group = typer.Typer(
-    help="Pull series from an archive (PACS) and push results to it, by DICOMweb or DIMSE.", no_args_is_help=True
+    cls=Summaries,
+    help="Pull series from an archive (PACS) and push results to it, by DICOMweb or DIMSE.",
+    no_args_is_help=True,
 )
 
 CredentialsFile = Annotated[

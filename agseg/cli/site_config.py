@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from agseg.cli import options
+from agseg.cli.summaries import Summaries
 from agseg.errors import UsageError
 
 __all__ = ["CONFIG_NAME", "Commands", "Config"]
@@ -76,7 +77,7 @@ Config = Annotated[
 ]  # fmt: skip
 
 
-class Commands(TyperGroup):
+class Commands(Summaries):
     """The table of contents: what the root takes as ``--config``, each command takes too."""
 
     def __init__(self, **attributes: Any) -> None:

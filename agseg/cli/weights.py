@@ -10,6 +10,7 @@ import typer
 
 from agseg.cli import console, options
 from agseg.cli.options import Debug, Json, Quiet
+from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries 
 
 def register(app: typer.Typer) -> None:
     """Add the group to the app."""
-    group = typer.Typer(name="weights", help="List, fetch, check, import and export trained weights.", no_args_is_help=True)
+    group = typer.Typer(
+        name="weights",
+        cls=Summaries,
+        help="List, fetch, check, import and export trained weights.",
+        no_args_is_help=True,
+    )
     group.command("list")(list_)
     group.command("show")(show)
     group.command("fetch")(fetch)
