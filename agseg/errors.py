@@ -118,6 +118,7 @@ class Code(StrEnum):
     CLIPPED = "W_CLIPPED"
     PHASE = "W_PHASE"
     FALLBACK = "W_FALLBACK"
+    EDITED = "W_EDITED"
     SHORT_STACK = "W_SHORT_STACK"
     NOT_CODED = "W_NOT_CODED"
     NO_ORGAN = "W_NO_ORGAN"

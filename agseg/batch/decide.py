@@ -128,7 +128,7 @@ def _decide_one(
 
 
 def _lasts(rejected: StudyReport) -> bool:
-    """Whether the study's own bytes earned the rejection; what discovery says comes from its neighbours too, and is new each run."""
+    """Whether the study's own bytes earned the rejection; what discovery says comes from its neighbours too, anew each run."""
     return rejected.code not in _CURABLE and _REJECTED_BY not in rejected.extra
 
 

@@ -3,8 +3,8 @@
 The files are written into a hidden folder directly below the output folder. Where the study has no folder yet, one rename
 makes all of it visible. Where it has one (``--overwrite``, a changed input, a study whose folder also holds another study's)
 its old ``study.json`` goes first (hidden until the end: it knows the old files), then each file is replaced, and the new
-``study.json`` comes last; files that agseg did not write, a corrected mask say, stay. Either way a folder with a ``study.json``
-is complete.
+``study.json`` comes last. Files that agseg did not write stay, and those that somebody changed since, a corrected mask say,
+step aside (``liver.edited.nii.gz``). Either way a folder with a ``study.json`` is complete.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from agseg.batch.job import StudyTask
 from agseg.batch.output import make_folders, temporary_name
+from agseg.errors import Code
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_text
 from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
@@ -28,6 +29,7 @@ __all__ = [
     "STUDY_JSON",
     "STUDY_SCHEMA",
     "StudyFolder",
+    "edited_files",
     "json_text",
     "named_files",
     "published_by_this_run",
@@ -100,6 +102,10 @@ class StudyFolder:
         OutputError
             If something cannot be written; then nothing of it is visible.
         """
+        edited = edited_files(self.task.folder)
+        if edited:
+            said = f"changed since agseg wrote them, and kept as *.edited: {', '.join(edited)}"
+            warnings = (*warnings, Warned(Code.EDITED, said))
         files = tuple(sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()))
         report = StudyReport(
             input=self.task.study.id,
@@ -149,6 +155,9 @@ class StudyFolder:
             flush(parent)
             return
         make_folders(self.task.root, self.task.output)
+        # First: an interruption then leaves a record whose files are not all there, and the study is done again.
+        for name in edited_files(target):
+            (target / name).rename(_free_name(target / name))
         for name in (LEAVING_JSON, STUDY_JSON):
             with suppress(FileNotFoundError):
                 (target / name).replace(target / RETIRED_JSON)
@@ -169,6 +178,31 @@ class StudyFolder:
 def json_text(content: Any) -> str:
     """JSON indented by 2, with a line end. NaN and infinity are refused."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def edited_files(folder: Path) -> tuple[str, ...]:
+    """Files of a finished study that were changed after its record, the last of its files, was written."""
+    try:
+        written_ns = (folder / STUDY_JSON).lstat().st_mtime_ns
+    except OSError:
+        return ()
+    edited = []
+    for name in sorted(named_files(folder / STUDY_JSON) - {STUDY_JSON}):
+        with suppress(OSError):
+            if (folder / name).lstat().st_mtime_ns > written_ns:
+                edited.append(name)
+    return tuple(edited)
+
+
+def _free_name(path: Path) -> Path:
+    """``liver.edited.nii.gz`` for ``liver.nii.gz``, or with a number where that is taken."""
+    stem, dot, suffix = path.name.partition(".")
+    number = 1
+    while True:
+        free = path.with_name(f"{stem}.edited{'' if number == 1 else f'-{number}'}{dot}{suffix}")
+        if not os.path.lexists(free):
+            return free
+        number += 1
 
 
 def named_files(record: Path) -> set[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,28 @@ def test_publish_makes_everything_visible_at_once(tmp_path: Path) -> None:
     assert record["key"] == "k"
     assert record["disclaimer"]
     assert record["warnings"] == [{"code": "W_CLIPPED", "message": "clipped"}]
+
+
+def test_what_somebody_changed_is_kept_beside_the_new_result_and_said(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    for round_number, names in enumerate((("liver.nii.gz", "old.json"), ("liver.nii.gz",), ("liver.nii.gz",))):
+        with StudyFolder(task(tmp_path)) as folder:
+            for name in names:
+                (folder.path / name).write_text(f"ours {round_number}")
+            report = folder.publish(VOLUME)
+        assert [warned.code for warned in report.warnings] == ([Code.EDITED] if round_number else [])
+        # A correction by hand, of a file that the next run replaces and of one that it does not make any more.
+        for name in names:
+            (target / name).write_text(f"corrected {round_number}")
+            later_ns = (target / "study.json").stat().st_mtime_ns + 10**9
+            os.utime(target / name, ns=(later_ns, later_ns))
+    texts = {path.name: path.read_text() for path in target.iterdir() if path.name != "study.json"}
+    assert texts == {
+        "liver.nii.gz": "corrected 2",
+        "liver.edited.nii.gz": "corrected 0",
+        "liver.edited-2.nii.gz": "corrected 1",
+        "old.edited.json": "corrected 0",
+    }
 
 
 def test_a_rerun_removes_our_stale_files_and_only_those(tmp_path: Path) -> None:
