@@ -10,7 +10,7 @@ __all__ = ["in_words", "no_folder"]
 
 _WORDS = {
     errno.ENOENT: "it does not exist",
-    errno.EEXIST: "a file stands in its place",
+    errno.EEXIST: "a file, or a link, stands in its place",
     errno.ENOTDIR: "a part of its path is a file",
     errno.EISDIR: "it is a folder",
     errno.EACCES: "its permissions forbid it",

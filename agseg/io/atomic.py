@@ -57,7 +57,7 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise output_error(error, "the folder cannot be made", path=path) from None
     if not path.is_dir():
-        raise OutputError("the output path is not a folder", code=Code.OUTPUT_NOT_WRITABLE, path=path)
+        raise OutputError("the output path is a file, not a folder", code=Code.OUTPUT_NOT_WRITABLE, path=path)
     return path
 
 

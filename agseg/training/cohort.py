@@ -29,6 +29,7 @@ from agseg.volume import LabelMask, Quantity, Volume
 __all__ = [
     "Cohort",
     "Provenance",
+    "check_new",
     "content_hash",
     "describe_cohort",
     "described_labels",
@@ -204,6 +205,20 @@ def open_cohort(root: Path) -> Cohort:
     if without or not ids:
         raise RecipeError("labels without an image" if without else "no labelled case", path=root, value=without[:5] or None)
     return cohort
+
+
+def check_new(output: Path) -> None:
+    """Refuse a place for a new cohort that holds something.
+
+    Raises
+    ------
+    RecipeError
+        If it is a file, or a folder that is not empty.
+    """
+    if output.exists() and not output.is_dir():
+        raise RecipeError("the output is a file", path=output, expected="a new folder", hint="Choose another with -o.")
+    if output.exists() and any(output.iterdir()):
+        raise RecipeError("the output folder is not empty", path=output, hint="Choose another with -o, or remove it.")
 
 
 def describe_cohort(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
 from agseg.grid import Grid
+from agseg.io.absence import no_folder
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.read import LPS_TO_RAS, frames_of, read_dicom
 from agseg.io.dicom.stack import stack_planes
@@ -56,8 +57,8 @@ def provided(layout: Layout, download: Path) -> Iterator[Provided]:
     RecipeError
         If the folder does not look like this provider's, or an image has no labels.
     """
-    if not download.is_dir():
-        raise RecipeError("the download is not a folder", path=download)
+    if missing := no_folder(download):
+        raise RecipeError(missing, path=download)
     reader = _READERS.get(layout)
     if reader is None:
         raise RecipeError("this data set is not prepared: it is used as it is", value=layout.value)

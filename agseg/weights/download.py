@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from agseg import __version__
 from agseg.errors import Code, OutputError, WeightsError
 from agseg.io.atomic import FILE_MODE, make_folder
+from agseg.io.connection import why_no_connection
 
 __all__ = [
     "ATTEMPTS",
@@ -158,9 +159,9 @@ def download(remote: Remote, partial: Path, *, size_bytes: int | None, progress:
             reason = error
         except OSError as error:
             raise _disk_error(error, partial) from error
-    status = f"HTTP status {reason.code}" if isinstance(reason, urllib.error.HTTPError) else _kind(reason)
+    status = f"HTTP status {reason.code}" if isinstance(reason, urllib.error.HTTPError) else why_no_connection(reason)
     raise WeightsError(
-        "the download did not succeed", value=f"{status} from {urlsplit(remote.url).hostname}", hint=NETWORK_HINT
+        f"the download from {urlsplit(remote.url).hostname} did not succeed: {status}", hint=NETWORK_HINT
     ) from reason
 
 
@@ -249,11 +250,6 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         if following is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
             following.remove_header("Authorization")
         return following
-
-
-def _kind(error: Exception) -> str:
-    inner = getattr(error, "reason", error)
-    return type(inner).__name__ if isinstance(inner, Exception) else type(error).__name__
 
 
 def _too_large(remote: Remote, partial: Path, found: int, limit: int) -> WeightsError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from agseg.errors import Code, WeightsError
+from agseg.io.connection import why_no_connection
 from agseg.weights.digest import Digest, refuse_unless, short
 from agseg.weights.download import (
     ATTEMPTS,
@@ -206,7 +207,7 @@ def _metadata(url: str, file: WeightsFile) -> HfFileMetadata:
                 break
         except Exception as error:  # the client raises its HTTP library's errors, and that library changes with its version
             problem = WeightsError(
-                f"the hub cannot be reached for {file.filename}", value=type(error).__name__, hint=NETWORK_HINT
+                f"the hub cannot be reached for {file.filename}: {why_no_connection(error)}", hint=NETWORK_HINT
             )
     raise problem
 

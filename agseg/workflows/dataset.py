@@ -15,6 +15,7 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import write_text
 from agseg.training.cohort import (
     Cohort,
+    check_new,
     content_hash,
     describe_cohort,
     fits,
@@ -79,8 +80,7 @@ def prepare_dataset(name: str, *, download: Path, output: Path, progress: Progre
         If the download is not in the provider's layout, or the output folder is not empty.
     """
     facts = dataset(name)
-    if output.exists() and any(output.iterdir()):
-        raise RecipeError("the output folder is not empty", path=output, hint="Choose another with -o, or remove it.")
+    check_new(output)
     if facts.task is Task.FRAME:
         classes = tuple(facts.labels.values())
         ids = write_frames(output, provided_frames(download, classes=classes))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
-from agseg.training.cohort import describe_cohort, write_volume_case
+from agseg.training.cohort import check_new, describe_cohort, write_volume_case
 from agseg.training.datasets import dataset
 from agseg.training.frames import FrameRow, subject_of, write_frames
 from agseg.training.phantom import SITES, make_cohort
@@ -62,8 +62,7 @@ def make_phantom(
         raise RecipeError(f"unknown phantom {kind!r}", expected=f"one of {', '.join(PHANTOMS)}")
     if cases < 3:
         raise RecipeError("a cohort needs a case to train on, one to validate, one to test", value=cases, expected="at least 3")
-    if output.exists() and any(output.iterdir()):
-        raise RecipeError("the output folder is not empty", path=output, hint="Choose another with -o, or remove it.")
+    check_new(output)
     ids: list[str] = []
     if kind == "us":
         ids.extend(write_frames(output, _frames(cases, seed, progress)))
