@@ -41,7 +41,10 @@ def segment(
     organ: Annotated[
         list[str] | None,
         typer.Option(
-            "--organ", "--roi-subset", metavar="NAME", help="Organ to segment (repeatable); default: all that the weights know."
+            "--organ",
+            "--roi-subset",
+            metavar="NAME",
+            help="Organ to segment (repeatable); default, and `all`: every one that the weights know.",
         ),
     ] = None,
     weights: options.WeightsId = None,
