@@ -235,6 +235,8 @@ def setup_logging(*, verbose: bool = False, quiet: bool = False, debug: bool = F
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("agseg").setLevel(level)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)  # libraries that raise their own loggers' level (Lightning) are no louder than agseg
     # Libraries log header values (pydicom) and warn at import; nothing of a patient's may reach the log.
     logger = logging.getLogger("pydicom")
     logger.addHandler(logging.NullHandler())

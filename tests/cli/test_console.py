@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def test_every_name_can_be_said_in_every_encoding(monkeypatch, encoding):
     console.document({"input": name})
     streams[0].flush()
     assert json.loads(streams[0].buffer.getvalue().decode(encoding)) == {"input": name}
+
+
+@pytest.mark.parametrize(("asked", "heard"), [({}, False), ({"quiet": True}, False), ({"verbose": True}, True)])
+def test_a_library_is_no_louder_than_agseg(capsys, asked, heard):
+    console.setup_logging(**asked)
+    library = logging.getLogger("a_library")
+    library.setLevel(logging.INFO)
+    library.info("news")
+    assert ("news" in capsys.readouterr().err) == heard
 
 
 @pytest.mark.parametrize(
