@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agseg.errors import Code, ExitCode
-from agseg.report import BatchReport
+
+if TYPE_CHECKING:
+    from agseg.report import BatchReport
 
 __all__ = ["mute_ending"]
 
