@@ -247,12 +247,9 @@ def test_a_run_that_did_nothing_says_why_without_a_terminal(run, tmp_path, argum
         (("--study-timeout", "nan"), "--study-timeout must be more than 0: found nan"),
     ],
 )
-@pytest.mark.parametrize("command", ["segment", "classify-us"])
-def test_a_wrong_option_is_refused_before_anything_is_looked_for(tmp_path, command, arguments, words):
+def test_a_wrong_option_is_refused_before_anything_is_looked_for(tmp_path, arguments, words):
     (tmp_path / "empty").mkdir()
-    if command == "classify-us" and arguments[0] != "-d":
-        pytest.skip("an option of segment")
-    done = agseg(command, tmp_path / "empty", "-o", tmp_path / "out", *arguments)
+    done = agseg("segment", tmp_path / "empty", "-o", tmp_path / "out", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert not (tmp_path / "out").exists()
