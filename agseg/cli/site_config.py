@@ -14,6 +14,7 @@ named after a command for that command only::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,26 @@ CONFIG_NAME = "config.yaml"
 _OPTION = "--config"
 _NOT_IN_A_FILE = frozenset({"help", "version", "config", "debug"})
 """Options that are no defaults of a site; ``--debug`` may quote headers and is asked for each time."""
+
+
+_TOLD = "agseg.told"
+"""Where a command's context keeps what the file says."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the file says for the command that runs: keys and values, those of a list one by one."""
+
+    path: Path
+    values: list[tuple[str, Any]]
+
+    def explain(self, error: UsageError) -> None:
+        """Say where the value stands that a command refuses after its options have been read."""
+        for key, value in self.values:
+            if str(error.value) == str(value) or f"{value!r}" in error.message:
+                error.path = self.path
+                error.hint = " ".join((f"The file says {key}: {value}.", error.hint or "")).strip()
+                return
 
 
 def _take(context: typer.Context, given: Path | None) -> None:
@@ -57,10 +78,12 @@ def _check_values(context: typer.Context, *, path: Path) -> None:
     UsageError
         With file, key and value.
     """
+    told = context.meta[_TOLD] = _Told(path, [])
     for key, parameter in _keys(context.command).items():
         value = (context.default_map or {}).get(parameter.name)
         if value is None:
             continue
+        told.values.extend((key, one) for one in (value if isinstance(value, list) else [value]))
         try:
             parameter.process_value(context, value)
         except typer.BadParameter as error:
@@ -87,13 +110,18 @@ class Commands(Summaries):
             command.params = [*command.params, *shared]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a value that an option refuses is repeated in the message."""
+        """Run the command; a value that is refused is repeated in the message, and said to be the file's if it is."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             wrong = getattr(error.__cause__, "errors", None)
             if wrong is not None:
                 error.message = f"{error.message}, found {wrong()[0]['input']!r}"
+            raise
+        except UsageError as error:
+            told = ctx.meta.get(_TOLD)
+            if told is not None and error.path is None:
+                told.explain(error)
             raise
 
 

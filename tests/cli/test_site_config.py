@@ -88,6 +88,27 @@ def test_a_value_of_the_wrong_kind_is_refused_with_file_key_and_value(seen, tmp_
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("precision: fast", "precision: fast"),
+        ("segment: {device: foo}", "device: foo"),
+        ("deadline: 0", "deadline: 0"),
+        ("organ: [liver, pancras]", "organ: pancras"),
+        ("output-type: mesh", "output-type: mesh"),
+    ],
+)
+def test_a_value_that_the_command_refuses_later_is_said_to_be_the_files(tmp_path, text, said):
+    file = written(tmp_path / "bad.yaml", f"{text}\n")
+    refused = CliRunner().invoke(real, ["segment", str(tmp_path), "--config", str(file)]).exception
+    assert isinstance(refused, UsageError)
+    assert refused.path == file
+    assert f"The file says {said}." in refused.hint
+    for wrong in (["--deadline", "-1"], ["--part-id", "9"]):
+        mine = CliRunner().invoke(real, ["segment", "x", "--config", str(written(tmp_path / "a.yaml", "")), *wrong]).exception
+        assert mine.path is None
+
+
+@pytest.mark.parametrize(
     ("command", "value"),
     [
         ("segment x --overlap 2", "2"),
