@@ -27,7 +27,7 @@ from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
-from agseg.workflows.clip_folder import ClipFolder
+from agseg.workflows.clip_folder import ClipFolder, set_aside
 
 if TYPE_CHECKING:
     from agseg.workflows.clip_classifier import ClipClassifier, ClipResult
@@ -187,6 +187,10 @@ class _Run:
     def _failed(self, clip: Clip, failure: Failure) -> StudyReport:
         if failure.blame == "bug":
             self.asked.add(ExitCode.BUG)
+        try:
+            set_aside(self.output.root, clip.name)
+        except OutputError:
+            self.asked.add(ExitCode.OUTPUT)
         return StudyReport(
             input=clip.name,
             status=StudyStatus(failure.status),

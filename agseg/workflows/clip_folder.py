@@ -8,10 +8,13 @@ from pathlib import Path
 from agseg.batch.output import make_folders, temporary_name
 from agseg.io.atomic import FOLDER_MODE, output_error
 
-__all__ = ["ClipFolder"]
+__all__ = ["ClipFolder", "set_aside"]
 
 _LAST = "planes.json"
 """Written last and removed first: a folder that has it is complete."""
+
+_OUTDATED = "planes.outdated.json"
+"""What it is called once its clip could not be classified any more: nothing is lost, and nothing passes as current."""
 
 
 class ClipFolder:
@@ -38,7 +41,7 @@ class ClipFolder:
         target = make_folders(self._root, self._name)
         try:
             (target / _LAST).unlink(missing_ok=True)
-            for name in ("annotated.mp4", *_pictures(target)):
+            for name in (_OUTDATED, "annotated.mp4", *_pictures(target)):
                 if name not in files:
                     (target / name).unlink(missing_ok=True)
             for name in files:
@@ -48,6 +51,16 @@ class ClipFolder:
         except OSError as error:
             raise output_error(error, "a clip's results cannot be moved into place") from error
         return tuple(files)
+
+
+def set_aside(root: Path, name: str) -> None:
+    """Let a clip's earlier result no longer look complete; where there is none, nothing happens."""
+    try:
+        (root / name / _LAST).replace(root / name / _OUTDATED)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise output_error(error, "a clip's outdated result cannot be set aside") from error
 
 
 def _pictures(target: Path) -> list[str]:

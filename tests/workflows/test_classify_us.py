@@ -282,6 +282,20 @@ def test_a_second_run_replaces_the_first_and_leaves_no_old_picture(run, video, t
     assert (tmp_path / "out/scan/frames.csv").read_bytes() == first
 
 
+def test_the_result_of_a_clip_that_is_now_broken_does_not_look_complete(run, video, tmp_path):
+    run(video)
+    planes, content = tmp_path / "out/scan/planes.json", video.read_bytes()
+    before = planes.read_bytes()
+    video.write_bytes(b"no video any more")
+    assert [study.status for study in run(video).studies] == [StudyStatus.REJECTED]
+    assert not planes.exists()
+    assert planes.with_name("planes.outdated.json").read_bytes() == before
+    video.write_bytes(content)
+    run(video)
+    assert planes.read_bytes() == before
+    assert not planes.with_name("planes.outdated.json").exists()
+
+
 def test_results_are_private_and_no_name_is_in_any_of_them(run, video, tmp_path):
     cine = write_cine(tmp_path / "cine.dcm", np.stack(frames_of(4)), FrameTime=40)
     old = os.umask(0)
