@@ -21,7 +21,7 @@ from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
 
-__all__ = ["RUN_JSON", "Decisions", "decide"]
+__all__ = ["REJECTED_BY", "RUN_JSON", "Decisions", "decide"]
 
 RUN_JSON = "run.json"
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
@@ -30,7 +30,8 @@ _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
 """Rejections whose cause may lie outside the files (a share, a right, a codec): the next run tries such a study again."""
 
-_REJECTED_BY = "rejected_by"
+REJECTED_BY = "rejected_by"
+"""Key in a record for who rejected the study, where that was discovery: it looks at the files beside the study's own too."""
 
 _DRY_RUN_MESSAGE = "it would be read now, and segmented if it can be"
 
@@ -119,7 +120,7 @@ def _decide_one(
     if study.rejected is not None:
         earlier = known.get(provenance["key"])
         report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
-        return replace(report, new=earlier is None, extra={**_key_of(provenance), _REJECTED_BY: "discovery"})
+        return replace(report, new=earlier is None, extra={**_key_of(provenance), REJECTED_BY: "discovery"})
     task = StudyTask(study, output.root, name, provenance, states)
     if job.overwrite:
         return task
@@ -129,7 +130,7 @@ def _decide_one(
 
 def _lasts(rejected: StudyReport) -> bool:
     """Whether the study's own bytes earned the rejection; what discovery says comes from its neighbours too, anew each run."""
-    return rejected.code not in _CURABLE and _REJECTED_BY not in rejected.extra
+    return rejected.code not in _CURABLE and REJECTED_BY not in rejected.extra
 
 
 def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:

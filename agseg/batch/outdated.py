@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agseg.batch.folder import LEAVING_JSON, STUDY_JSON, json_text, named_files
+from agseg.batch.decide import REJECTED_BY
+from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, STUDY_JSON, json_text, named_files
 from agseg.batch.output import make_folders
 from agseg.io.atomic import flush, output_error, write_text
 from agseg.report import StudyReport, StudyStatus
@@ -54,6 +55,10 @@ def set_aside(root: Path, output: str, report: StudyReport) -> str | None:
                 return None
             (folder / STUDY_JSON).replace(folder / LEAVING_JSON)
             flush(folder)
+        elif (folder / RETIRED_JSON).is_file():
+            # Killed while a new result took its place: what lies there is of both, and of neither.
+            (folder / RETIRED_JSON).replace(folder / LEAVING_JSON)
+            flush(folder)
         return _move(root, output) if (folder / LEAVING_JSON).is_file() else None
     except ValueError:
         # No record of ours: resume and push do not take it for one either.
@@ -74,6 +79,9 @@ def _has_link(root: Path, output: str) -> bool:
 def _still_holds(record: Any, report: StudyReport) -> bool:
     if not isinstance(record, dict) or report.extra.get("fingerprint") is None:
         return True
+    if REJECTED_BY in report.extra:
+        # The study's own files are the same, but discovery knows that they are not all of it.
+        return False
     same_files = record.get("fingerprint") == report.extra["fingerprint"]
     return record.get("key") == report.extra.get("key") or (report.status is StudyStatus.FAILED and same_files)
 

@@ -203,7 +203,7 @@ class _Run:
             version=__version__,
             started=self.started,
             finished=_now(),
-            exit_code=self._exit_code(studies),
+            exit_code=self._exit_code(studies, found),
             weights=self.job.weights,
             parameters=self.job.parameters,
             environment={**self.job.environment, **self.environment},
@@ -211,9 +211,11 @@ class _Run:
             files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
         )
 
-    def _exit_code(self, studies: tuple[StudyReport, ...]) -> ExitCode:
-        """As for a run; in a dry run the studies that would be segmented count as such."""
+    def _exit_code(self, studies: tuple[StudyReport, ...], found: Discovery) -> ExitCode:
+        """As for a run; in a dry run the studies that would be segmented count as such, and a part may have none."""
         code = exit_code_of(studies, asked=self.asked, caught=self.caught)
+        if code is ExitCode.NO_STUDY and found.studies:
+            return ExitCode.OK
         if self.job.dry_run and code is ExitCode.NONE_DONE and any(s.status is StudyStatus.DEFERRED for s in studies):
             return ExitCode.SOME_NOT_DONE
         return code

@@ -38,10 +38,7 @@ def mute_ending(
         lines.append(f"the deadline was reached: {late} of {late + begun} not begun, the next run takes them{see}")
     if report.exit_code is ExitCode.NO_STUDY:
         where = ", ".join(str(path) for path in inputs)
-        if report.files["used"]:
-            lines.append(f"no {what} in {where} falls to this part{see}")
-        else:
-            lines.append(f"no {what} found in {where}: expected {expected}, {_left_out(report.files['skipped'])}{see}")
+        lines.append(f"no {what} found in {where}: expected {expected}, {_left_out(report.files['skipped'])}{see}")
     return tuple(lines)
 
 

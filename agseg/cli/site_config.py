@@ -49,7 +49,7 @@ class _Told:
     def explain(self, error: UsageError) -> None:
         """Say where the value stands that a command refuses after its options have been read."""
         for key, value in self.values:
-            if str(error.value) == str(value) or f"{value!r}" in error.message:
+            if str(error.value) == str(value) or (isinstance(value, str) and repr(value) in error.message):
                 error.path = self.path
                 error.hint = " ".join((f"The file says {key}: {value}.", error.hint or "")).strip()
                 return

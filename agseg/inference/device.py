@@ -66,7 +66,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
     UsageError
         For fp16 on a CPU that emulates it, which takes tens of times as long as fp32 (bf16 is slower there, but not so much).
     """
-    if wanted is Precision.FP16 and device.type == "cpu" and not _cpu_has("avx512_fp16", "amx_fp16"):
+    if wanted is Precision.FP16 and device.type == "cpu" and _cpu_has("avx512_fp16", "amx_fp16", "asimdhp") is False:
         raise UsageError(
             "this CPU has no fp16 arithmetic: it would take tens of times as long as fp32",
             value=f"--precision {wanted}",
@@ -82,13 +82,11 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
     return Precision.FP32
 
 
-def _cpu_has(*wanted: str) -> bool:
-    """Whether this CPU has one of these instruction sets, as Linux names them."""
+def _cpu_has(*wanted: str) -> bool | None:
+    """Whether this CPU has one of these instruction sets, as Linux names them on x86 and ARM; None where that is not known."""
     cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-    return flags is not None and not set(wanted).isdisjoint(flags.group(1).split())
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return None if flags is None else not set(wanted).isdisjoint(flags.group(1).split())
 
 
 def describe(device: torch.device) -> str:

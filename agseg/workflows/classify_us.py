@@ -177,6 +177,10 @@ class _Run:
         except _Interrupted:
             return self._left_over(clip)
         except ClipError as error:
+            try:
+                set_aside(self.output.root, clip.name)
+            except OutputError:
+                self.asked.add(ExitCode.OUTPUT)
             return self._failed(clip, error.failure)
         except Exception as error:  # one clip is never worth the run
             if isinstance(error, OutputError):
@@ -187,10 +191,6 @@ class _Run:
     def _failed(self, clip: Clip, failure: Failure) -> StudyReport:
         if failure.blame == "bug":
             self.asked.add(ExitCode.BUG)
-        try:
-            set_aside(self.output.root, clip.name)
-        except OutputError:
-            self.asked.add(ExitCode.OUTPUT)
         return StudyReport(
             input=clip.name,
             status=StudyStatus(failure.status),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agseg.batch import StudyFolder, StudyTask, claim_output, run_batch
+from agseg.batch.folder import RETIRED_JSON
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.errors import Code
 from agseg.io.read import read_volume
@@ -66,6 +67,36 @@ def test_a_series_that_lost_a_slice_since_steps_aside_too(tmp_path: Path) -> Non
         assert (study.status, study.code, study.new) == (StudyStatus.REJECTED, Code.MISSING_SLICES, not again)
         assert not (tmp_path / "out" / "ct" / "study.json").exists()
         assert len(list((tmp_path / "out" / "ct").glob("outdated-*/liver.nii.gz"))) == 1
+
+
+@pytest.mark.parametrize("what", ["truncated", "link"])
+def test_a_result_of_a_series_that_turns_out_to_be_longer_steps_aside(tmp_path: Path, what: str) -> None:
+    """The slices that it was made of are the same, but now it is known that one was missing."""
+    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    last = slices[-1].rename(tmp_path / slices[-1].name)
+    assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
+    if what == "link":
+        slices[-1].symlink_to(last)
+    else:
+        slices[-1].write_bytes(last.read_bytes()[:200])
+    (study,) = run(tmp_path / "in", tmp_path / "out", read=read_volume).studies
+    assert study.status is StudyStatus.REJECTED
+    assert not (tmp_path / "out" / "ct" / "study.json").exists()
+    slices[-1].unlink()
+    assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
+
+
+def test_a_half_replaced_result_steps_aside_too(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "in" / "read-reject.nii.gz")
+    run(tmp_path / "in", tmp_path / "out", read=read_well)
+    folder = tmp_path / "out" / "read-reject"
+    # What a kill leaves while a new result takes the old one's place.
+    (folder / "study.json").rename(folder / RETIRED_JSON)
+    write_study(path, seed=7)
+    (study,) = run(tmp_path / "in", tmp_path / "out").studies
+    assert study.status is StudyStatus.REJECTED
+    assert [entry.name for entry in folder.iterdir()] == [study.extra[OUTDATED]]
 
 
 def test_a_dry_run_moves_nothing(tmp_path: Path) -> None:
