@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,28 +129,51 @@ def _free_names(weights_id: str, output: Path, *, overwrite: bool) -> tuple[Path
 
 @contextmanager
 def _together(output: Path) -> Iterator[Path]:
-    """A hidden folder in ``output`` whose files take their places when all of them are written; else nothing stays."""
+    """A hidden folder in ``output`` whose files take their places when all of them are written; else all is as it was."""
     missing = [folder for folder in (output, *output.parents) if not folder.exists()]
     make_folder(output)
-    staging = output / f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    staging, former = (output / f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}" for _ in range(2))
     placed: list[Path] = []
     try:
         yield make_folder(staging)
-        # The manifest last: what it names is there.
-        for file in sorted(staging.iterdir(), key=lambda file: file.suffix == ".yaml"):
+        # The manifest goes first and comes last: what it names is there.
+        files = sorted(staging.iterdir(), key=lambda file: file.suffix == ".yaml")
+        make_folder(former)
+        for place in (output / file.name for file in reversed(files)):
+            if place.is_symlink() or place.is_file():  # a folder is nobody's export: nothing takes its place
+                place.replace(former / place.name)
+        for file in files:
             placed.append(file.replace(output / file.name))
         staging.rmdir()
         flush(output)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        for file in placed:
-            file.unlink(missing_ok=True)
+        lost = not _put_back(former, placed)
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise output_error(error, "the weights cannot be put into place", path=output) from error
+            failed = output_error(error, "the weights cannot be put into place", path=output)
+            failed.hint = f"The earlier export's files are in {former}." if lost else failed.hint
+            raise failed from error
         raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _put_back(former: Path, placed: Sequence[Path]) -> bool:
+    """Take away what has been placed and give its former files back to a folder; whether all of them are there again."""
+    for file in placed:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+    if not former.exists():
+        return True
+    # The manifest last, as ever.
+    for file in sorted(former.iterdir(), key=lambda file: file.suffix == ".yaml"):
+        with suppress(OSError):
+            file.replace(former.parent / file.name)
+    with suppress(OSError):
+        former.rmdir()
+    return not former.exists()
 
 
 _DATA = {

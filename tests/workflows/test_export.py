@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agseg.errors import OutputError, RecipeError
+from agseg.io.atomic import TEMPORARY_SUFFIX
 from agseg.models.registry import build
 from agseg.training.recipe import find_recipe
 from agseg.training.trained import Trained
@@ -70,3 +71,50 @@ def test_a_failure_leaves_nothing(trained: Trained, tmp_path: Path, monkeypatch:
             export_run(trained, weights_id="mine", output=folder)
     assert contents(tmp_path) == {"old/other.md": b"kept"}
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("failing", range(1, 7))
+def test_overwriting_that_fails_leaves_the_earlier_export(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    export_run(trained, weights_id="mine", output=tmp_path)
+    (tmp_path / "mine.md").write_text("a card that somebody has completed")
+    before, renames, rename = contents(tmp_path), [], Path.replace
+
+    def flaky(file: Path, place: Path) -> Path:
+        if TEMPORARY_SUFFIX not in file.name:  # the three that are written into hiding succeed
+            renames.append(place)
+            if len(renames) == failing:
+                raise OSError(5, "EIO")
+        return rename(file, place)
+
+    monkeypatch.setattr(Path, "replace", flaky)
+    with pytest.raises(OutputError):
+        export_run(trained, weights_id="mine", output=tmp_path, overwrite=True)
+    assert contents(tmp_path) == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_cannot_be_put_back_is_said_to_be_aside(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = export_run(trained, weights_id="mine", output=tmp_path).weights
+    before, rename = weights.read_bytes(), Path.replace
+
+    def flaky(file: Path, place: Path) -> Path:
+        if place == weights:
+            raise OSError(5, "EIO")
+        return rename(file, place)
+
+    monkeypatch.setattr(Path, "replace", flaky)
+    with pytest.raises(OutputError) as failed:
+        export_run(trained, weights_id="mine", output=tmp_path, overwrite=True)
+    (aside,) = tmp_path.glob(f".*/{weights.name}")
+    assert str(aside.parent) in str(failed.value.hint)
+    assert aside.read_bytes() == before
+
+
+def test_a_folder_in_place_of_a_file_stays(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "mine.md").mkdir()
+    (tmp_path / "mine.md" / "kept").write_text("kept")
+    with pytest.raises(OutputError):
+        export_run(trained, weights_id="mine", output=tmp_path, overwrite=True)
+    assert contents(tmp_path) == {"mine.md/kept": b"kept"}
