@@ -113,6 +113,8 @@ def _decide_one(
     if abs(age_s) < min_age_s:
         message = f"its newest file is younger than {min_age_s:g} s: it may still be arriving"
         return _record(study, StudyStatus.DEFERRED, Code.CHANGED, message)
+    if study.rejected is not None and study.rejected.code is Code.CHANGED:
+        return _record(study, StudyStatus.DEFERRED, Code.CHANGED, study.rejected.message)
     if age_s <= -min_age_s < 0:
         # A wrong clock would defer it for ever. Whether it changes while it is read is seen all the same.
         study = replace(study, warnings=(*study.warnings, _FUTURE))

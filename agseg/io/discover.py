@@ -20,7 +20,7 @@ from agseg.io.dicom.series import Series, group_series
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.itk import read_itk_header
 from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
-from agseg.io.lost_slices import lies_beside, miss_unreadable, miss_unseen
+from agseg.io.lost_slices import by_folder, lies_beside, miss_unreadable, miss_unseen
 from agseg.io.nifti import pair_image, read_nifti_header
 from agseg.io.nifti_header import check_rectangular
 from agseg.io.sniff import Content, claimed_by_suffix, sniff
@@ -112,6 +112,9 @@ def _sort(file: FoundFile, ledger: _Ledger) -> None:
     claimed = claimed_by_suffix(file.path.name)
     try:
         head = _head(file.path)
+    except FileNotFoundError:
+        ledger.broken.append((file, Rejected(Code.CHANGED, "the file has gone since its folder was listed")))
+        return
     except OSError as error:
         code = Code.PERMISSION if isinstance(error, PermissionError) else Code.UNREADABLE_FILE
         ledger.broken.append((file, Rejected(code, "the file may not be read")))
@@ -161,8 +164,9 @@ def _add_dicom(ledger: _Ledger) -> None:
             ledger.skip(file, why.code, why.message)
         else:
             left.append((file, why))
+    unseen = by_folder(ledger.unseen)
     for one in series:
-        miss_unseen(one, ledger.unseen)
+        miss_unseen(one, unseen)
     counts = Counter((one.files[0].root, _series_path(one)) for one in series)
     for one in series:
         path = _series_path(one)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from agseg.errors import Code
 from agseg.io.dicom.series import Series
@@ -11,10 +13,12 @@ from agseg.io.walk import FoundFile
 from agseg.study import Rejected, Skipped
 from agseg.volume import Warned
 
-__all__ = ["lies_beside", "miss_unreadable", "miss_unseen"]
+__all__ = ["by_folder", "lies_beside", "miss_unreadable", "miss_unseen"]
 
 _SIGNS_OF_LOSS = (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING, Code.TOO_FEW_SLICES)
 """What a lost slice looks like from the others; the lost file itself is the better reason."""
+
+_ARRIVING = Rejected(Code.CHANGED, "a file beside the slices went while they were looked for: they may still be arriving")
 
 
 def lies_beside(series: Series, file: FoundFile) -> bool:
@@ -22,23 +26,38 @@ def lies_beside(series: Series, file: FoundFile) -> bool:
     return any(other.folder == file.folder and other.root == file.root for other, _ in series.headers)
 
 
+def by_folder(unseen: Sequence[Skipped]) -> dict[Path, list[Skipped]]:
+    """The skipped by the folder that they lie in."""
+    folders: dict[Path, list[Skipped]] = defaultdict(list)
+    for skip in unseen:
+        folders[skip.path.parent].append(skip)
+    return dict(folders)
+
+
 def miss_unreadable(series: Series, file: FoundFile, why: Rejected) -> None:
-    """Reject the series for an unreadable file beside it that has the suffix of its slices."""
-    if series_suffix(file.path) in _suffixes(series):
+    """Reject the series for an unreadable file beside it that has the suffix of its slices, or that has gone."""
+    if why.code is Code.CHANGED:
+        _lose(series, _ARRIVING)
+    elif series_suffix(file.path) in _suffixes(series):
         _lose(series, Rejected(why.code, f"a file beside the slices cannot be read: {why.message}"))
 
 
-def miss_unseen(series: Series, unseen: Sequence[Skipped]) -> None:
-    """What links and files that cannot be examined mean for the series that they lie beside.
+def miss_unseen(series: Series, unseen: Mapping[Path, Sequence[Skipped]]) -> None:
+    """What links and files that cannot be examined, by their folder, mean for the series that they lie beside.
 
-    A link is never followed and may be a shortcut to anything, so it counts as a lost slice only where it is named as the
-    slices are (``IM0007.dcm`` beside ``IM0006.dcm``); with their suffix alone it is worth a warning.
+    A file that has gone was renamed, perhaps, by who receives the series, and its new name came too late to be listed; the
+    old one tells nothing about it. A link is never followed and may be a shortcut to anything, so it counts as a lost slice
+    only where it is named as the slices are (``IM0007.dcm`` beside ``IM0006.dcm``); with their suffix alone it is worth a
+    warning.
     """
     folders = {file.path.parent for file, _ in series.headers}
-    suffixes = _suffixes(series)
-    beside = [skip for skip in unseen if skip.path.parent in folders and series_suffix(skip.path) in suffixes]
-    if not beside:
+    near = [skip for folder in sorted(folders & unseen.keys()) for skip in unseen[folder]]
+    if not near:
         return
+    if any(skip.reason == Code.CHANGED for skip in near):
+        _lose(series, _ARRIVING)
+    suffixes = _suffixes(series)
+    beside = [skip for skip in near if skip.reason != Code.CHANGED and series_suffix(skip.path) in suffixes]
     patterns = {name_pattern(file.path) for file, _ in series.headers}
     other_links = 0
     for skip in beside:

@@ -160,8 +160,9 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     And only metal lies above HU_MAX, to which the values have been clipped. Values that were made ready for a network (0 to 1,
     -1 to 1, standard deviations, thousands of HU) have air below 0 too, but neither fat at its depth nor the range of a body:
     the lowest value must lie at -50 HU or below, and the highest at least 150 HU above it. HU_MIN does not count as the lowest
-    value, because fill, padding and NaN are read as it; so a slab cut out of a body, without air, without bone, clipped to a
-    window of soft tissue or set to 0 around the body is still taken.
+    value, because fill, padding and NaN are read as it; so a slab cut out of a body, without air, without bone or set to 0
+    around the body is still taken. Values clipped to a window are taken only if it begins at -50 HU or below and is at least
+    150 HU wide: -50 to 100 and -160 to 240 are, but common windows of soft tissue such as -40 to 160 are refused.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Reason:
     IDENTICAL_COPY = "identical_copy"
 
 
-UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE})
+UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE, Code.CHANGED})
 """Reasons of walk for things that may be files of a study and were not looked at."""
 
 
@@ -57,6 +57,9 @@ def walk(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterab
     """Regular files below the inputs, in a fixed order; everything else as Skipped. No file is given twice.
 
     An INPUT that is itself a link was typed by the user and is resolved; links below it are not followed.
+
+    ``exclude`` leaves out whatever it matches, ``include`` only files that do not match: behind a link or a name that could not
+    be examined there may be a folder of files that do, and to ask which would be to follow it.
 
     Raises
     ------
@@ -84,9 +87,9 @@ def walk(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterab
             below = _below(item, root)
             if below is None:
                 yield item
-            elif (include and not _matches(below, include)) or _matches(below, exclude):
+            elif _matches(below, exclude) or (include and isinstance(item, FoundFile) and not _matches(below, include)):
                 yield Skipped(item.path, Reason.EXCLUDED)
-            elif any(part.startswith(".") for part in below.split("/")):
+            elif _is_hidden(item, below):
                 yield Skipped(item.path, Reason.HIDDEN)
             else:
                 yield item
@@ -99,6 +102,12 @@ def _below(item: FoundFile | Skipped, root: Path) -> str | None:
     return item.path.relative_to(root).as_posix() if item.reason in UNSEEN else None
 
 
+def _is_hidden(item: FoundFile | Skipped, below: str) -> bool:
+    """Whether a name on the way is hidden; that of what has gone says nothing: receivers write ``.name`` and rename it."""
+    has_gone = isinstance(item, Skipped) and item.reason == Code.CHANGED
+    return any(part.startswith(".") for part in below.split("/")[: -1 if has_gone else None])
+
+
 def _walk_folder(root: Path) -> Iterator[FoundFile | Skipped]:
     # A list instead of recursion: folders may be nested deeper than Python's stack.
     folders = [("", os.fspath(root))]
@@ -107,6 +116,9 @@ def _walk_folder(root: Path) -> Iterator[FoundFile | Skipped]:
         try:
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            yield Skipped(Path(folder), Code.CHANGED, "the folder has gone since it was seen")
+            continue
         except OSError:
             yield Skipped(Path(folder), Code.PERMISSION, "the folder cannot be listed")
             continue
@@ -115,8 +127,11 @@ def _walk_folder(root: Path) -> Iterator[FoundFile | Skipped]:
             name = f"{below}/{entry.name}" if below else entry.name
             try:
                 info = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                yield Skipped(Path(entry.path), Code.CHANGED, "the file has gone since its folder was listed")
+                continue
             except OSError:
-                yield Skipped(Path(entry.path), Code.UNREADABLE_FILE, "the file has gone or cannot be examined")
+                yield Skipped(Path(entry.path), Code.UNREADABLE_FILE, "the file cannot be examined")
                 continue
             if stat.S_ISLNK(info.st_mode):
                 yield Skipped(Path(entry.path), Code.SYMLINK, "links are not followed")

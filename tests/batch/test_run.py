@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from agseg.batch import EventKind, Limits, Part, claim_output, run_batch
 from agseg.batch.exit_code import exit_code_of, united_exit_code
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
+from agseg.io.read import read_volume
+from agseg.io.walk import walk
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from tests import phantoms
 from tests.batch.fakes import MakeThreshold, job, read_well, write_study
@@ -250,6 +253,29 @@ def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> Non
     (series / "broken.dcm").unlink()
     (record,) = run(tmp_path / "in", tmp_path / "out").studies
     assert record.status is not R
+
+
+def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
+    before = {path: path.read_bytes() for path in (tmp_path / "out" / "ct").iterdir()}
+    partial = slices[-1].rename(tmp_path / "in" / "ct" / "ct.part")
+
+    def walk_and_rename(*given: Any, **more: Any) -> Iterator[Any]:
+        yield from list(walk(*given, **more))
+        if partial.exists():
+            partial.rename(slices[-1])
+
+    with monkeypatch.context() as patched:
+        patched.setattr("agseg.io.discover.walk", walk_and_rename)
+        report = run(tmp_path / "in", tmp_path / "out", read=read_volume)
+    (record,) = report.studies
+    assert (record.status, record.code, record.extra, report.exit_code) == (W, Code.CHANGED, {}, ExitCode.OK)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "ct").iterdir()} == before
+    assert statuses(run(tmp_path / "in", tmp_path / "out", read=read_volume)) == {"ct": S}
 
 
 def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agseg.errors import Code, UsageError
+from agseg.io import discover as discover_module
 from agseg.io import walk as walk_module
 from agseg.io.discover import discover
 from agseg.study import Discovery, StudyKind
@@ -67,6 +69,21 @@ def only(found: Discovery):
 
 def reasons(found: Discovery) -> dict[str, str]:
     return {skip.path.name: str(skip.reason) for skip in found.skipped}
+
+
+def before_stat(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) -> None:
+    """Let something happen after a folder was listed and before each of its entries is examined."""
+    real = os.scandir
+
+    class Entry:
+        def __init__(self, entry):
+            self.name, self.path = entry.name, entry.path
+
+        def stat(self, *, follow_symlinks):
+            act(Path(self.path))
+            return Path(self.path).stat(follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(walk_module.os, "scandir", lambda folder: nullcontext([Entry(entry) for entry in real(folder)]))
 
 
 class TestLedger:
@@ -239,23 +256,64 @@ class TestSeries:
     ):
         phantoms.write_dicom(tmp_path, *series)
         (tmp_path / name).touch()
-        real = os.scandir
 
-        class Entry:
-            def __init__(self, entry):
-                self.name, self.path, self._entry = entry.name, entry.path, entry
+        def hiccup(path):
+            if path.name == name:
+                raise OSError(errno.EIO, "a share that hiccups")
 
-            def stat(self, *, follow_symlinks):
-                if self.name == name:
-                    raise OSError(errno.EIO, "a share that hiccups")
-                return self._entry.stat(follow_symlinks=follow_symlinks)
-
-        monkeypatch.setattr(walk_module.os, "scandir", lambda folder: nullcontext([Entry(entry) for entry in real(folder)]))
+        before_stat(monkeypatch, hiccup)
         found = discover([tmp_path])
         rejected = only(found).rejected
         assert (rejected is not None) is is_lost_slice
         assert rejected is None or rejected.code is Code.UNREADABLE_FILE
         assert found.skipped_reasons == {"E_UNREADABLE_FILE": 1}
+
+    @pytest.mark.parametrize("name", ["IM0009.dcm", "a81", "IM0002.dcm.part", ".IM0002.dcm.Xa81"])
+    @pytest.mark.parametrize("include", [[], ["*.dcm"]])
+    def test_a_file_renamed_after_its_folder_was_listed_means_that_the_series_still_arrives(
+        self, tmp_path, series, monkeypatch, name, include
+    ):
+        paths = phantoms.write_dicom(tmp_path / "a", *series)
+        phantoms.write_dicom(tmp_path / "b", *series, series=3)
+        paths[2].rename(tmp_path / "a" / name)
+        with monkeypatch.context() as patched:
+            before_stat(patched, lambda path: path.rename(paths[2]) if path.name == name else None)
+            found = discover([tmp_path], include=include)
+        assert {study.id: study.rejected and study.rejected.code for study in found.studies} == {"a": Code.CHANGED, "b": None}
+        assert found.skipped_reasons == {"E_CHANGED": 1}
+        again = discover([tmp_path], include=include)
+        assert [(len(study.files), study.rejected) for study in again.studies] == [(SHAPE[2], None)] * 2
+
+    @pytest.mark.parametrize("name", ["IM0009.dcm", "a81", "IM0002.dcm.part"])
+    def test_a_file_renamed_before_it_is_opened_means_that_the_series_still_arrives(self, tmp_path, series, monkeypatch, name):
+        paths = phantoms.write_dicom(tmp_path, *series)
+        paths[2].rename(tmp_path / name)
+        real = discover_module.walk
+
+        def walk_and_rename(*given, **more):
+            yield from list(real(*given, **more))
+            (tmp_path / name).rename(paths[2])
+
+        monkeypatch.setattr(discover_module, "walk", walk_and_rename)
+        found = discover([tmp_path])
+        assert only(found).rejected.code is Code.CHANGED
+        assert found.skipped_reasons == {"E_CHANGED": 1}
+
+    def test_a_file_that_the_user_left_out_may_go(self, tmp_path, series, monkeypatch):
+        phantoms.write_dicom(tmp_path, *series)
+        (tmp_path / "x.lock").touch()
+        before_stat(monkeypatch, lambda path: path.unlink() if path.name == "x.lock" else None)
+        found = discover([tmp_path], exclude=["*.lock"])
+        assert only(found).rejected is None
+        assert found.skipped_reasons == {"excluded": 1}
+
+    def test_a_folder_renamed_before_it_is_listed_has_gone_and_is_not_forbidden(self, tmp_path, series, monkeypatch):
+        phantoms.write_dicom(tmp_path / "ct", *series)
+        (tmp_path / "incoming").mkdir()
+        before_stat(monkeypatch, lambda path: (tmp_path / "incoming").rmdir() if path.name == "IM0000.dcm" else None)
+        found = discover([tmp_path])
+        assert only(found).rejected is None
+        assert found.skipped_reasons == {"E_CHANGED": 1}
 
     @pytest.mark.skipif(is_root(), reason="root may read every file")
     def test_locked_slice_rejects(self, tmp_path, series):
@@ -293,6 +351,16 @@ class TestNames:
         assert [s.id for s in discover([tmp_path], exclude=["a"]).studies] == ["b/1"]
         assert [s.id for s in discover([tmp_path], include=["1.nii.gz"], exclude=["b/*"]).studies] == ["a/1"]
         assert_ledger(discover([tmp_path], include=["a/*"], exclude=["*2*"]), tmp_path)
+
+    @pytest.mark.parametrize("target", ["store", "nowhere"])
+    def test_a_link_to_a_folder_is_told_whatever_the_files_in_it_must_be_called(self, tmp_path, series, target):
+        phantoms.write_dicom(tmp_path / "in" / "p1", *series)
+        phantoms.write_dicom(tmp_path / "store", *series)
+        (tmp_path / "in" / "p2").symlink_to(tmp_path / target)
+        found = discover([tmp_path / "in"], include=["*.dcm"])
+        assert only(found).rejected is None
+        assert reasons(found) == {"p2": "E_SYMLINK"}
+        assert reasons(discover([tmp_path / "in"], include=["*.dcm"], exclude=["p2"])) == {"p2": "excluded"}
 
 
 class TestVolumes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -137,3 +139,22 @@ def test_values_made_ready_for_a_network_are_no_hu(name: str) -> None:
         check_looks_like_hu(voxels)
     assert caught.value.code is Code.MODALITY
     assert "-50 HU" in caught.value.sentence() or "below 0" in caught.value.sentence()
+
+
+@pytest.mark.parametrize(
+    ("window_hu", "is_taken"),
+    [
+        ((-50, 100), True),
+        ((-100, 240), True),
+        ((-160, 240), True),
+        ((-45, 105), False),
+        ((-40, 160), False),
+        ((-50, 99), False),
+    ],
+)
+def test_values_clipped_to_a_window_are_taken_where_it_holds_fat_and_the_range_of_a_body(
+    window_hu: tuple[float, float], is_taken: bool
+) -> None:
+    voxels, _ = as_hounsfield(np.asfortranarray(np.clip(scan(), *window_hu)), None)
+    with nullcontext() if is_taken else pytest.raises(InputError, match="do not look like HU"):
+        check_looks_like_hu(voxels)
