@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agseg.errors import UsageError
+from agseg.errors import RecipeError, UsageError
 from agseg.training.cohort import PNG, Cohort, content_hash, open_cohort
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
@@ -22,10 +23,15 @@ from agseg.training.recipe import Recipe
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import Trained
 
-__all__ = ["LEARNED", "Content", "Stage", "case_contents", "refuse_known", "stage_of", "stages_in"]
+__all__ = ["LEARNED", "SAME_IMAGE", "Content", "Stage", "case_contents", "refuse_known", "stage_of", "stages_in"]
+
+_log = logging.getLogger(__name__)
 
 LEARNED = "learned"
 """Key of run.json."""
+
+SAME_IMAGE = "same_image"
+"""Key of an evaluation: its test cases that hold the same image as a learned case, whose id it gives."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class Stage:
         """What :meth:`to_dict` gave."""
         sides = ({i: Content(**c) for i, c in found[side].items()} for side in ("train", "validation"))
         return cls(found["dataset"], *sides)
+
+    def is_of(self, split: Split, *, dataset: str) -> bool:
+        """Whether it learned from the very sides of a split of a data set."""
+        sides = (set(self.train), set(self.validation))
+        return self.dataset == dataset and sides == (set(split.train), set(split.validation))
 
     def digest(self, test: Sequence[str]) -> str:
         """SHA-256 of the three sides' ids, and of the content of those that are learned from."""
@@ -110,11 +121,28 @@ def stages_in(about: Mapping[str, Any] | None) -> tuple[Stage, ...] | None:
     return tuple(Stage.from_dict(found) for found in about[LEARNED])
 
 
-def refuse_known(trained: Trained, root: Path, ids: Sequence[str]) -> None:
+def refuse_known(trained: Trained, root: Path, ids: Sequence[str], *, split: Split | None = None) -> dict[str, str]:
     """See that a network does not meet any of these cases for the second time.
 
     A case is known if its image was learned from under whatever name, or if a case of this data set and id was that has the
     labels in common with it. Runs of earlier versions, which list no cases, are held against the split that they name.
+
+    Parameters
+    ----------
+    trained
+        The network.
+    root
+        The cohort's folder.
+    ids
+        The cases.
+    split
+        The split whose test side they are. Where it is the run's own, patients are kept apart by id, and equal images under two
+        ids (black or frozen frames) are told of instead of refused.
+
+    Returns
+    -------
+    dict of str to str
+        Test cases of the run's own split that hold the same image as a learned one, whose id it gives.
 
     Raises
     ------
@@ -122,28 +150,76 @@ def refuse_known(trained: Trained, root: Path, ids: Sequence[str]) -> None:
         If the network was trained on a case, or chosen by it.
     """
     about = dict(trained.about or {})
-    learned = _known(trained, about, root, ids)
-    known = [case for case in ids if case in learned]
+    known, same = _known(trained, about, root, ids, split)
     if known:
+        pairs = [case if twin == case else f"{case} (the image of {twin})" for case, twin in known.items()]
         raise UsageError(
             "the run has learned from cases of this test set",
             path=root,
-            value=f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''} ({len(known)} of {len(ids)})",
+            value=f"{_few(pairs)} ({len(pairs)} of {len(ids)})",
             expected="cases that it neither trained nor validated on",
-            hint=f"Leave out --split and --fold: its own test side is fold {about['fold']} of split {about['split']}. "
-            "Copies of training images must leave a test side.",
+            hint=_way_out(trained, about, root, split),
         )
+    if same:
+        pairs = [f"{case} = {twin}" for case, twin in same.items()]
+        _log.warning("%d of %d test cases hold the image of a learned case: %s", len(pairs), len(ids), _few(pairs))
+    return same
 
 
-def _known(trained: Trained, about: Mapping[str, Any], root: Path, ids: Sequence[str]) -> set[str]:
-    stages, task = stages_in(about), task_of(trained.recipe)
-    dataset = trained.recipe.dataset if task is Task.FRAME else open_cohort(root).name
-    if stages is not None:
-        contents = case_contents(root, ids, task=task)
-        images = {content.image for stage in stages for content in stage.cases.values()}
-        namesakes = {(i, c.labels) for stage in stages if stage.dataset == dataset for i, c in stage.cases.items()}
-        return {case for case, found in contents.items() if found.image in images or (case, found.labels) in namesakes}
-    if about and dataset == trained.recipe.dataset:
-        split = read_split(root, trained.recipe.split, fold=about["fold"])
-        return {*split.train, *split.validation}
-    return set()
+def _few(words: Sequence[str]) -> str:
+    return ", ".join([*words[:5], *(["..."] if len(words) > 5 else [])])
+
+
+def _way_out(trained: Trained, about: Mapping[str, Any], root: Path, split: Split | None) -> str:
+    """What to do about a refusal: the run's own test side, where that is another one."""
+    if _dataset(trained, root) == trained.recipe.dataset and _own_split(about, root) not in (None, split):
+        return f"Leave out --split and --fold: its own test side is fold {about['fold']} of split {about['split']}."
+    return "Take these cases out of the test side in splits.json, or evaluate a network that has not learned from them."
+
+
+def _own_split(about: Mapping[str, Any], root: Path) -> Split | None:
+    """The split of a cohort that a run's run.json names, where the cohort has it."""
+    try:
+        return read_split(root, about["split"], fold=about["fold"])
+    except RecipeError:
+        return None
+
+
+def _dataset(trained: Trained, root: Path) -> str:
+    """The name of the data set in a folder; frames have none of their own."""
+    return trained.recipe.dataset if task_of(trained.recipe) is Task.FRAME else open_cohort(root).name
+
+
+def _known(
+    trained: Trained, about: Mapping[str, Any], root: Path, ids: Sequence[str], split: Split | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Cases that are known, and those that the run's own split keeps apart from an equal image; each with the learned id."""
+    stages, name = stages_in(about), _dataset(trained, root)
+    if stages is None:
+        if not about or name != trained.recipe.dataset:
+            return {}, {}
+        begun = read_split(root, trained.recipe.split, fold=about["fold"])
+        seen = {*begun.train, *begun.validation}
+        return {case: case for case in ids if case in seen}, {}
+    contents = case_contents(root, ids, task=task_of(trained.recipe))
+    apart = [stage for stage in stages if split is not None and stage.is_of(split, dataset=name)]
+    if apart[:1] != [*stages[:1]]:
+        apart = []
+    known = _learned(contents, [stage for stage in stages if stage not in apart], name)
+    same = {case: twin for case, twin in _learned(contents, apart, name).items() if case not in known}
+    if not same:
+        return known, {}
+    # Ids keep apart what they name: a cohort that was numbered anew holds other images under them.
+    frames = task_of(trained.recipe) is Task.FRAME
+    held = {*same.values()}.intersection(open_frames(root).rows if frames else open_cohort(root).ids)
+    here = case_contents(root, sorted(held), task=task_of(trained.recipe))
+    renamed = {case: twin for case, twin in same.items() if twin not in here or here[twin].image != contents[case].image}
+    return known | renamed, {case: twin for case, twin in same.items() if case not in renamed}
+
+
+def _learned(contents: Mapping[str, Content], stages: Sequence[Stage], name: str) -> dict[str, str]:
+    """Which cases, by id, some trainings have learned from, and under which id."""
+    images = {content.image: case for stage in stages for case, content in stage.cases.items()}
+    namesakes = {(case, c.labels) for stage in stages if stage.dataset == name for case, c in stage.cases.items()}
+    found = {case: case if (case, c.labels) in namesakes else images.get(c.image) for case, c in contents.items()}
+    return {case: twin for case, twin in found.items() if twin is not None}

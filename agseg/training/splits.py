@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ class Split:
     test: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        everyone = [*self.train, *self.validation, *self.test]
-        doubled = sorted({case for case in everyone if everyone.count(case) > 1})
+        times = Counter([*self.train, *self.validation, *self.test])
+        doubled = sorted(case for case, count in times.items() if count > 1)
         if doubled:
             raise RecipeError("a case stands on two sides of a split", value=doubled[:5])
 
@@ -129,7 +130,8 @@ def split_cases(ids: Sequence[str], rule: SplitRule, *, group_of: Callable[[str]
         tests = [order[: _part(len(order), rule.test / rule.of)]]
     splits = []
     for test in tests:
-        rest = [group for group in order if group not in set(test)]
+        tested = set(test)
+        rest = [group for group in order if group not in tested]
         held = rest[: _part(len(rest), rule.validation)]
         sides = [[case for group in side for case in groups[group]] for side in (rest[len(held) :], held, test)]
         splits.append(Split(*(tuple(sorted(side)) for side in sides)))

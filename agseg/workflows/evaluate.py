@@ -18,7 +18,7 @@ from agseg.measure.significance import Summary
 from agseg.training.cohort import described_labels, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
-from agseg.training.lineage import LEARNED, refuse_known
+from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
 from agseg.training.published import published_row
@@ -171,10 +171,11 @@ def evaluate_protocol(
         If the network has learned from a case of this test side.
     """
     _check_fits(trained, protocol_name, open_cohort(data).name)
-    ids = read_split(data, split, fold=fold).test
+    sides = read_split(data, split, fold=fold)
+    ids = sides.test
     if not ids:
         raise RecipeError("this split keeps no case for the test", path=data, value=split)
-    refuse_known(trained, data, ids)
+    same = refuse_known(trained, data, ids, split=sides)
     cohort = open_cohort(data)
     scores: list[CaseScore] = []
 
@@ -187,7 +188,9 @@ def evaluate_protocol(
             progress(number, len(ids), ids[number - 1])
     arch = trained.recipe.network.architecture
     key = f"{cohort.name}.{protocol_name}.{arch}"
-    about = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
+    about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
+    if same:
+        about[SAME_IMAGE] = same
     published = key if published_row(key) else trained.recipe.published
     evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _comparable(published, trained, data), about)
     files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}

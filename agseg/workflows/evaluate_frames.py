@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class FrameReport:
-    """Scan planes: accuracy, and macro precision, recall and F1 over classes."""
+    """Scan planes: accuracy, and macro precision, recall and F1 over classes.
+
+    ``same_image``: test frames that hold the same image as a learned one of another subject, whose id it gives.
+    """
 
     frames: int
     accuracy: float
@@ -35,10 +38,11 @@ class FrameReport:
     recall: float
     f1: float
     output: Path
+    same_image: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {**vars(self), "output": str(self.output)}
+        return {**vars(self), "output": str(self.output), "same_image": dict(self.same_image)}
 
 
 def evaluate_frames(
@@ -56,10 +60,11 @@ def evaluate_frames(
     facts = dataset(trained.recipe.dataset)
     if facts.task is not Task.FRAME:
         raise RecipeError("this network does not classify frames", value=trained.recipe.name)
-    ids = read_split(data, split, fold=fold).test
+    sides = read_split(data, split, fold=fold)
+    ids = sides.test
     if not ids:
         raise RecipeError("this split keeps no frame for the test", path=data, value=split)
-    refuse_known(trained, data, ids)
+    same = refuse_known(trained, data, ids, split=sides)
     scores: list[FrameScore] = []
     for number, score in enumerate(score_frames(trained, data, ids), start=1):
         scores.append(score)
@@ -77,7 +82,7 @@ def evaluate_frames(
         for name, c in zip(order, class_scores(confusion), strict=True)
     ]
     write_text(output / "classes.csv", _csv(("class", "frames", "precision", "recall", "f1"), classes))
-    report = FrameReport(len(ids), total.accuracy, total.precision, total.recall, total.f1, output)
+    report = FrameReport(len(ids), total.accuracy, total.precision, total.recall, total.f1, output, same)
     write_text(output / "table.md", _frame_table(report, trained, total.classes, beside=not provenance(data).synthetic))
     return report
 
@@ -100,4 +105,8 @@ def _frame_table(report: FrameReport, trained: Trained, classes: int, *, beside:
     if printed is not None:
         figures = printed.scores["planes"]
         lines.append(f"| *published: {printed.source}* | | {' | '.join(f'{figures[m].mean:.3f}' for m in metrics)} |")
-    return "\n".join([*lines, "", f"Macro averages over {classes} classes."]) + "\n"
+    lines += ["", f"Macro averages over {classes} classes."]
+    if report.same_image:
+        pairs = ", ".join(f"{frame} = {learned}" for frame, learned in report.same_image.items())
+        lines += ["", f"Test frames that hold the image of a learned frame ({len(report.same_image)}): {pairs}."]
+    return "\n".join(lines) + "\n"

@@ -119,6 +119,7 @@ def run_training(
         )
     if not place.resume and (place.output / LAST).exists():
         raise RecipeError("the folder holds a run already", path=place.output, hint="Give --resume, or another folder with -o.")
+    begun = Checkpoint.read(place.output / LAST).fingerprint if place.resume else ""  # read before the cases are
     torch.manual_seed(recipe.loop.seed)  # the fresh weights belong to the run as well
     network = network_of(recipe)
     if source is not None and not place.resume:
@@ -126,7 +127,7 @@ def run_training(
     stage = stage_of(recipe, place.data, split)
     digest = stage.digest(split.test)
     if place.resume:
-        _check_same_data(recipe, place, stage, digest)
+        _check_same_data(begun.split(":"), recipe, place, stage, digest)
     trained, about = _described(recipe, place, network, split)
     about[LEARNED] = [found.to_dict() for found in (stage, *_earlier(place, source))]
     spent = _seconds_so_far(place.output) if place.resume else 0.0
@@ -221,9 +222,8 @@ def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
     return (stages_in(source.about) if source is not None else None) or ()
 
 
-def _check_same_data(recipe: Recipe, place: RunPlace, stage: Stage, digest: str) -> None:
+def _check_same_data(begun: Sequence[str], recipe: Recipe, place: RunPlace, stage: Stage, digest: str) -> None:
     """A run that goes on must see the cases it began with; the loop itself tells another recipe or fold."""
-    begun = Checkpoint.read(place.output / LAST).fingerprint.split(":")
     if begun[:2] != [recipe.fingerprint, str(place.fold)] or begun[2:] == [digest]:
         return
     if len(begun) == 2:

@@ -13,6 +13,7 @@ from torch import nn
 from agseg.errors import UsageError
 from agseg.labels import LabelSet
 from agseg.training.datasets import Task
+from agseg.training.frames import open_frames
 from agseg.training.lineage import LEARNED, Content, Stage, case_contents, refuse_known, stage_of, stages_in
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
@@ -117,3 +118,58 @@ def test_frames_are_known_by_their_pixels(tmp_path):
     refuse_known(trained, tmp_path, split.test)
     with pytest.raises(UsageError):
         refuse_known(trained, tmp_path, split.train[:1])
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """Frames of three subjects; one of the test side's holds the image of one of the training side's. With the two ids."""
+    make_phantom("us", cases=3, output=tmp_path / "us")
+    split, rows = read_split(tmp_path / "us", FRAMES.split), open_frames(tmp_path / "us").rows
+    shutil.copyfile(tmp_path / "us" / rows[split.train[0]].file, tmp_path / "us" / rows[split.test[0]].file)
+    return tmp_path / "us", split.test[0], split.train[0]
+
+
+def test_an_equal_image_on_the_runs_own_test_side_is_told_of(frozen, caplog):
+    root, tested, learned = frozen
+    split = read_split(root, FRAMES.split)
+    again = stage_of(FRAMES, root, split)  # a source that learned from the same sides
+    for trained in (of_run(root, FRAMES), of_run(root, FRAMES, again)):
+        caplog.clear()
+        assert refuse_known(trained, root, split.test, split=split) == {tested: learned}
+        assert f"{tested} = {learned}" in caplog.text
+        assert f"1 of {len(split.test)}" in caplog.text
+    caplog.clear()
+    assert refuse_known(of_run(root, FRAMES), root, split.test[1:], split=split) == {}
+    assert caplog.text == ""
+
+
+def test_an_equal_image_on_another_test_side_is_refused_with_a_way_out(frozen):
+    root, tested, learned = frozen
+    split = read_split(root, FRAMES.split)
+    other = replace(split, train=split.train[1:])
+    with pytest.raises(UsageError, match=rf"{tested} \(the image of {learned}\) \(1 of") as caught:
+        refuse_known(of_run(root, FRAMES), root, split.test, split=other)
+    assert "Leave out --split and --fold" in caught.value.hint
+    refuse_known(of_run(root, FRAMES), root, split.test, split=split)  # which helps
+
+
+def test_what_a_source_learned_elsewhere_is_refused_on_the_runs_own_test_side(frozen):
+    root, tested, _ = frozen
+    split = read_split(root, FRAMES.split)
+    elsewhere = Stage("another", {"x": case_contents(root, [tested], task=Task.FRAME)[tested]}, {})
+    with pytest.raises(UsageError, match=rf"{tested} \(the image of x\)") as caught:
+        refuse_known(of_run(root, FRAMES, elsewhere), root, split.test, split=split)
+    assert "--split" not in caught.value.hint
+    assert "splits.json" in caught.value.hint
+
+
+def test_a_cohort_that_was_numbered_anew_is_refused(tmp_path):
+    make_phantom("us", cases=3, output=tmp_path)
+    split, rows = read_split(tmp_path, FRAMES.split), open_frames(tmp_path).rows
+    trained = of_run(tmp_path, FRAMES)
+    learned, tested = (tmp_path / rows[side[0]].file for side in (split.train, split.test))
+    images = learned.read_bytes(), tested.read_bytes()
+    tested.write_bytes(images[0])
+    learned.write_bytes(images[1])
+    with pytest.raises(UsageError, match=split.test[0]):
+        refuse_known(trained, tmp_path, split.test, split=split)

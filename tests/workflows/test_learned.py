@@ -13,6 +13,7 @@ from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
 from agseg.io.nifti import read_labels, write_mask
 from agseg.training.checkpoint import Checkpoint
+from agseg.training.cohort import Cohort
 from agseg.training.frames import open_frames, subject_of
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import SPLITS_FILE, read_split
@@ -95,10 +96,44 @@ def test_a_fold_of_frames_is_scored_on_its_own_test_side(tmp_path):
     recipe = replace(recipe, batch=2, input=replace(recipe.input, tile=(48, 64, 1)), loop=loop)
     run_training(recipe, RunPlace(tmp_path / "us", tmp_path / "run", fold=2, device="cpu"))
     evaluate_run(RunRequest(tmp_path / "run", data=tmp_path / "us"), output=tmp_path / "out")
+    assert "the image of a learned" not in (tmp_path / "out/table.md").read_text()
     scored = [line.split(",")[0] for line in (tmp_path / "out/per_frame.csv").read_text().splitlines()[1:]]
     assert scored == a
     with pytest.raises(UsageError, match=f"{len(c)} of {len(c)}"):
         evaluate_run(RunRequest(tmp_path / "run", data=tmp_path / "us", fold=1), output=tmp_path / "no")
+
+
+def test_an_equal_image_on_the_own_test_side_stands_in_the_record(data, tmp_path):
+    root, run = tmp_path / "ct82", tmp_path / "run"
+    shutil.copytree(data, root)
+    split = read_split(root, "5-fold", fold=FOLD)
+    learned, tested = split.train[0], split.test[0]
+    for folder, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        shutil.copyfile(root / folder / f"{learned}{ending}", root / folder / f"{tested}{ending}")
+    run_training(CROSS, RunPlace(root, run, fold=FOLD, device="cpu", stop_after=1))
+    command = ["evaluate", "--run", str(run), "--data", str(root), "-o", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    assert f"{tested} = {learned}" in result.stderr
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["about"]["same_image"] == {tested: learned}
+
+
+def test_an_equal_frame_on_the_own_test_side_stands_in_the_table(tmp_path):
+    root = tmp_path / "us"
+    make_phantom("us", cases=3, output=root)
+    recipe = find_recipe("sononet-8-fetal-us")
+    split, rows = read_split(root, recipe.split), open_frames(root).rows
+    learned, tested = split.train[0], split.test[0]
+    shutil.copyfile(root / rows[learned].file, root / rows[tested].file)
+    loop = replace(recipe.loop, steps=1, warmup_steps=0, validate_every=0)
+    recipe = replace(recipe, batch=2, input=replace(recipe.input, tile=(48, 64, 1)), loop=loop)
+    run_training(recipe, RunPlace(root, tmp_path / "run", device="cpu"))
+    report = evaluate_run(RunRequest(tmp_path / "run", data=root), output=tmp_path / "out")
+    assert report.to_dict()["same_image"] == {tested: learned}
+    assert (
+        f"Test frames that hold the image of a learned frame (1): {tested} = {learned}."
+        in (tmp_path / "out/table.md").read_text()
+    )
 
 
 def test_a_run_lists_what_it_and_its_source_learned_from(data, tmp_path):
@@ -122,6 +157,15 @@ def test_a_run_lists_what_it_and_its_source_learned_from(data, tmp_path):
 
 def test_a_run_goes_on_with_its_data_wherever_they_lie(going_on):
     assert run_training(CROSS, going_on).step == 2
+
+
+def test_without_a_checkpoint_no_case_is_read(going_on, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Cohort, "read_volume", lambda _cohort, case: opened.append(case))
+    (going_on.output / "last.pt").unlink()
+    with pytest.raises(RecipeError, match="no checkpoint to resume from"):
+        run_training(CROSS, going_on)
+    assert opened == []
 
 
 def test_other_data_are_refused_on_resume(going_on):
