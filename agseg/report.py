@@ -16,6 +16,7 @@ from agseg.volume import Warned
 __all__ = [
     "DISCLAIMER",
     "RUN_SCHEMA",
+    "STUDY_JSON",
     "BatchReport",
     "Measurement",
     "OrganStatus",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 RUN_SCHEMA = "agseg.run/1"
+STUDY_JSON = "study.json"
+"""A finished study's record, in its folder below the output."""
+
 DISCLAIMER = "Not for clinical decisions without review by a qualified person."
 
 

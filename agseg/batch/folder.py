@@ -21,12 +21,11 @@ from agseg.batch.job import StudyTask
 from agseg.batch.output import make_folders, temporary_name
 from agseg.errors import Code
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_text
-from agseg.report import DISCLAIMER, Measurement, StudyReport, StudyStatus
+from agseg.report import DISCLAIMER, STUDY_JSON, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
 __all__ = [
     "LEAVING_JSON",
-    "STUDY_JSON",
     "STUDY_SCHEMA",
     "StudyFolder",
     "edited_files",
@@ -36,7 +35,6 @@ __all__ = [
     "read_record",
 ]
 
-STUDY_JSON = "study.json"
 STUDY_SCHEMA = "agseg.study/1"
 
 RETIRED_JSON = ".study.json"

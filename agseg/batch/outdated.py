@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.decide import REJECTED_BY
-from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, STUDY_JSON, json_text, named_files
+from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, json_text, named_files
 from agseg.batch.output import make_folders
 from agseg.io.atomic import flush, output_error, write_text
-from agseg.report import StudyReport, StudyStatus
+from agseg.report import STUDY_JSON, StudyReport, StudyStatus
 
 __all__ = ["OUTDATED", "set_aside"]
 

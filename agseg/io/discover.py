@@ -25,14 +25,13 @@ from agseg.io.nifti import pair_image, read_nifti_header
 from agseg.io.nifti_header import check_rectangular
 from agseg.io.sniff import Content, claimed_by_suffix, sniff
 from agseg.io.walk import UNSEEN, FoundFile, Reason, walk
+from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 
 __all__ = ["discover"]
 
-OWN_RECORD = "study.json"
-"""A folder with this file, written by agseg, holds results and no studies."""
-
 LONGEST_RECORD_BYTES = 16 * 1024**2
+"""A larger study.json is none of ours. A folder with one of ours holds results and no studies."""
 
 
 @dataclass
@@ -87,7 +86,7 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
 
 
 def _own_folders(files: Sequence[FoundFile]) -> set[tuple[Path, str]]:
-    return {(file.root, file.folder) for file in files if file.path.name == OWN_RECORD and _is_own_record(file)}
+    return {(file.root, file.folder) for file in files if file.path.name == STUDY_JSON and _is_own_record(file)}
 
 
 def _is_own_record(file: FoundFile) -> bool:

@@ -27,7 +27,7 @@ from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
-from agseg.workflows.clip_folder import ClipFolder, set_aside
+from agseg.workflows.clip_folder import ClipFolder, mark_outdated
 
 if TYPE_CHECKING:
     from agseg.workflows.clip_classifier import ClipClassifier, ClipResult
@@ -178,7 +178,7 @@ class _Run:
             return self._left_over(clip)
         except ClipError as error:
             try:
-                set_aside(self.output.root, clip.name)
+                mark_outdated(self.output.root, clip.name)
             except OutputError:
                 self.asked.add(ExitCode.OUTPUT)
             return self._failed(clip, error.failure)

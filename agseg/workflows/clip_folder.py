@@ -8,7 +8,7 @@ from pathlib import Path
 from agseg.batch.output import make_folders, temporary_name
 from agseg.io.atomic import FOLDER_MODE, output_error
 
-__all__ = ["ClipFolder", "set_aside"]
+__all__ = ["ClipFolder", "mark_outdated"]
 
 _LAST = "planes.json"
 """Written last and removed first: a folder that has it is complete."""
@@ -53,7 +53,7 @@ class ClipFolder:
         return tuple(files)
 
 
-def set_aside(root: Path, name: str) -> None:
+def mark_outdated(root: Path, name: str) -> None:
     """Let a clip's earlier result no longer look complete; where there is none, nothing happens."""
     try:
         (root / name / _LAST).replace(root / name / _OUTDATED)

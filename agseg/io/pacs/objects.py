@@ -11,15 +11,13 @@ from typing import Any
 
 from agseg.io.dicom.header import looks_like_dicom
 from agseg.io.dicom_out.result import is_own_object
+from agseg.report import STUDY_JSON
 
 __all__ = ["LocalObject", "find_objects"]
 
 REPORT_PREFIX = "1.2.840.10008.5.1.4.1.1.88"
 OWN_FILES = frozenset({"seg.dcm", "sr.dcm", "rtstruct.dcm"})
 """Names under which agseg publishes its objects."""
-
-RECORD = "study.json"
-"""Beside agseg's results, and written last: it names them, and says whether they are finished."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def find_objects(paths: Sequence[Path], *, everything: bool = False) -> Iterator
 def _is_current(path: Path, *, named: bool) -> bool:
     """Whether the record beside a result says that it is finished; a file that was named itself needs none."""
     try:
-        record = json.loads((path.parent / RECORD).read_bytes())
+        record = json.loads((path.parent / STUDY_JSON).read_bytes())
         return record["status"] == "done" and path.name in record["files"]
     except FileNotFoundError:
         return named
