@@ -26,6 +26,7 @@ from agseg.volume import Volume, Warned
 
 __all__ = [
     "LEAVING_JSON",
+    "RETIRED_JSON",
     "STUDY_SCHEMA",
     "StudyFolder",
     "edited_files",

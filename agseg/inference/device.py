@@ -64,7 +64,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
     Raises
     ------
     UsageError
-        For fp16 on a CPU that emulates it, which takes tens of times as long as fp32 (bf16 is slower there, but not so much).
+        For fp16 on a CPU that emulates it, which takes tens of times as long as fp32.
     """
     if wanted is Precision.FP16 and device.type == "cpu" and _cpu_has("avx512_fp16", "amx_fp16", "asimdhp") is False:
         raise UsageError(

@@ -182,26 +182,6 @@ def _with_fallbacks(
 
     Only torch's own out-of-memory error, and scores that are not finite, count as that.
     """
-    try:
-        return _down_the_ladder(volume, network, spec, labels, settings, clock, progress)
-    except NonFiniteScoresError:
-        if network.precision is Precision.FP32:
-            raise
-    whole = network.moved(network.device, Precision.FP32)
-    restored, warnings = _down_the_ladder(volume, whole, spec, labels, settings, clock, progress)
-    said = f"scores overflowed in {network.precision}; this study was computed in {whole.precision}"
-    return restored, (Warned(Code.FALLBACK, said), *warnings)
-
-
-def _down_the_ladder(
-    volume: Volume,
-    network: ReadyNetwork,
-    spec: InputSpec,
-    labels: LabelSet,
-    settings: Settings,
-    clock: _Clock,
-    progress: TileProgress | None,
-) -> tuple[Restored, tuple[Warned, ...]]:
     rungs: list[tuple[str, ReadyNetwork, Settings]] = [("", network, settings)]
     if network.device.type != "cpu":
         rungs.append(("one tile at a time", network, replace(settings, tile_batch=1)))
@@ -215,6 +195,13 @@ def _down_the_ladder(
                 raise InferenceError("out of memory on every device", code=Code.OUT_OF_MEMORY) from None
             torch.cuda.empty_cache()
             continue
+        except NonFiniteScoresError:
+            if runner.precision is Precision.FP32:
+                raise
+            whole = runner.moved(runner.device, Precision.FP32)
+            restored, warnings = _with_fallbacks(volume, whole, spec, labels, settings, clock, progress)
+            overflowed = f"scores overflowed in {runner.precision}; this study was computed in {whole.precision}"
+            return restored, (Warned(Code.FALLBACK, overflowed), *warnings)
         notes = (Warned(Code.FALLBACK, f"GPU memory ran out; this study was computed {said}"),) if said else ()
         return restored, notes
     raise InferenceError("no device left to try", code=Code.OUT_OF_MEMORY)

@@ -51,3 +51,6 @@ def test_fp16_is_refused_where_it_would_be_emulated(monkeypatch):
     assert choose_precision(Precision.FP16, torch.device("cuda", 0)) is Precision.FP16
     monkeypatch.setattr(device, "_cpu_has", lambda *wanted: "avx512_fp16" in wanted)
     assert choose_precision(Precision.FP16, torch.device("cpu")) is Precision.FP16
+    # Where the instruction sets are not known, who asks for it gets it.
+    monkeypatch.setattr(device, "_cpu_has", lambda *wanted: None)
+    assert choose_precision(Precision.FP16, torch.device("cpu")) is Precision.FP16
