@@ -134,3 +134,11 @@ def test_a_file_is_data_and_never_code(seen, tmp_path):
 @pytest.mark.parametrize("command", ["segment", "inspect", "classify-us", "pacs pull", "weights list", "doctor", "train"])
 def test_every_command_takes_it(command):
     assert "--config" in CliRunner().invoke(real, [*command.split(), "--help"], env={"COLUMNS": "200"}).stdout
+
+
+def test_a_value_that_was_typed_is_not_said_to_be_the_files(tmp_path):
+    file = written(tmp_path / "good.yaml", "min-age: 0\nnum-parts: 1\n")
+    refused = CliRunner().invoke(real, ["segment", str(tmp_path), "--config", str(file), "--deadline", "-5"]).exception
+    assert isinstance(refused, UsageError)
+    assert refused.path != file
+    assert "The file says" not in (refused.hint or "")

@@ -54,3 +54,21 @@ def test_fp16_is_refused_where_it_would_be_emulated(monkeypatch):
     # Where the instruction sets are not known, who asks for it gets it.
     monkeypatch.setattr(device, "_cpu_has", lambda *wanted: None)
     assert choose_precision(Precision.FP16, torch.device("cpu")) is Precision.FP16
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "known"),
+    [
+        ("flags\t\t: fpu avx512_fp16 amx_tile\n", True),
+        ("flags\t\t: fpu avx2\n", False),
+        ("Features\t: fp asimd fphp asimdhp\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("model name: of which nothing is told\n", None),
+        (None, None),
+    ],
+)
+def test_instruction_sets_are_read_as_linux_tells_them_on_x86_and_arm(monkeypatch, tmp_path, cpuinfo, known):
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(device, "Path", lambda _where: tmp_path / "cpuinfo")
+    assert device._cpu_has("avx512_fp16", "asimdhp") is known
