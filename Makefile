@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test check docs bench protocols weights clean
+.PHONY: demo test test-fast check docs lock bench protocols weights clean
 
 demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask per good study, a reason for the bad one
 	@rm -rf agseg-out
@@ -15,11 +15,18 @@ demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask p
 test: $(STAMPS)/dev  ## all extras, all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
+test-fast: $(STAMPS)/dev  ## what `make test` runs, without the tests marked slow: under two minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 check: $(STAMPS)/dev  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lock: $(STAMPS)/dev  ## requirements.lock anew: every version of constraints.txt with its hashes (needs uv)
+	uv pip compile pyproject.toml --extra all -c constraints.txt --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --python-platform x86_64-manylinux_2_28 --python-version 3.11.7 --output-file requirements.lock
 
 docs: $(STAMPS)/dev  ## the site, strict
 	$(BIN)/python docs/generate.py
@@ -39,10 +46,12 @@ clean:
 
 $(STAMPS)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows dependency groups
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	@mkdir -p $(STAMPS) && touch $(STAMPS)/core $@

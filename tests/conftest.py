@@ -50,6 +50,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _offline_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python processes that a test starts load ``tests/guard/sitecustomize.py``, which holds the same rule there."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "guard"), prepend=os.pathsep)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("AGSEG_HOME", str(tmp_path_factory.mktemp("agseg-home")))
     for name in ("HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"):
