@@ -19,9 +19,10 @@ from agseg.errors import UsageError
 from agseg.inference.axis import interpolate
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import cut_tiles
-from agseg.inference.prepare import memory_order, prepare
+from agseg.inference.prepare import prepare
 from agseg.inference.straighten import needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
+from agseg.slabs import memory_order
 from agseg.volume import Volume
 from agseg.weights.entry import InputSpec, Padding
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError
 from agseg.inference.axis import resample
 from agseg.inference.frame import Frame
+from agseg.slabs import memory_order
 from agseg.volume import Volume
 from agseg.weights.entry import InputSpec, Normalisation
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "memory_order", "normalise", "prepare", "sample"]
+__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "normalise", "prepare", "sample"]
 
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
@@ -37,12 +38,6 @@ class ModelInput:
 
     tensor: Tensor
     frame: Frame
-
-
-def memory_order(strides: tuple[int, ...]) -> tuple[int, int, int]:
-    """Axes from slowest to fastest in memory, so that ``array.transpose(order)`` is C-contiguous."""
-    order = sorted(range(3), key=lambda axis: -abs(strides[axis]))
-    return order[0], order[1], order[2]
 
 
 def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", frame: Frame | None = None) -> ModelInput:

@@ -17,13 +17,14 @@ from agseg.inference.device import Precision
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
-from agseg.inference.prepare import ModelInput, memory_order, prepare
+from agseg.inference.prepare import ModelInput, prepare
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.soundness import NonFiniteScoresError, check_probabilities
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
+from agseg.slabs import memory_order
 from agseg.volume import LabelMask, Quantity, Volume, Warned
 from agseg.weights.entry import Cleanup, InputSpec, WeightsEntry
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from agseg.grid import Grid
 from agseg.io.atomic import replacing
 from agseg.report import DISCLAIMER, Measurement, OrganStatus
+from agseg.slabs import memory_order, slabs
 from agseg.volume import LabelMask, Quantity, Volume
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _PAPER = (0, 0, 0)
 _WARN = (255, 205, 90)
 _OUTLINE_PX = 2
 _SWATCH_PX = 12
+_VALUES = 256
 
 
 @dataclass(frozen=True)
@@ -153,31 +155,46 @@ def _as_ras(voxels: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic
 
 def _centre(labels: NDArray[np.generic]) -> tuple[int, int, int]:
     """Per axis the plane that shows most organ: the one with the most organs in it, and among those the largest area."""
-    if not labels.any():
-        i, j, k = (size // 2 for size in labels.shape)
-        return i, j, k
-    present = [int(value) for value in np.unique(np.asarray(labels)) if value != 0]
-    best = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
+    areas = _areas(labels)
+    best = [0, 0, 0]
+    for axis, area in enumerate(areas):
+        organs = area[area.any(axis=1)].astype(np.float64)
+        if not len(organs):
+            return labels.shape[0] // 2, labels.shape[1] // 2, labels.shape[2] // 2
         shares = np.zeros(labels.shape[axis])
-        for value in present:
-            area = np.count_nonzero(labels == value, axis=others).astype(np.float64)
+        for organ in organs:
             # Each organ counts alike: the liver alone must not choose the planes.
-            shares += area / area.max()
-        best.append(int(np.argmax(shares)))
+            shares += organ / organ.max()
+        best[axis] = int(np.argmax(shares))
     return best[0], best[1], best[2]
 
 
-def _cut(
-    image: NDArray[np.generic], labels: NDArray[np.generic], grid: Grid, view: _View, centre: tuple[int, int, int]
-) -> Plane:
+def _areas(labels: NDArray[np.generic]) -> tuple[NDArray[np.int64], ...]:
+    """Per axis the voxels of each label value but 0 in each plane across it, (256, planes)."""
+    areas = tuple(np.zeros((_VALUES, size), dtype=np.int64) for size in labels.shape)
+    order = memory_order(labels.strides)
+    begin = 0
+    for (marked,) in slabs(labels):
+        flat = marked.reshape(-1)
+        inside = np.flatnonzero(flat != 0)
+        if inside.size:
+            values = flat[inside].astype(np.int64)
+            for axis, places in zip(order, np.unravel_index(inside, marked.shape), strict=True):
+                planes = labels.shape[axis]
+                here = places + begin if axis == order[0] else places
+                areas[axis][:] += np.bincount(values * planes + here, minlength=_VALUES * planes).reshape(_VALUES, planes)
+        begin += len(marked)
+    # Slabs follow memory: an axis that runs backwards there is counted from its other end.
+    return tuple(area[:, ::-1] if labels.strides[axis] < 0 else area for axis, area in enumerate(areas))
+
+
+def _cut(image: NDArray[np.generic], labels: NDArray[Any], grid: Grid, view: _View, centre: tuple[int, int, int]) -> Plane:
     """One plane of image and labels in display orientation."""
-    index = centre[view.through]
-    # np.take leaves the two other axes in RAS order (across, down); rows must run down: superior or anterior first.
-    planes = [np.take(array, index, axis=view.through).T[::-1, ::-1] for array in (image, labels)]
+    index = (slice(None),) * view.through + (centre[view.through],)
+    # The two other axes stay in RAS order (across, down); rows must run down: superior or anterior first.
+    plane, marked = image[index].T[::-1, ::-1], labels[index].T[::-1, ::-1]
     spacing = grid.spacing_mm
-    return planes[0].astype(np.float32), planes[1], (spacing[view.down], spacing[view.across])
+    return plane.astype(np.float32), marked, (spacing[view.down], spacing[view.across])
 
 
 def _window(image: NDArray[np.generic], quantity: Quantity) -> tuple[float, float]:

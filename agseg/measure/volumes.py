@@ -7,12 +7,10 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.report import Measurement, OrganStatus
+from agseg.slabs import slabs
 from agseg.volume import LabelMask, Quantity, Volume
 
 __all__ = ["measure"]
-
-SLAB_VOXELS = 1 << 24
-"""Voxels counted at a time: bounds the temporary arrays on long scans."""
 
 _VALUES = 256
 
@@ -65,14 +63,12 @@ def _count(
     """Voxels and sum of image values per label value, int64 and float64 of length 256."""
     voxels = np.zeros(_VALUES, dtype=np.int64)
     sums = np.zeros(_VALUES, dtype=np.float64)
-    depth = labels.shape[2]
-    step = max(1, SLAB_VOXELS // max(1, labels.shape[0] * labels.shape[1]))
-    for start in range(0, depth, step):
-        slab = labels[:, :, start : start + step]
-        inside = slab > 0
-        found = slab[inside]
-        voxels += np.bincount(found, minlength=_VALUES)
-        sums += np.bincount(found, weights=values[:, :, start : start + step][inside], minlength=_VALUES)
+    for marked, image in slabs(labels, values):
+        inside = marked > 0
+        found = marked[inside]
+        if found.size:
+            voxels += np.bincount(found, minlength=_VALUES)
+            sums += np.bincount(found, weights=image[inside], minlength=_VALUES)
     return voxels, sums
 
 
@@ -81,5 +77,6 @@ def _on_border(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     present = np.zeros(_VALUES, dtype=bool)
     for axis in range(labels.ndim):
         for end in (0, -1):
-            present[np.unique(np.take(labels, end, axis=axis))] = True
+            # A view: np.take would first copy the whole volume into another order of memory.
+            present[np.unique(labels[(slice(None),) * axis + (end,)])] = True
     return present

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agseg.grid import Grid
 from agseg.inference.axis import AxisMap, interpolate, resample, weight_matrix
 from agseg.inference.frame import Frame
-from agseg.inference.prepare import memory_order, sample
+from agseg.inference.prepare import sample
 from agseg.inference.restore import Restorer, winner
 from agseg.inference.tiling import Block, plan, sweep
 from agseg.volume import Volume
@@ -109,8 +109,3 @@ def test_resampling_a_ramp_gives_the_ramp():
     expected = 2 * a[:, None, None] + 3 * b[None, :, None] - c[None, None, :]
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-3)
     np.testing.assert_allclose(interpolate(ramp.float(), (a, b, c)).numpy(), expected, atol=1e-3)
-
-
-def test_memory_order_is_slowest_first():
-    assert memory_order(np.zeros((4, 5, 6), order="F").strides) == (2, 1, 0)
-    assert memory_order(np.zeros((4, 5, 6), order="C").strides) == (0, 1, 2)

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from agseg.grid import Grid
-from agseg.io.preview import render_overlay, render_preview, write_overlay, write_preview
+from agseg.io.preview import _as_ras, _centre, render_overlay, render_preview, write_overlay, write_preview
 from agseg.labels import LabelSet
 from agseg.report import Measurement, OrganStatus
 from agseg.volume import LabelMask, Quantity, Volume
@@ -112,3 +112,19 @@ def test_both_are_written_whole(tmp_path: Path) -> None:
     red = np.asarray(render_overlay(volume, heat))[MARGIN : MARGIN + SIDE].astype(int)
     _, columns = np.nonzero(red[..., 0] - red[..., 2] > 100)
     assert columns[columns < SIDE].mean() < SIDE / 2 + MARGIN
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR", "IPL"])
+def test_the_planes_show_most_organs_and_of_those_the_largest_area(codes: str) -> None:
+    generator = np.random.default_rng(7)
+    ras = generator.choice(np.array([0, 0, 0, 1, 2, 9], np.uint8), size=(11, 9, 7))
+    ras[3, :, 4] = 9
+    grid, permutation, flips = Grid(ras.shape, np.eye(4)).reoriented(codes)
+    stored_as = np.asfortranarray(ras.transpose(permutation)[tuple(slice(None, None, -1 if flip else None) for flip in flips)])
+    labels, _ = _as_ras(stored_as, grid)
+    for axis, plane in enumerate(_centre(labels)):
+        shares = np.zeros(ras.shape[axis])
+        for value in (1, 2, 9):
+            area = (np.moveaxis(ras, axis, 0) == value).sum(axis=(1, 2))
+            shares += area / area.max()
+        assert plane == shares.argmax()

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agseg import slabs
 from agseg.errors import InputError
 from agseg.grid import Grid
 from agseg.labels import LabelSet
-from agseg.measure import volumes
 from agseg.measure.volumes import measure
 from agseg.report import OrganStatus
 from agseg.volume import LabelMask, Quantity, Volume
@@ -84,12 +84,9 @@ def test_neither_memory_order_nor_slabs_nor_mirroring_change_it(seed, slab, orde
     labels = generator.choice([0, 1, 2, 7], size=(5, 4, 6)).astype(np.uint8)
     values = generator.normal(0, 100, size=labels.shape).astype(np.float32)
     whole = measure(*case(labels, values))
-    before = volumes.SLAB_VOXELS
-    try:
-        volumes.SLAB_VOXELS = slab
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(slabs, "SLAB_VOXELS", slab)
         flipped = measure(*case(np.array(np.flip(labels, axis), order=order), np.array(np.flip(values, axis), order=order)))
-    finally:
-        volumes.SLAB_VOXELS = before
     for first, second in zip(whole, flipped, strict=True):
         assert (first.voxels, first.volume_ml, first.status) == (second.voxels, second.volume_ml, second.status)
         assert first.mean_hu == pytest.approx(second.mean_hu, rel=1e-6, abs=1e-4)
