@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,11 +24,18 @@ __all__ = [
     "StudyReport",
     "StudyStatus",
     "WeightsRef",
+    "new_run_id",
 ]
 
 RUN_SCHEMA = "agseg.run/1"
 STUDY_JSON = "study.json"
 """A finished study's record, in its folder below the output."""
+
+
+def new_run_id() -> str:
+    """A fresh id for a run: 16 hex digits."""
+    return secrets.token_hex(8)
+
 
 DISCLAIMER = "Not for clinical decisions without review by a qualified person."
 
@@ -97,7 +105,10 @@ class WeightsRef:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """How one study ended, and everything needed to repeat it."""
+    """How one study ended, and everything needed to repeat it.
+
+    ``run`` is the id of the run that made the result, which is an earlier one where the study is skipped.
+    """
 
     input: str
     status: StudyStatus
@@ -112,6 +123,7 @@ class StudyReport:
     files: tuple[str, ...] = ()
     seconds: dict[str, float] | None = None
     new: bool = True
+    run: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,6 +142,7 @@ class StudyReport:
             "files": list(self.files),
             "seconds": self.seconds,
             "new": self.new,
+            "run": self.run,
             **self.extra,
         }
 
@@ -138,7 +151,7 @@ class StudyReport:
         """The report that :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
         known = {
             "input", "output", "status", "code", "message", "warnings", "shape", "spacing_mm", "modality", "organs", "files",
-            "seconds", "new",
+            "seconds", "new", "run",
         }  # fmt: skip
         return cls(
             input=data["input"],
@@ -165,13 +178,17 @@ class StudyReport:
             files=tuple(data["files"]),
             seconds=data["seconds"],
             new=data.get("new", True),
+            run=data.get("run"),
             extra={key: value for key, value in data.items() if key not in known},
         )
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """One run over one or more inputs: the content of run.json."""
+    """One run over one or more inputs: the content of run.json.
+
+    ``run_id`` names the run (parts of one run share it), ``run_number`` counts the runs of the output folder.
+    """
 
     version: str
     started: str
@@ -182,6 +199,8 @@ class BatchReport:
     environment: dict[str, Any]
     studies: tuple[StudyReport, ...]
     files: dict[str, Any]
+    run_id: str = field(default_factory=new_run_id)
+    run_number: int = 1
 
     @property
     def counts(self) -> dict[str, int]:
@@ -194,6 +213,8 @@ class BatchReport:
         return {
             "schema": RUN_SCHEMA,
             "version": self.version,
+            "run_id": self.run_id,
+            "run_number": self.run_number,
             "started": self.started,
             "finished": self.finished,
             "exit_code": int(self.exit_code),

@@ -13,7 +13,24 @@ from pathlib import Path
 from agseg.errors import Code
 from agseg.volume import Warned
 
-__all__ = ["Discovery", "Rejected", "Skipped", "Study", "StudyKind"]
+__all__ = ["Discovery", "Reason", "Rejected", "Skipped", "Study", "StudyKind"]
+
+
+class Reason(StrEnum):
+    """Why a file belongs to no study, where no error code fits; part of the public record (``files.skipped`` in run.json)."""
+
+    EXCLUDED = "excluded"
+    HIDDEN = "hidden_file"
+    NOT_REGULAR = "not_a_regular_file"
+    OWN_OUTPUT = "own_output"
+    NOT_AN_IMAGE = "not_an_image"
+    LABEL_MAP = "label_map"
+    DICOMDIR = "dicomdir"
+    DICOM_OBJECT = "dicom_object"
+    SECONDARY_CAPTURE = "secondary_capture"
+    LOCALIZER = "localizer"
+    OTHER_MODALITY = "other_modality"
+    IDENTICAL_COPY = "identical_copy"
 
 
 class StudyKind(StrEnum):
@@ -68,10 +85,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that belongs to no study, and why. ``reason`` is an ``E_`` code or a plain word such as ``"not_an_image"``."""
+    """A file that belongs to no study, and why: an ``E_`` code or a :class:`Reason`. Clips have words of their own."""
 
     path: Path
-    reason: str
+    reason: Code | Reason | str
     detail: str = ""
 
 
@@ -95,4 +112,4 @@ class Discovery:
     @property
     def skipped_reasons(self) -> dict[str, int]:
         """How many files were left out for each reason."""
-        return dict(sorted(Counter(skip.reason for skip in self.skipped).items()))
+        return dict(sorted(Counter(str(skip.reason) for skip in self.skipped).items()))

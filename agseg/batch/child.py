@@ -196,7 +196,7 @@ def _serve_model(connection: Connection, hello: Hello) -> None:
         task, header, read_seconds = connection.recv()
         voxels = recv_handle(connection)
         try:
-            provenance = {**task.provenance, "environment": processor.environment}
+            provenance = replace(task.provenance, environment=processor.environment)
             task = replace(task, provenance=provenance, read_seconds=read_seconds)
             answer = _process(processor, task, header, voxels, connection)
         except BaseException as error:

@@ -21,7 +21,7 @@ from typing import Any
 from agseg.batch.cluster import Cluster, ClusterKind
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.node import Answer, Order, Probe, halt, process
-from agseg.batch.outcome import Failure
+from agseg.batch.outcome import Failure, Fault
 from agseg.batch.output import temporary_name
 from agseg.batch.rota import Rota
 from agseg.batch.stop import Stop
@@ -76,7 +76,7 @@ class DaskEngine:
         *,
         should_stop: Callable[[], Stop | None],
         on_stage: Callable[[StudyTask, str], None],
-        on_end: Callable[[StudyTask, StudyReport, str], None],
+        on_end: Callable[[StudyTask, StudyReport, Fault], None],
         cluster: Cluster,
     ) -> None:
         self.job, self.cluster = job, cluster
@@ -179,7 +179,7 @@ class DaskEngine:
                 self._told = stop
                 self._tell_nodes(stop)
                 self._recall()
-            if stop.blame == "signal" or not self._flights:
+            if stop.blame is Fault.SIGNAL or not self._flights:
                 raise stop
         self._listen()
 
@@ -260,7 +260,7 @@ class DaskEngine:
         self._note(answer)
         if kind == Answer.REPORT:
             self._answered += 1
-            self.on_end(task, StudyReport.from_dict(answer["report"]), answer["blame"])
+            self.on_end(task, StudyReport.from_dict(answer["report"]), Fault(answer["blame"]))
         elif self._told is not None:
             self._rota.add([task])
         else:
@@ -268,7 +268,7 @@ class DaskEngine:
         why = _why(answer)
         if why is None:
             return
-        if isinstance(why, Stop) and why.blame == "output":
+        if isinstance(why, Stop) and why.blame is Fault.OUTPUT:
             # The folder is everybody's: no other worker would fare better.
             raise why
         logger.warning("a worker takes no further part: %s", why)
@@ -280,7 +280,7 @@ class DaskEngine:
             self._lost(flight)
             return
         message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-        self._settle(flight.task, Failure(StudyStatus.FAILED, Code.INTERNAL, message, "bug"))
+        self._settle(flight.task, Failure(StudyStatus.FAILED, Code.INTERNAL, message, Fault.BUG))
 
     def _lost(self, flight: _Flight) -> None:
         self._settle(flight.task, self._rota.lost(flight.task, alone=flight.alone))
@@ -306,7 +306,7 @@ class DaskEngine:
     def _say_farewell(self, stop: Stop) -> tuple[StudyTask, ...]:
         """End the workers' processes, take the answers that still come, and say which studies are left."""
         self._told = stop
-        self._tell_nodes(stop if stop.blame == "signal" else _over())
+        self._tell_nodes(stop if stop.blame is Fault.SIGNAL else _over())
         until = time.monotonic() + _FAREWELL_S
         while self._flights and time.monotonic() < until:
             with suppress(Stop):
@@ -320,11 +320,11 @@ class DaskEngine:
 
 
 def _over() -> Stop:
-    return Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame="signal")
+    return Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
 
 
 def _nobody(why: str) -> Stop:
-    return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame="bug")
+    return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame=Fault.BUG)
 
 
 def _why(answer: dict[str, Any]) -> Stop | UsageError | None:

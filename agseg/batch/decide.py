@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agseg import __version__
 from agseg.batch.arrival import FileState, newest_mtime_s, states_of
@@ -16,14 +14,15 @@ from agseg.batch.fingerprint import input_fingerprint, resume_key
 from agseg.batch.folder import read_record
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
+from agseg.batch.provenance import Provenance
+from agseg.batch.run_id import RUN_JSON, load_run
 from agseg.errors import Code, InputError, UsageError
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
 
-__all__ = ["REJECTED_BY", "RUN_JSON", "Decisions", "decide"]
+__all__ = ["REJECTED_BY", "Decisions", "decide"]
 
-RUN_JSON = "run.json"
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
@@ -59,8 +58,15 @@ class Decisions:
         return len(self.settled) + len(self.tasks)
 
 
-def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
+def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Decisions:
     """Sort the studies of this process's part.
+
+    Parameters
+    ----------
+    found, job, output
+        What there is, what is to be done, and where.
+    run
+        Id of the run.
 
     Raises
     ------
@@ -69,7 +75,6 @@ def decide(found: Discovery, job: BatchJob, output: Output) -> Decisions:
     """
     sources = {folder.resolve() for folder in {path.parent for study in found.studies for path in study.files}}
     known = _earlier_rejections(output)
-    run = secrets.token_hex(8)
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
     taken: set[str] = set()
@@ -120,13 +125,13 @@ def _decide_one(
         study = replace(study, warnings=(*study.warnings, _FUTURE))
     provenance = _provenance(study, states, job, run)
     if study.rejected is not None:
-        earlier = known.get(provenance["key"])
+        earlier = known.get(provenance.key)
         report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
-        return replace(report, new=earlier is None, extra={**_key_of(provenance), REJECTED_BY: "discovery"})
+        return replace(report, new=earlier is None, extra={**provenance.identity, REJECTED_BY: "discovery"})
     task = StudyTask(study, output.root, name, provenance, states)
     if job.overwrite:
         return task
-    rejected = known.get(provenance["key"])
+    rejected = known.get(provenance.key)
     return _earlier_result(task) or (rejected if rejected is not None and _lasts(rejected) else task)
 
 
@@ -135,7 +140,7 @@ def _lasts(rejected: StudyReport) -> bool:
     return rejected.code not in _CURABLE and REJECTED_BY not in rejected.extra
 
 
-def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> dict[str, Any]:
+def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> Provenance:
     fingerprint: str | None = None
     # The reader says what is wrong with files that cannot be read.
     with suppress(OSError):
@@ -149,21 +154,13 @@ def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run:
         parameters=job.parameters,
         version=__version__,
     )
-    return {
-        "version": __version__,
-        "weights": None if weights is None else weights.to_dict(),
-        "usage_sha256": job.usage_sha256,
-        "parameters": job.parameters,
-        "fingerprint": fingerprint,
-        "key": key,
-        "run": run,
-    }
+    return Provenance(run, __version__, weights, job.usage_sha256, job.parameters, fingerprint, key)
 
 
 def _earlier_result(task: StudyTask) -> StudyReport | None:
     """The finished study as ``skipped``, with its organs and files, if it was made from the same things."""
     record = read_record(task.folder)
-    if record is None or record.get("key") != task.provenance["key"] or task.folder.is_symlink():
+    if record is None or record.get("key") != task.provenance.key or task.folder.is_symlink():
         return None
     try:
         report = StudyReport.from_dict(record)
@@ -171,22 +168,18 @@ def _earlier_result(task: StudyTask) -> StudyReport | None:
         return None
     if report.status is not StudyStatus.DONE:
         return None
-    return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=_key_of(task.provenance))
+    return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=task.provenance.identity)
 
 
 def _earlier_rejections(output: Output) -> dict[str, StudyReport]:
     """Rejections in the last run's record, by key."""
+    last = load_run(output.root / RUN_JSON) or {"studies": []}
     try:
-        studies = json.loads((output.root / RUN_JSON).read_bytes())["studies"]
-        reports = [StudyReport.from_dict(study) for study in studies if study["status"] == StudyStatus.REJECTED]
-    except (OSError, ValueError, KeyError, TypeError):
+        reports = [StudyReport.from_dict(study) for study in last["studies"] if study["status"] == StudyStatus.REJECTED]
+    except (KeyError, TypeError, ValueError):
         return {}
     keyed = {report.extra.get("key"): report for report in reports}
     return {key: replace(report, new=False, seconds=None) for key, report in keyed.items() if isinstance(key, str)}
-
-
-def _key_of(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {name: provenance[name] for name in ("key", "fingerprint")}
 
 
 def _record(study: Study, status: StudyStatus, code: Code | None, message: str) -> StudyReport:

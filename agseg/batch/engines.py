@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.outcome import Fault
 from agseg.batch.stop import Stop
 from agseg.report import StudyReport
 
@@ -42,7 +43,7 @@ class EngineFactory(Protocol):
         *,
         should_stop: Callable[[], Stop | None],
         on_stage: Callable[[StudyTask, str], None],
-        on_end: Callable[[StudyTask, StudyReport, str], None],
+        on_end: Callable[[StudyTask, StudyReport, Fault], None],
     ) -> Engine:
         """See :class:`agseg.batch.supervise.Supervisor` for the parameters."""
         ...

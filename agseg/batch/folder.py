@@ -117,13 +117,14 @@ class StudyFolder:
             organs=organs,
             files=(*files, STUDY_JSON),
             seconds=seconds,
+            run=self.task.provenance.run,
             extra=dict(extra or {}),
         )
         record = {
             "schema": STUDY_SCHEMA,
             "disclaimer": DISCLAIMER,
             **report.to_dict(),
-            **self.task.provenance,
+            **self.task.provenance.to_dict(),
         }
         write_text(self.path / STUDY_JSON, json_text(record))
         try:
@@ -235,6 +236,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def published_by_this_run(task: StudyTask) -> StudyReport | None:
     """The record of a study that is complete on the disk, although its process ended before it could say so."""
     record = read_record(task.folder)
-    if record is None or any(record.get(name) != task.provenance.get(name) for name in ("key", "run")):
+    if record is None or not task.provenance.made(record):
         return None
     return StudyReport.from_dict(record)

@@ -139,7 +139,7 @@ class FrameReader:
             return self._hear(*kinds)
         if message["kind"] == Says.FAILURE:
             del message["kind"]
-            failure = Failure(**message)
+            failure = Failure.from_dict(message)
             if failure.ends_process:
                 self._end()
             raise ClipError(failure)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agseg.batch.arrival import FileState
+from agseg.batch.provenance import Provenance
 from agseg.errors import UsageError
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Study
@@ -90,7 +91,7 @@ class StudyTask:
     output
         The study's folder below ``root``, ``/``-separated.
     provenance
-        What goes into study.json beside the record: key, fingerprint, weights, usage, parameters, version.
+        What the result is made from; it goes into study.json beside the record.
     states
         Size and time of each input file when the run saw it first.
     read_seconds
@@ -100,7 +101,7 @@ class StudyTask:
     study: Study
     root: Path
     output: str
-    provenance: dict[str, Any]
+    provenance: Provenance
     states: tuple[FileState, ...] = ()
     read_seconds: float = 0.0
 

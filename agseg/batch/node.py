@@ -28,6 +28,7 @@ from agseg import __version__
 from agseg.batch.arrival import check_unchanged
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, Limits, ModelFactory, StudyTask
+from agseg.batch.outcome import Fault
 from agseg.batch.output import temporary_name
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
@@ -208,9 +209,9 @@ class Node:
         published = published_by_this_run(task)
         if published is not None:
             # Another worker finished it and died before it could say so.
-            ours = {"schema", "disclaimer", "environment", *task.provenance}
+            ours = {"schema", "disclaimer", "environment", *task.provenance.to_dict()}
             report = replace(published, extra={name: v for name, v in published.extra.items() if name not in ours})
-            return {"kind": Answer.REPORT, "report": report.to_dict(), "blame": ""}
+            return {"kind": Answer.REPORT, "report": report.to_dict(), "blame": str(Fault.NONE)}
         with self._lock:
             if self.closed:
                 return {"kind": Answer.LEFT, "retry": True}
@@ -226,7 +227,7 @@ class Node:
 
     def halt(self, stop: Stop) -> None:
         """End as the supervisor does: at once for a signal, after the study in the model for the deadline."""
-        if self._stop is None or stop.blame == "signal":
+        if self._stop is None or stop.blame is Fault.SIGNAL:
             self._stop = stop
         self._ring()
 
@@ -264,7 +265,7 @@ class Node:
         except Exception as error:
             logger.exception("the node cannot go on")
             message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-            stop = Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame="bug")
+            stop = Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame=Fault.BUG)
             last = {"kind": Answer.STOP, **stop.to_dict()}
         finally:
             self._close(supervisor, last)
@@ -289,8 +290,8 @@ class Node:
         if held is not None:
             self._worker.log_event(self._order.run, {"key": held.key, "stage": stage, "worker": self._worker.address})
 
-    def _on_end(self, task: StudyTask, report: StudyReport, blame: str) -> None:
-        self._done.append((self._held[task.output], {"kind": Answer.REPORT, "report": report.to_dict(), "blame": blame}))
+    def _on_end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
+        self._done.append((self._held[task.output], {"kind": Answer.REPORT, "report": report.to_dict(), "blame": str(blame)}))
 
     def _answer(self, supervisor: Supervisor | None, stop: dict[str, Any] | None = None) -> None:
         """Give the answers of this turn; a turn that ended the node says so with each."""
@@ -306,7 +307,7 @@ class Node:
         for held in tuple(self._held.values()):
             found = tasks.get(held.key)
             if found is None or found.state not in _WANTED:
-                self._stop = Stop(Code.INTERRUPTED, "the run is gone", status=StudyStatus.DEFERRED, blame="signal")
+                self._stop = Stop(Code.INTERRUPTED, "the run is gone", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
 
     def _close(self, supervisor: Supervisor | None, last: dict[str, Any]) -> None:
         if supervisor is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from agseg.errors import AgsegError, Code, InferenceError, InputError, OutputError, UsageError, WeightsError
@@ -12,10 +13,20 @@ from agseg.io.atomic import output_error
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Study
 
-__all__ = ["Blame", "Failure", "failure_of"]
+__all__ = ["Failure", "Fault", "failure_of"]
 
-Blame = str
-"""Which exit code a failure asks for beside 3: ``"bug"`` (1), ``"output"`` (8), ``"weights"`` (7), ``"usage"`` (2), or none."""
+
+class Fault(StrEnum):
+    """What a failure, or the early end of a run, is to be put down to. It decides the exit code beside 3 and 4."""
+
+    NONE = ""
+    """The study."""
+    BUG = "bug"
+    OUTPUT = "output"
+    WEIGHTS = "weights"
+    USAGE = "usage"
+    DEADLINE = "deadline"
+    SIGNAL = "signal"
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Failure:
     status, code, message
         As they go into the record.
     blame
-        See :data:`Blame`.
+        Whose fault it is.
     hint
         What to do next.
     ends_process
@@ -37,7 +48,7 @@ class Failure:
     status: str
     code: str
     message: str
-    blame: Blame = ""
+    blame: Fault = Fault.NONE
     hint: str | None = None
     ends_process: bool = False
 
@@ -55,6 +66,11 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """For the pipe."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Failure:
+        """The failure that came through the pipe."""
+        return cls(**{**told, "blame": Fault(told["blame"])})
 
 
 def failure_of(error: BaseException, study: Study | None, *, writing: bool = False) -> Failure:
@@ -83,7 +99,7 @@ def failure_of(error: BaseException, study: Study | None, *, writing: bool = Fal
         return _of_our_own(error, study)
     # Only the kind of the error: its text may quote a header.
     message = f"unexpected {type(error).__name__}; this is a bug, run this study again with --debug"
-    return Failure(StudyStatus.FAILED, Code.INTERNAL, message, blame="bug")
+    return Failure(StudyStatus.FAILED, Code.INTERNAL, message, blame=Fault.BUG)
 
 
 def _of_our_own(error: AgsegError, study: Study | None) -> Failure:
@@ -97,13 +113,13 @@ def _of_our_own(error: AgsegError, study: Study | None) -> Failure:
         return Failure(StudyStatus.FAILED, error.code, message, ends_process=True)
     if isinstance(error, InputError):
         return Failure(StudyStatus.REJECTED, error.code, message)
-    blame = ""
+    blame = Fault.NONE
     if isinstance(error, OutputError):
-        blame = "output"
+        blame = Fault.OUTPUT
     elif isinstance(error, WeightsError):
-        blame = "weights"
+        blame = Fault.WEIGHTS
     elif isinstance(error, UsageError):
-        blame = "usage"
+        blame = Fault.USAGE
     elif not isinstance(error, InferenceError) or error.code is Code.INTERNAL:
-        blame = "bug"
+        blame = Fault.BUG
     return Failure(StudyStatus.FAILED, error.code, message, blame=blame, hint=error.hint)

@@ -1,24 +1,24 @@
 """Writes what a run leaves beside its studies: run.json, volumes.csv, report.html, and the earlier runs' records.
 
 Parts of one run (``--num-parts``) each keep their own record, ``run.part-<index>-of-<count>.json``; run.json, volumes.csv and
-report.html unite the newest record of every part.
+report.html unite the newest record of every part. The record of an earlier run is filed below ``runs`` by the run's id.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agseg.batch.decide import RUN_JSON
 from agseg.batch.exit_code import united_exit_code
 from agseg.batch.folder import json_text
 from agseg.batch.job import Part
-from agseg.batch.output import LOCK_NAME, Output, exclusive, make_folders
+from agseg.batch.output import Output, make_folders
 from agseg.batch.review import review_list
+from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
 from agseg.errors import Code, ExitCode
 from agseg.io.atomic import write_text
 from agseg.io.html.page import write_report
@@ -45,7 +45,9 @@ def write_records(report: BatchReport, output: Output) -> None:
         If one cannot be written.
     """
     with _turn(report, output) as whole:
-        _keep_earlier(output.root, whole.started)
+        _keep_earlier(output.root, whole.run_id)
+        if whole.run_id != report.run_id:
+            _join_filed(output.root, report)
         _write_tables(whole, output)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
@@ -59,7 +61,7 @@ def write_unlooked(report: BatchReport, output: Output) -> None:
         If it cannot be written.
     """
     with _turn(report, output) as whole:
-        _keep_earlier(output.root, whole.started)
+        _keep_earlier(output.root, whole.run_id)
         if not all((output.root / name).is_file() for name in _TABLES):
             _write_tables(whole, output)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
@@ -70,7 +72,7 @@ def unlooked(output: Output) -> dict[str, StudyReport]:
 
     Rejections stay, because the next run need not read their studies again; all others wait.
     """
-    last = _load(output.root / (RUN_JSON if output.part.is_whole else _part_name(output.part)))
+    last = load_run(output.root / (RUN_JSON if output.part.is_whole else part_record(output)))
     try:
         known = [StudyReport.from_dict(study) for study in ([] if last is None else last["studies"])]
     except (KeyError, TypeError, ValueError):
@@ -95,8 +97,8 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
     if output.part.is_whole:
         yield report
         return
-    write_text(output.root / _part_name(output.part), json_text(report.to_dict()))
-    with exclusive(output.root / f"{LOCK_NAME}.record"):
+    write_text(output.root / part_record(output), json_text(report.to_dict()))
+    with record_turn(output):
         yield _united(report, output)
 
 
@@ -107,16 +109,16 @@ def _write_tables(whole: BatchReport, output: Output) -> None:
     write_report(page, whole, review=review, earlier=_earlier_runs(output.root))
 
 
-def _part_name(part: Part) -> str:
-    return f"run.part-{part.index}-of-{part.count}.json"
-
-
 def _united(report: BatchReport, output: Output) -> BatchReport:
-    """One part's record with the studies of the other parts."""
+    """One part's record with the studies of the other parts.
+
+    A part that ends when its run is over already, because others have begun the next one, joins its record to that run's. Each
+    study says which run made it.
+    """
     studies = {study.output or study.input: study for study in report.studies}
     codes = [report.exit_code]
     for part in (Part(index, output.part.count) for index in range(output.part.count)):
-        other = None if part == output.part else _load(output.root / _part_name(part))
+        other = None if part == output.part else load_run(output.root / part_record(output, part.index))
         if other is None:
             continue
         codes.append(ExitCode(other["exit_code"]))
@@ -125,33 +127,45 @@ def _united(report: BatchReport, output: Output) -> BatchReport:
             if part.has(found.input):
                 studies[found.output or found.input] = found
     together = tuple(studies[name] for name in sorted(studies))
-    return replace(report, exit_code=united_exit_code(together, codes), studies=together)
+    now = open_run(output.root)
+    whole = replace(report, exit_code=united_exit_code(together, codes), studies=together)
+    return whole if now is None else replace(whole, run_id=now.id, run_number=now.number)
 
 
-def _keep_earlier(root: Path, started: str) -> None:
-    """Move the last run's record aside if it measured something and was another run."""
-    last = _load(root / RUN_JSON)
-    if last is None or last.get("started") == started:
+def _keep_earlier(root: Path, run_id: str) -> None:
+    """File the last run's record if it measured something and was another run."""
+    last = load_run(root / RUN_JSON)
+    if last is None or _id_of(last) == run_id:
         return
     if not any(study.get("status") == StudyStatus.DONE for study in last["studies"]):
         return
-    stamp = "".join(c for c in str(last.get("finished", "")) if c.isascii() and (c.isdigit() or c in "-T"))
+    stamp = "".join(c for c in str(last.get("finished", ""))[:19] if c.isascii() and (c.isdigit() or c in "-T"))
     folder = make_folders(root, EARLIER_RUNS)
-    write_text(folder / f"run-{stamp}.json", json_text(last))
+    write_text(folder / f"run-{stamp}-{_id_of(last)}.json", json_text(last))
+
+
+def _join_filed(root: Path, report: BatchReport) -> None:
+    """Add what a part measured to its run's record, which has been filed already."""
+    for path in (root / EARLIER_RUNS).glob(f"run-*-{report.run_id}.json"):
+        filed = load_run(path)
+        if filed is not None:
+            studies = {study["input"]: study for study in filed["studies"]}
+            studies |= {study.input: study.to_dict() for study in report.studies}
+            write_text(path, json_text({**filed, "studies": [studies[name] for name in sorted(studies)]}))
+
+
+def _id_of(run: dict[str, Any]) -> str:
+    """The id of a run; a record that was written before runs had one is known by its content."""
+    return str(run.get("run_id") or hashlib.sha256(json_text(run).encode()).hexdigest()[:16])
 
 
 def _earlier_runs(root: Path) -> tuple[dict[str, Any], ...]:
     """The newest earlier runs' records, oldest first."""
     newest = sorted((root / EARLIER_RUNS).glob("run-*.json"))[-TREND_RUNS:]
-    loaded = [_load(path) for path in newest]
-    return tuple(sorted((run for run in loaded if run is not None), key=lambda run: str(run.get("finished"))))
+    loaded = [load_run(path) for path in newest]
+    return tuple(sorted((run for run in loaded if run is not None), key=_order))
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        run = json.loads(path.read_bytes())
-        if isinstance(run, dict) and isinstance(run["studies"], list):
-            return run
-    except (OSError, ValueError, KeyError):
-        return None
-    return None
+def _order(run: dict[str, Any]) -> tuple[int, str]:
+    """Runs are counted; those of before that come first, by their clock."""
+    return int(run.get("run_number", 0)), str(run.get("finished"))

@@ -16,9 +16,11 @@ from agseg.batch.events import BatchEvent, EventKind
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
 from agseg.batch.record import unlooked, write_records, write_unlooked
+from agseg.batch.run_id import begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
@@ -31,10 +33,15 @@ __all__ = ["run_batch"]
 IDENTIFIERS = "identifiers"
 """Key of a study's record in run.json that is there only if it is asked for."""
 
-_BLAMES = {"bug": ExitCode.BUG, "output": ExitCode.OUTPUT, "weights": ExitCode.WEIGHTS, "deadline": ExitCode.DEADLINE}
+_EXIT_CODES = {
+    Fault.BUG: ExitCode.BUG,
+    Fault.OUTPUT: ExitCode.OUTPUT,
+    Fault.WEIGHTS: ExitCode.WEIGHTS,
+    Fault.DEADLINE: ExitCode.DEADLINE,
+}
 
-_NOT_THE_STUDYS = frozenset({"output", "weights", "usage"})
-"""Blames that say nothing about the study in hand: its earlier result stays."""
+_NOT_THE_STUDYS = frozenset({Fault.OUTPUT, Fault.WEIGHTS, Fault.USAGE})
+"""Faults that say nothing about the study in hand: its earlier result stays."""
 
 
 def _now() -> str:
@@ -86,6 +93,7 @@ class _Run:
     def __init__(self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], engine: EngineFactory) -> None:
         self.job, self.output, self.tell, self.engine = job, output, tell, engine
         self.started, self.clock = _now(), time.monotonic()
+        self.id = begin_run(output)
         self.records: dict[str, StudyReport] = {}
         self.asked: set[ExitCode] = set()
         self.caught: ExitCode | None = None
@@ -102,7 +110,7 @@ class _Run:
             with suppress(_Caught):
                 self.finding = True
                 found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
-                decisions = decide(found, self.job, self.output)
+                decisions = decide(found, self.job, self.output, run=self.id.id)
                 self.finding = False
             if decisions is None:
                 self.records.update(unlooked(self.output))
@@ -127,10 +135,10 @@ class _Run:
             stop, left = engine.run(decisions.tasks)
             self.environment = engine.environment
         if stop is not None:
-            if stop.blame in _BLAMES:
-                self.asked.add(_BLAMES[stop.blame])
+            if stop.blame in _EXIT_CODES:
+                self.asked.add(_EXIT_CODES[stop.blame])
             for task in left:
-                self._end(task, self._left_over(task, stop), "")
+                self._end(task, self._left_over(task, stop), Fault.NONE)
 
     @staticmethod
     def _left_over(task: StudyTask, stop: Stop) -> StudyReport:
@@ -150,7 +158,7 @@ class _Run:
                 Code.INTERRUPTED,
                 "the run was interrupted; the next run takes this study",
                 status=StudyStatus.DEFERRED,
-                blame="signal",
+                blame=Fault.SIGNAL,
             )
         deadline_s = self.job.limits.deadline_s
         if deadline_s is not None and time.monotonic() - self.clock > deadline_s:
@@ -158,7 +166,7 @@ class _Run:
                 Code.DEADLINE,
                 "the deadline was reached; the next run takes this study",
                 status=StudyStatus.DEFERRED,
-                blame="deadline",
+                blame=Fault.DEADLINE,
             )
         return None
 
@@ -167,7 +175,7 @@ class _Run:
             self._event(EventKind.STARTED, study=task.study.id)
         self._event(EventKind.STAGE, study=task.study.id, stage=stage)
 
-    def _ended(self, task: StudyTask, report: StudyReport, blame: str) -> None:
+    def _ended(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
         """A study that was tried: an earlier result that does not hold any more steps aside, if the study is what failed."""
         self._end(task, report, blame)
         if blame not in _NOT_THE_STUDYS:
@@ -183,13 +191,13 @@ class _Run:
             return report
         return report if aside is None else replace(report, extra={**report.extra, OUTDATED: aside})
 
-    def _end(self, task: StudyTask, report: StudyReport, blame: str) -> None:
+    def _end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
         if report.status is not StudyStatus.DONE:
             published = published_by_this_run(task)
-            report = _with_key(report, task) if published is None else replace(published, extra=_short(task))
-            blame = "" if published is not None else blame
-        if blame in _BLAMES:
-            self.asked.add(_BLAMES[blame])
+            report = _with_key(report, task) if published is None else replace(published, extra=task.provenance.identity)
+            blame = Fault.NONE if published is not None else blame
+        if blame in _EXIT_CODES:
+            self.asked.add(_EXIT_CODES[blame])
         self.records[task.output] = report
         self._event(EventKind.FINISHED, study=task.study.id, report=report)
 
@@ -209,6 +217,8 @@ class _Run:
             environment={**self.job.environment, **self.environment},
             studies=studies,
             files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
+            run_id=self.id.id,
+            run_number=self.id.number,
         )
 
     def _exit_code(self, studies: tuple[StudyReport, ...], found: Discovery) -> ExitCode:
@@ -239,9 +249,5 @@ class _Run:
             raise _Caught
 
 
-def _short(task: StudyTask) -> dict[str, Any]:
-    return {name: task.provenance[name] for name in ("key", "fingerprint") if name in task.provenance}
-
-
 def _with_key(report: StudyReport, task: StudyTask) -> StudyReport:
-    return replace(report, extra={**report.extra, **_short(task)})
+    return replace(report, extra={**report.extra, **task.provenance.identity})

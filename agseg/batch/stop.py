@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from agseg.batch.outcome import Fault
 from agseg.errors import Code
 from agseg.report import StudyStatus
 
@@ -20,18 +21,18 @@ class Stop(Exception):  # noqa: N818
     status
         What becomes of the studies that are left.
     blame
-        See :data:`agseg.batch.outcome.Blame`; ``"deadline"`` and ``"signal"`` too.
+        What ended it.
     """
 
-    def __init__(self, code: Code, message: str, *, status: StudyStatus, blame: str) -> None:
+    def __init__(self, code: Code, message: str, *, status: StudyStatus, blame: Fault) -> None:
         super().__init__(message)
         self.code, self.message, self.status, self.blame = code, message, status, blame
 
     def to_dict(self) -> dict[str, str]:
         """For a worker of a cluster, or from one."""
-        return {"code": str(self.code), "message": self.message, "status": str(self.status), "blame": self.blame}
+        return {"code": str(self.code), "message": self.message, "status": str(self.status), "blame": str(self.blame)}
 
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Self:
         """The stop that was told."""
-        return cls(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=told["blame"])
+        return cls(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=Fault(told["blame"]))

@@ -19,7 +19,7 @@ from typing import Any
 from agseg.batch.child import Role, Says
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.memory import machine_memory_bytes
-from agseg.batch.outcome import Failure
+from agseg.batch.outcome import Failure, Fault
 from agseg.batch.stop import Stop
 from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code, UsageError
@@ -74,7 +74,7 @@ class Supervisor:
         *,
         should_stop: Callable[[], Stop | None],
         on_stage: Callable[[StudyTask, str], None],
-        on_end: Callable[[StudyTask, StudyReport, str], None],
+        on_end: Callable[[StudyTask, StudyReport, Fault], None],
     ) -> None:
         self.job = job
         self.should_stop = should_stop
@@ -133,7 +133,7 @@ class Supervisor:
             If the model cannot be made as asked.
         """
         stop = self.should_stop()
-        if stop is not None and (stop.blame == "signal" or not self._model_busy()):
+        if stop is not None and (stop.blame is Fault.SIGNAL or not self._model_busy()):
             raise stop
         if stop is None:
             self._give_work()
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _start(self, role: Role, target: Callable[..., Any], *, memory_bytes: int, address_space_bytes: int | None) -> Worker:
         if self._starts[role] >= _STARTS:
-            raise Stop(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame="bug")
+            raise Stop(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame=Fault.BUG)
         self._starts[role] += 1
         worker = Worker(role, target, memory_bytes=memory_bytes, address_space_bytes=address_space_bytes, debug=self.job.debug)
         worker.due = time.monotonic() + _START_S
@@ -241,27 +241,27 @@ class Supervisor:
             worker.idle()
         elif kind == Says.REPORT and task is not None:
             worker.idle()
-            self.on_end(task, StudyReport.from_dict(message["report"]), "")
+            self.on_end(task, StudyReport.from_dict(message["report"]), Fault.NONE)
         elif kind == Says.FAILURE:
-            self._failed(worker, Failure(**message))
+            self._failed(worker, Failure.from_dict(message))
 
     def _failed(self, worker: Worker, failure: Failure) -> None:
         task = worker.task
         worker.idle()
         if task is None:
             # The factory itself raised: no study can be done without it.
-            if failure.blame == "usage":
+            if failure.blame is Fault.USAGE:
                 raise UsageError(failure.message, code=Code(failure.code), hint=failure.hint)
-            blame = failure.blame or "bug"
+            blame = failure.blame or Fault.BUG
             raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=blame)
         self.on_end(task, failure.report(task.study), failure.blame)
         if failure.ends_process:
             self._remove(worker)
             worker.end(at_once=True)
-        if failure.blame == "output" and failure.code in (Code.DISK_FULL, Code.OUTPUT_NOT_WRITABLE):
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.DEFERRED, blame="output")
-        if failure.blame == "weights":
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame="weights")
+        if failure.blame is Fault.OUTPUT and failure.code in (Code.DISK_FULL, Code.OUTPUT_NOT_WRITABLE):
+            raise Stop(Code(failure.code), failure.message, status=StudyStatus.DEFERRED, blame=Fault.OUTPUT)
+        if failure.blame is Fault.WEIGHTS:
+            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=Fault.WEIGHTS)
 
     # -- children that must go, or have gone ------------------------------------------------------------------------
 

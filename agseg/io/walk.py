@@ -10,26 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from agseg.errors import Code, UsageError
-from agseg.study import Skipped
+from agseg.study import Reason, Skipped
 
 __all__ = ["UNSEEN", "FoundFile", "Reason", "walk"]
-
-
-class Reason:
-    """Plain words for files that belong to no study (``Skipped.reason``); ``E_`` codes stand beside them."""
-
-    EXCLUDED = "excluded"
-    HIDDEN = "hidden_file"
-    NOT_REGULAR = "not_a_regular_file"
-    OWN_OUTPUT = "own_output"
-    NOT_AN_IMAGE = "not_an_image"
-    LABEL_MAP = "label_map"
-    DICOMDIR = "dicomdir"
-    DICOM_OBJECT = "dicom_object"
-    SECONDARY_CAPTURE = "secondary_capture"
-    LOCALIZER = "localizer"
-    OTHER_MODALITY = "other_modality"
-    IDENTICAL_COPY = "identical_copy"
 
 
 UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE, Code.CHANGED})

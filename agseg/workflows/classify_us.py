@@ -16,7 +16,7 @@ from agseg import __version__
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import json_text
 from agseg.batch.frame_reader import ClipError, FrameReader
-from agseg.batch.outcome import Failure, failure_of
+from agseg.batch.outcome import Failure, Fault, failure_of
 from agseg.batch.output import Output, claim_output
 from agseg.batch.signals import noting_signals
 from agseg.errors import Code, ExitCode, OutputError, UsageError
@@ -189,7 +189,7 @@ class _Run:
         return _done(clip, result, files)
 
     def _failed(self, clip: Clip, failure: Failure) -> StudyReport:
-        if failure.blame == "bug":
+        if failure.blame is Fault.BUG:
             self.asked.add(ExitCode.BUG)
         return StudyReport(
             input=clip.name,

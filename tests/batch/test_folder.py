@@ -12,6 +12,7 @@ from agseg.batch.folder import StudyFolder, read_record
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import StudyTask
 from agseg.batch.output import claim_output, make_folders
+from agseg.batch.provenance import Provenance
 from agseg.errors import Code, LockedError, OutputError
 from agseg.grid import Grid
 from agseg.study import Study, StudyKind
@@ -21,7 +22,7 @@ VOLUME = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), Grid((2, 3, 4), 
 
 
 def task(root: Path, name: str = "a/b") -> StudyTask:
-    return StudyTask(Study(name, root, (), StudyKind.NIFTI), root, name, {"key": "k"})
+    return StudyTask(Study(name, root, (), StudyKind.NIFTI), root, name, Provenance("r", "1", None, "", {}, "f", "k"))
 
 
 def test_nothing_is_visible_before_publish_and_nothing_is_left_after_an_error(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_every_error_has_its_outcome(error: Exception, writing: bool, status: St
     assert (found.status, found.code, found.blame) == (status, code, blame)
     assert "DOE" not in found.message
     # It crosses a pipe as JSON and becomes a record.
-    assert Failure(**json.loads(json.dumps(found.to_dict()))).report(STUDY).status is status
+    assert Failure.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_the_offending_file_is_named_by_its_place_below_the_input() -> None:

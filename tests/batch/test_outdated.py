@@ -12,6 +12,7 @@ import pytest
 from agseg.batch import StudyFolder, StudyTask, claim_output, run_batch
 from agseg.batch.folder import RETIRED_JSON
 from agseg.batch.outdated import OUTDATED, set_aside
+from agseg.batch.provenance import Provenance
 from agseg.errors import Code
 from agseg.io.read import read_volume
 from agseg.report import BatchReport, StudyReport, StudyStatus
@@ -166,7 +167,7 @@ def publish(root: Path, *files: str, source: Path | None = None, name: str = "x"
     """A result with these files."""
     study = Study(name, root, (source or root.parent / "x.nii.gz",), StudyKind.NIFTI)
     volume = read_well(study)
-    with StudyFolder(StudyTask(study, root, name, {"key": "k", "fingerprint": "f", "run": "r"})) as folder:
+    with StudyFolder(StudyTask(study, root, name, Provenance("r", "1", None, "", {}, "f", "k"))) as folder:
         for name in files:
             (folder.path / name).parent.mkdir(exist_ok=True)
             (folder.path / name).write_text(f"{len(files)} {name}")

@@ -21,7 +21,7 @@ DEAD = 2**22 + 1
 
 def planned(source: Path, target: Path, part: Part) -> dict[str, str]:
     """What a part would do: studies and their folders."""
-    return {task.study.id: task.output for task in decide(discover([source]), job(source), Output(target, part)).tasks}
+    return {task.study.id: task.output for task in decide(discover([source]), job(source), Output(target, part), run="r").tasks}
 
 
 def test_a_study_that_arrives_between_parts_shifts_no_other(tmp_path: Path) -> None:

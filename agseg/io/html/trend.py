@@ -34,7 +34,7 @@ def trend_section(runs: Sequence[Mapping[str, Any]]) -> str:
     runs
         Records as in run.json, oldest first, this run last. Only what a run measured itself counts (status ``done``).
     """
-    measured = [run for run in runs if any(study.get("status") == "done" for study in run["studies"])]
+    measured = [run for run in runs if any(_is_of(run, study) for study in run["studies"])]
     if len(measured) < 2:
         return ""
     points: dict[str, list[_Point]] = defaultdict(list)
@@ -54,11 +54,16 @@ def trend_section(runs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _is_of(run: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
+    """Whether this run measured the study; the record of a run in parts has other runs' studies too."""
+    return study.get("status") == "done" and study.get("run") in (None, run.get("run_id"))
+
+
 def _volumes(run: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
     """Per organ the studies that this run measured, with their ml."""
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for study in run["studies"]:
-        for organ in study.get("organs", ()) if study.get("status") == "done" else ():
+        for organ in study.get("organs", ()) if _is_of(run, study) else ():
             if isinstance(organ.get("volume_ml"), int | float):
                 found[str(organ["name"])].append((str(study["input"]), float(organ["volume_ml"])))
     return found
