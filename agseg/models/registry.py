@@ -18,6 +18,7 @@ from agseg.models.attention_unet import AttentionUNet
 from agseg.models.focusnet import FocusNet
 from agseg.models.focusnet_released import FocusNetReleased
 from agseg.models.monai_nets import monai_segresnet, monai_unet, monai_vnet
+from agseg.models.nnunet import nnunet_plain, nnunet_resenc
 from agseg.models.obelisk import OBELISK_SIDE, Obelisk
 from agseg.models.r2unet import R2UNet
 from agseg.models.sononet import AGSononet, Sononet
@@ -49,6 +50,8 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "monai-unet": monai_unet,
     "monai-segresnet": monai_segresnet,
     "monai-vnet": monai_vnet,
+    "nnunet-plain": nnunet_plain,
+    "nnunet-resenc": nnunet_resenc,
 }
 """Family name to builder; builders take keyword arguments of plain JSON values."""
 

@@ -40,6 +40,14 @@ VOLUMES = ((16, 32, 16), (16, 16, 48))
 FRAMES = ((32, 48), (64, 32))
 TINY_WIDTHS = [2, 3, 4, 5, 6]
 
+NNUNET = {
+    "classes": 3,
+    "features_per_stage": [2, 3, 4],
+    "kernel_sizes": [3, 3, 3],
+    "strides": [1, 2, 2],
+    "n_conv_per_stage_decoder": [1, 2],
+}
+
 TINY = [
     Tiny("unet", {"dims": 2, "width": 2}),
     Tiny("unet", {"dims": 3, "widths": TINY_WIDTHS, "in_channels": 2}, VOLUMES),
@@ -68,6 +76,8 @@ TINY = [
         VOLUMES,
     ),
     Tiny("monai-segresnet", {"spatial_dims": 3, "init_filters": 8, "in_channels": 1, "out_channels": 3}, VOLUMES),
+    Tiny("nnunet-plain", {"dims": 3, **NNUNET, "n_conv_per_stage": [1, 2, 1], "in_channels": 2}, VOLUMES),
+    Tiny("nnunet-resenc", {"dims": 2, **NNUNET, "n_blocks_per_stage": [1, 2, 1], "norm": "batch"}),
     Tiny("monai-vnet", {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}, ((32, 32), (16, 48))),
 ]
 
