@@ -23,6 +23,7 @@ __all__ = [
     "AgsegError",
     "Code",
     "ExitCode",
+    "FieldError",
     "InferenceError",
     "InputError",
     "LockedError",
@@ -183,6 +184,34 @@ class AgsegError(Exception):
 
 def _rebuild(kind: type[AgsegError], message: str, state: dict[str, object]) -> AgsegError:
     return kind(message, **state)  # type: ignore[arg-type]
+
+
+class FieldError(ValueError):
+    """A field of a value that does not hold what it must; where the value came from a file, the binder adds file and line.
+
+    Parameters
+    ----------
+    field
+        The field's name.
+    message, value, expected
+        As in :class:`AgsegError`.
+    """
+
+    def __init__(self, field: str, message: str, *, value: object = None, expected: object = None) -> None:
+        self.field = field
+        self.message = message
+        self.value = value
+        self.expected = expected
+        found = "" if value is None else f", found {value}"
+        wanted = "" if expected is None else f", expected {expected}"
+        super().__init__(f"{field}: {message}{found}{wanted}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_field, (self.field, self.message, self.value, self.expected))
+
+
+def _rebuild_field(field: str, message: str, value: object, expected: object) -> FieldError:
+    return FieldError(field, message, value=value, expected=expected)
 
 
 class UsageError(AgsegError):

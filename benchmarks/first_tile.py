@@ -35,7 +35,14 @@ def main() -> None:
     network = ReadyNetwork([module], device=device, precision=choose_precision(Precision.AUTO, device))
     say("network_ready_s")
     volume = read_volume(discover([Path(sys.argv[1])]).studies[0])
-    spec = InputSpec("CT", "RAS", (2.0, 2.0, 2.0), WINDOW_HU, Normalisation.WINDOW_TO_SYMMETRIC, (160, 160, 96))
+    spec = InputSpec(
+        "CT",
+        axis_codes="RAS",
+        spacing_mm=(2.0, 2.0, 2.0),
+        window_hu=WINDOW_HU,
+        normalisation=Normalisation.WINDOW_TO_SYMMETRIC,
+        tile=(160, 160, 96),
+    )
     prepared = prepare(volume, spec)
     say("prepared_s")
     next(tile_scores(network, prepared.tensor, plan(prepared.frame.shape, tile=spec.tile, overlap=spec.overlap)))

@@ -144,14 +144,9 @@ class Cluster:
 def _settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import yaml
+    from agseg.binding import read
 
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError("the cluster's configuration cannot be read", path=path) from error
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise UsageError("the cluster's configuration is not a mapping of arguments", path=path)
+    settings: dict[str, Any] = read(path, error=UsageError).bind(dict[str, Any])
     return settings
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -24,6 +24,9 @@ from typer.core import TyperGroup
 from agseg.cli import options
 from agseg.cli.summaries import Summaries
 from agseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from agseg.binding import Node
 
 __all__ = ["CONFIG_NAME", "Commands", "Config"]
 
@@ -40,19 +43,29 @@ _TOLD = "agseg.told"
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the file says for the command that runs: keys and values, those of a list one by one."""
+class _Given:
+    """What the file says for one option, and where."""
 
-    path: Path
-    values: list[tuple[str, Any]]
+    key: str
+    node: Node
+    value: Any
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the file says for the command that runs."""
+
+    values: list[_Given]
 
     def explain(self, error: UsageError) -> None:
-        """Say where the value stands that a command refuses after its options have been read."""
-        for key, value in self.values:
-            if str(error.value) == str(value) or (isinstance(value, str) and repr(value) in error.message):
-                error.path = self.path
-                error.hint = " ".join((f"The file says {key}: {value}.", error.hint or "")).strip()
-                return
+        """Name file and line of the value that a command refuses after its options have been read."""
+        for given in self.values:
+            for value in given.value if isinstance(given.value, list) else [given.value]:
+                if str(error.value) == str(value) or (isinstance(value, str) and repr(value) in error.message):
+                    error.path = given.node.path
+                    said = f"The file says {given.key}: {value}. (line {given.node.line})"
+                    error.hint = " ".join((said, error.hint or "")).strip()
+                    return
 
 
 def _take(context: typer.Context, given: Path | None) -> None:
@@ -66,29 +79,31 @@ def _take(context: typer.Context, given: Path | None) -> None:
         if not path.is_file():
             return
     names = context.command_path.split()[1:]
-    context.default_map = _defaults(_read(path), context.find_root().command, names, path=path)
-    _check_values(context, path=path)
+    given_values = _defaults(_read(path), context.find_root().command, names)
+    context.default_map = {name: given.value for name, given in given_values.items()}
+    _check_values(context, given_values)
 
 
-def _check_values(context: typer.Context, *, path: Path) -> None:
-    """Refuse what an option does not take, with the file's name: the option itself would not know where it stood.
+def _check_values(context: typer.Context, values: dict[str, _Given]) -> None:
+    """Refuse what an option does not take, with file and line: the option itself knows neither.
 
     Raises
     ------
     UsageError
-        With file, key and value.
+        With file, line, key and value.
     """
-    told = context.meta[_TOLD] = _Told(path, [])
-    for key, parameter in _keys(context.command).items():
-        value = (context.default_map or {}).get(parameter.name)
-        if value is None:
+    told = context.meta[_TOLD] = _Told([])
+    for parameter in _keys(context.command).values():
+        given = values.get(parameter.name)
+        if given is None:
             continue
-        told.values.extend((key, one) for one in (value if isinstance(value, list) else [value]))
+        told.values.append(given)
         try:
-            parameter.process_value(context, value)
+            parameter.process_value(context, given.value)
         except typer.BadParameter as error:
             expected = error.message.removeprefix("Input should be ")
-            raise UsageError(f"{key!r} does not take this value", path=path, value=value, expected=expected) from error
+            message = f"{given.key!r} does not take this value"
+            raise given.node.refuse(message, value=given.value, expected=expected) from error
 
 
 Config = Annotated[
@@ -144,42 +159,29 @@ def _keys(command: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in named.items() if name not in _NOT_IN_A_FILE}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
+def _read(path: Path) -> dict[str, Node]:
+    from agseg.binding import read
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        from agseg.io.absence import in_words
-
-        raise UsageError(f"the configuration cannot be read: {in_words(error)}", path=path) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f" (line {mark.line + 1})"
-        raise UsageError(f"the configuration is not valid YAML{where}", path=path) from error
-    return _mapping(content, path=path)
+    return _mapping(read(path, error=UsageError, may_be_empty=True))
 
 
-def _mapping(content: Any, *, path: Path) -> dict[str, Any]:
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UsageError("the configuration must be a mapping of option names to values", path=path)
-    return {str(key).replace("_", "-"): value for key, value in content.items()}
+def _mapping(node: Node) -> dict[str, Node]:
+    """Option names and their values; a section may be empty."""
+    return {} if node.is_null else {key.replace("_", "-"): value for key, value in node.items().items()}
 
 
-def _defaults(content: dict[str, Any], command: Any, names: list[str], *, path: Path) -> dict[str, Any]:
-    """The defaults of the command that ``names`` lead to, by parameter name; everything in the file is checked."""
+def _defaults(content: dict[str, Node], command: Any, names: list[str]) -> dict[str, _Given]:
+    """What the file says for the command that ``names`` lead to, by parameter name; everything in the file is checked."""
     below = command.commands if isinstance(command, TyperGroup) else {}
     known = {key for leaf in _leaves(command) for key in _keys(leaf)}
-    found: dict[str, Any] = {}
-    sections: dict[str, Any] = {}
+    found: dict[str, Node] = {}
+    sections: dict[str, _Given] = {}
     for key, value in content.items():
         if key in below:
-            section = _defaults(_mapping(value, path=path), below[key], names[1:] if names[:1] == [key] else [], path=path)
+            section = _defaults(_mapping(value), below[key], names[1:] if names[:1] == [key] else [])
             sections.update(section if names[:1] == [key] else {})
         elif key not in known:
-            raise UsageError(f"unknown key {key!r}", path=path, expected=f"one of {', '.join(sorted({*below, *known}))}")
+            raise value.refuse(f"unknown key {key!r}", expected=f"one of {', '.join(sorted({*below, *known}))}")
         else:
             found[key] = value
     target = command
@@ -188,15 +190,17 @@ def _defaults(content: dict[str, Any], command: Any, names: list[str], *, path: 
     if isinstance(target, TyperGroup):
         return {}
     mine = {key: parameter for key, parameter in _keys(target).items() if key in found}
-    return {parameter.name: _value(parameter, key, found[key], path=path) for key, parameter in mine.items()} | sections
+    told = {parameter.name: _Given(key, found[key], _value(parameter, key, found[key])) for key, parameter in mine.items()}
+    return told | sections
 
 
-def _value(parameter: Any, key: str, value: Any, *, path: Path) -> Any:
+def _value(parameter: Any, key: str, node: Node) -> Any:
     """A value as the option takes it: one word of a repeatable option is a list of one."""
+    value = node.plain()
     several = bool(parameter.multiple)
     if several and not isinstance(value, list):
         value = [value]
     for item in value if several else [value]:
         if not isinstance(item, str | int | float | bool):
-            raise UsageError(f"the value of {key!r} is not one that an option takes", path=path, value=type(item).__name__)
+            raise node.refuse(f"the value of {key!r} is not one that an option takes", value=type(item).__name__)
     return value

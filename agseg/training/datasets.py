@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
-from agseg.training.binding import load
 
 __all__ = ["Dataset", "Layout", "Task", "dataset", "dataset_names"]
 

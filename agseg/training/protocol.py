@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
-from agseg.training.binding import load
 
 __all__ = ["Logits", "Protocol", "Start", "kept_classes", "protocol", "protocols"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from agseg.binding import load
 from agseg.io.resources import resource_path
-from agseg.training.binding import load
 
 __all__ = ["Figure", "PublishedRow", "published_row"]
 

@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from agseg.errors import RecipeError
+from agseg.binding import load
+from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
-from agseg.training.binding import load
 from agseg.training.draws import Affine, Balance
 from agseg.training.settings import LoopSettings
 from agseg.weights.entry import InputSpec
@@ -112,9 +112,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise ValueError("a batch holds at least one sample")
+            raise FieldError("batch", "a batch holds at least one sample", value=self.batch)
         if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
-            raise ValueError("labels are numbered from 1 without a gap")
+            raise FieldError("labels", "labels are numbered from 1 without a gap", value=sorted(self.labels))
+        LabelSet.from_mapping(self.labels)  # refuses what cannot be in a mask
 
     @property
     def label_set(self) -> LabelSet:
@@ -124,7 +125,8 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Changes with anything that changes the result."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
+        content = asdict(self) | {"input": self.input.identity()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def with_tile(self, tile: Sequence[int]) -> tuple[int, int, int]:
         """A tile with this recipe's depth: three numbers, the last 1 for slices and pictures."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.io.absence import no_folder
 from agseg.io.atomic import write_text
 from agseg.io.resources import resource_path
-from agseg.training.binding import load
 
 __all__ = [
     "SPLITS_FILE",

@@ -1,15 +1,24 @@
-"""One entry of the weights manifest, as frozen types: enough to run, to trust and to cite."""
+"""One entry of the weights manifest, as frozen types that are valid once built: enough to run, to trust and to cite."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from enum import StrEnum
+from itertools import permutations, product
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
+from agseg.errors import FieldError
 from agseg.labels import LabelSet
 
 __all__ = [
+    "VOLUMETRIC",
+    "WEIGHTS_ID",
     "Cleanup",
     "FileSource",
     "InputSpec",
@@ -20,6 +29,23 @@ __all__ = [
     "WeightsFile",
     "WeightsFormat",
 ]
+
+
+VOLUMETRIC = ("CT", "MR")
+"""DICOM modalities of scans: their networks see a grid in millimetres."""
+
+MODALITIES = (*VOLUMETRIC, "US", "RGB")
+"""What a network may have been trained on; RGB is a picture."""
+
+WEIGHTS_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
+"""An entry's name on the command line."""
+
+_AXIS_CODES = frozenset(
+    "".join(codes) for order in permutations(("LR", "PA", "IS")) for codes in product(*order)
+)  # RAS, LPI, SAR, ...: each axis of the patient once
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+")
 
 
 class Padding(StrEnum):
@@ -62,17 +88,17 @@ class InputSpec:
     Parameters
     ----------
     modality
-        DICOM modality, ``"CT"`` or ``"US"``.
+        DICOM modality, ``"CT"``, ``"MR"`` or ``"US"``; ``"RGB"`` for pictures.
+    normalisation
+        See :class:`Normalisation`.
+    tile
+        Tile shape along the tensor axes (voxels).
     axis_codes
-        Where the tensor axes (first, second, third spatial) grow towards, e.g. ``"RAS"``.
+        Where the tensor axes (first, second, third spatial) grow towards, e.g. ``"RAS"``; empty for frames.
     spacing_mm
         Voxel spacing of the model grid along those axes; ``None`` where ``fixed_shape`` rules.
     window_hu
         Clipping window before normalisation, or None.
-    normalisation
-        See :class:`Normalisation`.
-    tile
-        Tile shape along those axes (voxels).
     overlap
         Fraction of a tile shared with its neighbour.
     antialias
@@ -86,20 +112,72 @@ class InputSpec:
         Model grid size for networks that see a box at a fixed size.
     window_height_mm
         Height (along z) of the windows in which long scans are covered, for ``body_box`` networks.
+
+    Raises
+    ------
+    FieldError
+        If a field does not hold what it must.
     """
 
     modality: str
-    axis_codes: str
-    spacing_mm: tuple[float, float, float] | None
-    window_hu: tuple[float, float] | None
+    _: KW_ONLY
     normalisation: Normalisation
     tile: tuple[int, int, int]
+    axis_codes: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+    window_hu: tuple[float, float] | None = None
     overlap: float = 0.5
     antialias: bool = False
     padding: Padding = Padding.ZERO
     body_box: bool = False
     fixed_shape: tuple[int, int, int] | None = None
     window_height_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise FieldError("modality", "unknown modality", value=self.modality, expected=" or ".join(MODALITIES))
+        if self.axis_codes not in _AXIS_CODES and (self.axis_codes or self.modality in VOLUMETRIC):
+            raise FieldError("axis_codes", "not axis codes", value=self.axis_codes, expected="three letters such as RAS")
+        _check_enum("normalisation", self.normalisation, Normalisation)
+        _check_enum("padding", self.padding, Padding)
+        _check_sizes("tile", self.tile)
+        if self.fixed_shape is not None:
+            _check_sizes("fixed_shape", self.fixed_shape)
+        if self.spacing_mm is not None:
+            _check_numbers("spacing_mm", self.spacing_mm, 3, above=0.0)
+        elif self.fixed_shape is None and self.modality in VOLUMETRIC and self.tile[2] > 1:  # depth 1: pictures without a scale
+            raise FieldError("spacing_mm", "either spacing_mm or fixed_shape is needed")
+        self._check_window()
+        _check_numbers("overlap", (self.overlap,), 1)
+        if not 0 <= self.overlap < 1:
+            raise FieldError("overlap", "overlap is a fraction", value=self.overlap, expected="0 to below 1")
+        if self.body_box and (self.fixed_shape is None or self.window_height_mm is None):
+            raise FieldError("body_box", "a body box needs fixed_shape and window_height_mm")
+        if self.window_height_mm is not None:
+            _check_numbers("window_height_mm", (self.window_height_mm,), 1, above=0.0)
+
+    def _check_window(self) -> None:
+        if self.window_hu is not None:
+            _check_numbers("window_hu", self.window_hu, 2)
+            if self.window_hu[0] >= self.window_hu[1]:
+                raise FieldError("window_hu", "not a window", value=list(self.window_hu), expected="low below high")
+        elif self.normalisation in (Normalisation.WINDOW_TO_UNIT, Normalisation.WINDOW_TO_SYMMETRIC):
+            raise FieldError("normalisation", f"{self.normalisation} needs window_hu")
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values for a digest.
+
+        Fields that came after the first release of the format are left out at their default, so that digests made before
+        (of finished studies, of interrupted trainings) stay valid.
+        """
+        later = {f.name: f.default for f in fields(self) if f.name not in _FIRST_INPUT_FIELDS}
+        return {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
+
+
+_FIRST_INPUT_FIELDS = frozenset(
+    ("modality", "axis_codes", "spacing_mm", "window_hu", "normalisation", "tile", "overlap", "antialias", "padding",
+     "body_box", "fixed_shape", "window_height_mm")
+)  # fmt: skip
 
 
 class SourceKind(StrEnum):
@@ -121,16 +199,55 @@ class FileSource:
     revision: str | None = None
     url: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_enum("kind", self.kind, SourceKind)
+        match self.kind:
+            case SourceKind.HUB:
+                if not _REPOSITORY.fullmatch(self.repository or ""):
+                    raise FieldError("hub", "not a hub repository", value=self.repository, expected="owner/name")
+                if not self.revision or not self.path:
+                    raise FieldError("hub", "a hub file needs a revision and a path")
+            case SourceKind.URL:
+                parts = urlsplit(self.url or "")
+                if parts.scheme not in ("https", "http") or not parts.hostname:
+                    raise FieldError("url", "not a URL", value=self.url, expected="https://...")
+            case SourceKind.PACKAGED:
+                inside = PurePosixPath(self.path or "")
+                if not self.path or inside.is_absolute() or ".." in inside.parts:
+                    raise FieldError("packaged", "not a path below the package's weights folder", value=self.path)
+            case SourceKind.LOCAL:
+                if not self.path:
+                    raise FieldError("local", "a local file needs a path")
+
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of an entry with its digests; ``md5`` only where the publisher gives nothing better."""
+    """One file of an entry with its digests; ``md5`` only where the publisher gives nothing better.
+
+    Raises
+    ------
+    FieldError
+        If a field does not hold what it must.
+    """
 
     filename: str
     source: FileSource
     sha256: str | None
     size_bytes: int | None
     md5: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.filename or PurePosixPath(self.filename).name != self.filename or self.filename.startswith("."):
+            raise FieldError("filename", "not a file name", value=self.filename)
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise FieldError("sha256", "not a SHA-256", value=self.sha256, expected="64 lower-case hexadecimal digits")
+        if self.md5 is not None and not _MD5.fullmatch(self.md5):
+            raise FieldError("md5", "not an MD5", value=self.md5, expected="32 lower-case hexadecimal digits")
+        if self.sha256 is None and (self.md5 is None or self.source.kind is not SourceKind.HUB):
+            # Only a hub names a commit that can be recorded and held to.
+            raise FieldError("sha256", "sha256 is missing; only a hub file may do with its md5")
+        if self.size_bytes is not None and self.size_bytes < 1:
+            raise FieldError("size_bytes", "not a size", value=self.size_bytes, expected="at least 1")
 
 
 class WeightsFormat(StrEnum):
@@ -162,15 +279,21 @@ class WeightsEntry:
         Organs (or planes) for which this entry is the manifest's default.
     classes
         Names of a frame classifier's outputs, in order; empty for a segmentation network.
+
+    Raises
+    ------
+    FieldError
+        If a field does not hold what it must.
     """
 
     id: str
+    _: KW_ONLY
     architecture: str
-    config: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
     format: WeightsFormat
     files: tuple[WeightsFile, ...]
     input: InputSpec
-    labels: LabelSet
+    labels: LabelSet = field(default_factory=lambda: LabelSet(()))
     licence: str
     citation: str
     attribution: str
@@ -180,6 +303,24 @@ class WeightsEntry:
     caution: str = ""
     cleanup: dict[str, Cleanup] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not WEIGHTS_ID.fullmatch(self.id):
+            raise FieldError("id", "not an id", value=self.id, expected="a-z, 0-9, . and -")
+        if not self.files:
+            raise FieldError("files", "an entry has at least one file")
+        if len({file.filename for file in self.files}) != len(self.files):
+            raise FieldError("files", "two files of one name")
+        if len(set(self.classes)) != len(self.classes):
+            raise FieldError("classes", "two classes of one name")
+        if bool(self.labels) == bool(self.classes):
+            raise FieldError("labels", "an entry has either labels (organs) or classes (of frames)")
+        known = self.labels.names or self.classes
+        for name, named in (("default_for", self.default_for), ("cleanup", tuple(self.cleanup))):
+            if strangers := [organ for organ in named if organ not in known]:
+                raise FieldError(name, "names an organ that the entry does not know", value=strangers[0])
+        for rule in self.cleanup.values():
+            _check_enum("cleanup", rule, Cleanup)
 
     @property
     def size_bytes(self) -> int | None:
@@ -194,3 +335,20 @@ class WeightsEntry:
         if any(digest is None for digest in digests):
             return None
         return hashlib.sha256("\n".join(sorted(d for d in digests if d is not None)).encode()).hexdigest()
+
+
+def _check_enum(name: str, value: object, kind: type[StrEnum]) -> None:
+    if not isinstance(value, kind):
+        raise FieldError(name, "not known", value=value, expected=" or ".join(kind))
+
+
+def _check_sizes(name: str, sizes: Sequence[int]) -> None:
+    if len(sizes) != 3 or not all(type(n) is int and n >= 1 for n in sizes):
+        raise FieldError(name, "not a shape", value=list(sizes), expected="3 whole numbers above 0")
+
+
+def _check_numbers(name: str, numbers: Sequence[float], count: int, *, above: float = -math.inf) -> None:
+    plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) and n > above for n in numbers)
+    if len(numbers) != count or not plain:
+        limit = "" if above == -math.inf else f" above {above:g}"
+        raise FieldError(name, "not valid", value=list(numbers), expected=f"{count} number{'s' * (count > 1)}{limit}")

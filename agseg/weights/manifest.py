@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from agseg.errors import Code, UsageError, WeightsError
+from agseg.binding import Form, Forms, Node, load
+from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
-from agseg.labels import unknown_organ
-from agseg.weights.entry import WeightsEntry
-from agseg.weights.fields import Fields
-from agseg.weights.parse import parse_entry
+from agseg.labels import LabelSet, unknown_organ
+from agseg.weights.entry import WEIGHTS_ID, FileSource, SourceKind, WeightsEntry, WeightsFile
 
 __all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "Manifest"]
 
@@ -26,7 +25,6 @@ MANIFEST_NAME = "weights_manifest.yaml"
 
 MANIFEST_SCHEMA = "agseg.weights/1"
 
-_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.\-]{0,252}[a-z0-9])?")
 
 
@@ -58,8 +56,8 @@ class Manifest:
             If a file is not a manifest: an unknown or missing key, a wrong type, a digest that is none, two defaults for one
             organ; with file and line.
         """
-        packaged = Fields.read(resource_path(MANIFEST_NAME), name="weights manifest")
-        site = None if site_manifest is None else Fields.read(site_manifest, name="site manifest")
+        packaged = load(resource_path(MANIFEST_NAME), _Document, error=UsageError)
+        site = None if site_manifest is None else load(site_manifest, _Document, error=UsageError)
         return _merged(packaged, site)
 
     @property
@@ -123,52 +121,88 @@ class Manifest:
         )
 
 
-def _merged(packaged: Fields, site: Fields | None) -> Manifest:
-    base = _sections(packaged)
-    over = {} if site is None else _sections(site)
-    hosts = () if site is None else _hosts(site)
-    for document in (packaged, site):
-        if document is not None:
-            document.finish()
+@dataclass(frozen=True)
+class _Document:
+    """A manifest file; its entries are bound one by one, after a site's have been merged over the packaged ones."""
+
+    schema: str
+    entries: dict[str, Node]
+    allowed_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.schema != MANIFEST_SCHEMA:
+            raise FieldError("schema", "another schema", value=self.schema, expected=MANIFEST_SCHEMA)
+        for host in self.allowed_hosts:
+            if not _HOST.fullmatch(host):
+                raise FieldError("allowed_hosts", "not a host name", value=host, expected="weights.example.org")
+
+
+@dataclass(frozen=True)
+class _HubForm:
+    repository: str
+    revision: str
+    path: str
+
+
+@dataclass(frozen=True)
+class _FileForm:
+    """A file as a manifest writes it: its source is the one key of four that is there."""
+
+    filename: str
+    packaged: str | None = None
+    hub: _HubForm | None = None
+    url: str | None = None
+    local: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    md5: str | None = None
+
+    def file(self, manifest: Path | None) -> WeightsFile:
+        """The same as :class:`WeightsFile`; a local path is relative to the manifest's folder."""
+        sources: list[FileSource] = []
+        if self.packaged is not None:
+            sources.append(FileSource(SourceKind.PACKAGED, path=self.packaged))
+        if self.hub is not None:
+            sources.append(FileSource(SourceKind.HUB, **vars(self.hub)))
+        if self.url is not None:
+            sources.append(FileSource(SourceKind.URL, url=self.url))
+        if self.local is not None:
+            folder = Path() if manifest is None else manifest.parent
+            sources.append(FileSource(SourceKind.LOCAL, path=str(folder / Path(self.local).expanduser())))
+        if len(sources) != 1:
+            raise ValueError(f"a file has exactly one source: {' or '.join(SourceKind)}")
+        return WeightsFile(self.filename, sources[0], self.sha256, self.size_bytes, self.md5)
+
+
+FORMS: Forms = {
+    LabelSet: Form(dict[int, str], lambda names, _path: LabelSet.from_mapping(names)),
+    WeightsFile: Form(_FileForm, lambda form, path: form.file(path)),
+}
+"""How a manifest writes the types of an entry."""
+
+
+def _merged(packaged: _Document, site: _Document | None) -> Manifest:
+    base, over = packaged.entries, {} if site is None else site.entries
     entries: dict[str, WeightsEntry] = {}
     defaults: dict[tuple[str, str], str] = {}
     for part in (base, over):
         claimed: dict[tuple[str, str], str] = {}
-        for weights_id, fields in part.items():
+        for weights_id, node in part.items():
             if part is base and weights_id in over:
                 continue  # read below, merged
             if part is over and weights_id in base:
-                fields = fields.merged_over(base[weights_id])
-            line = fields.line_of("default_for")
-            entry = parse_entry(weights_id, fields)
+                node = node.merged_over(base[weights_id])
+            if not WEIGHTS_ID.fullmatch(weights_id):
+                raise node.refuse("not an id", value=weights_id, expected="a-z, 0-9, . and -")
+            entry: WeightsEntry = node.bind(WeightsEntry, forms=FORMS, id=weights_id)
             entries[weights_id] = entry
             for organ in entry.default_for:
                 key = (organ, entry.input.modality)
                 if key in claimed:
-                    raise fields.error(f"a second default for {organ} in {key[1]} beside {claimed[key]}", line)
+                    message = f"a second default for {organ} in {key[1]} beside {claimed[key]}"
+                    raise node.items()["default_for"].refuse(message)
                 claimed[key] = weights_id
         defaults.update(claimed)
     ordered = {weights_id: entries[weights_id] for weights_id in (*base, *(new for new in over if new not in base))}
+    hosts = () if site is None else site.allowed_hosts
     return Manifest(MappingProxyType(ordered), MappingProxyType(defaults), hosts)
-
-
-def _sections(document: Fields) -> dict[str, Fields]:
-    schema = document.take("schema", str)
-    if schema != MANIFEST_SCHEMA:
-        raise document.error("another schema", document.line, value=schema, expected=MANIFEST_SCHEMA)
-    entries = document.section("entries", "entries")
-    sections = {}
-    for weights_id in entries.keys():  # noqa: SIM118 - Fields is no dict
-        if not _ID.fullmatch(weights_id):
-            raise entries.error("not an id", entries.line_of(weights_id), value=weights_id, expected="a-z, 0-9, . and -")
-        sections[weights_id] = entries.section(weights_id, f"entry {weights_id}")
-    return sections
-
-
-def _hosts(site: Fields) -> tuple[str, ...]:
-    line = site.line_of("allowed_hosts")
-    hosts = site.take("allowed_hosts", list, [])
-    for host in hosts:
-        if not isinstance(host, str) or not _HOST.fullmatch(host):
-            raise site.error("not a host name", line, value=host, expected="weights.example.org")
-    return tuple(hosts)

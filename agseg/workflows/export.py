@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +25,10 @@ from agseg.training.table import make_table, to_markdown
 from agseg.training.trained import Trained
 from agseg.training.wrappers import fold_kept
 from agseg.weights.digest import Digest
-from agseg.weights.entry import InputSpec
+from agseg.weights.entry import WEIGHTS_ID, InputSpec
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 
 __all__ = ["ExportReport", "export_run"]
-
-_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def _usable(trained: Trained) -> Task:
 
 def _free_names(weights_id: str, output: Path, *, overwrite: bool) -> tuple[Path, Path, Path]:
     """Weights, card and manifest of a name that nothing else has."""
-    if not _ID.fullmatch(weights_id):
+    if not WEIGHTS_ID.fullmatch(weights_id):
         raise RecipeError("not a name for weights", value=weights_id, expected="lower-case letters, digits, dots and hyphens")
     if weights_id in Manifest.load().by_id:
         raise RecipeError("that id is taken by agseg's own manifest", value=weights_id, hint="Choose another name with --as.")

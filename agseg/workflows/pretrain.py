@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.inference.allocator import keep_freed_memory
 from agseg.inference.frame import Frame
@@ -25,7 +26,6 @@ from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.anatomy import complete, structures_on
 from agseg.training.batches import DrawBatches
-from agseg.training.binding import load
 from agseg.training.cases import IGNORE, Case
 from agseg.training.checkpoint import LAST
 from agseg.training.loop import Batch, Progress, train

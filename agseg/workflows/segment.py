@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def usage_digest(entry: WeightsEntry) -> str:
         "architecture": entry.architecture,
         "config": entry.config,
         "format": entry.format,
-        "input": asdict(entry.input),
+        "input": entry.input.identity(),
         "labels": [[label.index, label.name] for label in entry.labels],
         "cleanup": entry.cleanup,
     }

@@ -62,7 +62,7 @@ def test_a_configuration_must_fit(tmp_path: Path) -> None:
     ):
         pass
     given.write_text("- a list\n")
-    with pytest.raises(UsageError, match="not a mapping"):
+    with pytest.raises(UsageError, match="line 1: a mapping"):
         Cluster.parse("slurm", config=given)
     with pytest.raises(UsageError, match="cannot be read"):
         Cluster.parse("slurm", config=tmp_path / "nothing.yaml")

@@ -10,7 +10,15 @@ from agseg.weights.entry import InputSpec, Normalisation, Padding
 
 def spec(tile=(8, 8, 8), padding=Padding.ZERO, normalisation=Normalisation.ZSCORE):
     window = None if normalisation is Normalisation.ZSCORE else (-100.0, 300.0)
-    return InputSpec("CT", "RAS", (2.0, 2.0, 2.0), window, normalisation, tile, padding=padding)
+    return InputSpec(
+        "CT",
+        axis_codes="RAS",
+        spacing_mm=(2.0, 2.0, 2.0),
+        window_hu=window,
+        normalisation=normalisation,
+        tile=tile,
+        padding=padding,
+    )
 
 
 def case(shape=(8, 8, 8), seed=0, name="a"):

@@ -60,11 +60,16 @@ def test_the_central_part_covers_the_central_part_of_the_view():
 
 
 def test_the_input_follows_from_the_weights():
-    spec = InputSpec("US", "", None, None, Normalisation.ZSCORE, (224, 288, 1))
+    spec = InputSpec("US", normalisation=Normalisation.ZSCORE, tile=(224, 288, 1))
     assert PlaneInput.of(spec, family="sononet-original") == ORIGINAL
     assert PlaneInput.of(spec, family="ag-sononet").gain == 1
     with pytest.raises(UsageError):
-        PlaneInput.of(InputSpec("CT", "RAS", None, None, Normalisation.ZSCORE, (96, 96, 96)), family="ag-sononet")
+        PlaneInput.of(
+            InputSpec(
+                "CT", axis_codes="RAS", spacing_mm=(2.0, 2.0, 2.0), normalisation=Normalisation.ZSCORE, tile=(96, 96, 96)
+            ),
+            family="ag-sononet",
+        )
 
 
 @pytest.mark.parametrize("architecture", ["sononet-8", "ag-sononet-8", "ag-sononet-ft-8", "ag-sononet-ds-8"])

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.grid import Grid
 from agseg.io.nifti import write_mask, write_scalar
 from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
-from agseg.training.binding import load
 from agseg.workflows.pretrain import PretrainRecipe, favour, phantom_cases, pretrain, read_cases, scene_cases
 
 CONFIG = {"classes": 3, "widths": [2, 4]}
