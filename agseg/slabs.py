@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SLAB_VOXELS", "memory_order", "slabs"]
+__all__ = ["SLAB_VOXELS", "in_memory_order", "memory_order", "slabs"]
 
 SLAB_VOXELS = 1 << 18
 """Voxels at a time: one plane of 512x512. A single plane may be larger."""
@@ -38,11 +38,18 @@ def slabs(*arrays: NDArray[Any], voxels: int | None = None) -> Iterator[tuple[ND
         Views (slow, middle, fast) of planes along the slowest axis. An axis that runs backwards in the first array's memory is
         flipped in all of them.
     """
-    first = arrays[0]
-    order = memory_order(first.strides)
-    forwards = tuple(slice(None, None, -1 if first.strides[axis] < 0 else None) for axis in order)
-    turned = [array.transpose(order)[forwards] for array in arrays]
+    turned = [_turned(array, arrays[0].strides) for array in arrays]
     planes = turned[0].shape[0]
     step = max(1, (voxels or SLAB_VOXELS) // max(1, int(np.prod(turned[0].shape[1:]))))
     for start in range(0, planes, step):
         yield tuple(array[start : start + step] for array in turned)
+
+
+def in_memory_order(array: NDArray[Any]) -> NDArray[Any]:
+    """A view (slow, middle, fast) whose every axis runs forwards in memory."""
+    return _turned(array, array.strides)
+
+
+def _turned(array: NDArray[Any], strides: tuple[int, ...]) -> NDArray[Any]:
+    order = memory_order(strides)
+    return array.transpose(order)[tuple(slice(None, None, -1 if strides[axis] < 0 else None) for axis in order)]

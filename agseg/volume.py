@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.labels import LabelSet
+from agseg.slabs import slabs
 
 __all__ = ["HU_MAX", "HU_MIN", "LabelMask", "Quantity", "Volume", "Warned"]
 
@@ -99,8 +100,11 @@ class LabelMask:
             raise InputError("a mask is uint8", code=Code.DTYPE, value=self.labels.dtype)
         known = np.zeros(256, dtype=bool)
         known[[0, *(label.index for label in self.label_set)]] = True
-        if not known[self.labels].all():
-            unknown = np.unique(self.labels[~known[self.labels]]).tolist()
+        present = np.zeros(256, dtype=bool)
+        for (slab,) in slabs(self.labels):
+            present[slab[slab != 0]] = True
+        unknown = np.flatnonzero(present & ~known).tolist()
+        if unknown:
             raise InputError("the mask holds unknown labels", code=Code.DTYPE, value=unknown)
 
     def of(self, name: str) -> NDArray[np.bool_]:

@@ -106,7 +106,7 @@ def packing() -> dict[str, Any]:
     """Reading a gzipped CT and writing a mask, agseg (with its check by reading back) against nibabel and Python's gzip."""
     from agseg.grid import Grid
     from agseg.io.discover import discover
-    from agseg.io.nifti import write_mask
+    from agseg.io.nifti_write import write_mask
     from agseg.io.read import read_volume
 
     path = volume("76")

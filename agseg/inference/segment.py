@@ -24,7 +24,7 @@ from agseg.inference.straighten import labels_on, needs_straightening, straighte
 from agseg.inference.tiling import plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
-from agseg.slabs import memory_order
+from agseg.slabs import memory_order, slabs
 from agseg.volume import LabelMask, Quantity, Volume, Warned
 from agseg.weights.entry import Cleanup, InputSpec, WeightsEntry
 
@@ -132,7 +132,9 @@ def segment_volume(
         clock.lap("prepare")
     restored, warnings = _with_fallbacks(subject, network, spec, labels, settings, clock, progress)
     strangers = set(restored.probability) - {label.index for label in wanted}
-    found = _only(restored.labels, wanted) if strangers else restored.labels
+    found = restored.labels
+    if strangers:
+        _keep_only(found, wanted)
     if subject is not volume:
         found = labels_on(volume.grid, found, subject.grid)
     names = {label.index: label.name for label in wanted}
@@ -260,12 +262,13 @@ def _tiled(
     return restorer.finish()
 
 
-def _only(labels: NDArray[np.uint8], wanted: LabelSet) -> NDArray[np.uint8]:
-    """Labels that were not asked for become background."""
+def _keep_only(labels: NDArray[np.uint8], wanted: LabelSet) -> None:
+    """Labels that were not asked for become background, in place."""
     table = np.zeros(256, dtype=np.uint8)
     for label in wanted:
         table[label.index] = label.index
-    return table[labels]
+    for (slab,) in slabs(labels):
+        slab[:] = table[slab]
 
 
 def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:

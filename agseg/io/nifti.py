@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2, plain, gzipped or as a ``.hdr``/``.img`` pair: read strictly, written byte for byte the same."""
+"""NIfTI-1 and NIfTI-2, plain, gzipped or as a ``.hdr``/``.img`` pair: read strictly."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
-from agseg.errors import Code, InputError, OutputError
-from agseg.grid import Grid
-from agseg.io.atomic import replacing
-from agseg.io.nifti_header import SFORM_QFORM_TOLERANCE_MM, NiftiHeader, parse_header
+from agseg.errors import Code, InputError
+from agseg.io.nifti_header import NiftiHeader, parse_header
 from agseg.io.voxels import as_hounsfield, as_labels, check_looks_like_hu
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_labels", "read_nifti", "read_nifti_array", "write_mask", "write_scalar"]
+__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_labels", "read_nifti", "read_nifti_array"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -34,12 +32,6 @@ LONGEST_TRAILER_BYTES = 2 * 1024**3
 """How much behind the voxels is unpacked (and thrown away) to reach the checksum."""
 
 CHUNK_BYTES = 4 * 1024**2
-
-MASK_COMPRESSION = 2
-"""isal level 2: masks shrink well at any level, and this one is fast."""
-
-GZIP_WINDOW_BITS = 31
-"""zlib's way of asking for a gzip stream."""
 
 DAMAGE: Any = (OSError, EOFError, zlib.error, IsalError, ValueError)
 """What reading a damaged gzip stream raises: the checksum as OSError, the stream as isal's own error."""
@@ -197,82 +189,3 @@ def read_to_checksum(stream: BinaryIO) -> None:
         dropped += got
         if dropped > LONGEST_TRAILER_BYTES:
             raise InputError("the file holds far more than its header says", code=Code.HEADER_LIES)
-
-
-# -- writing --------------------------------------------------------------------------------------------------------------
-
-
-def write_mask(path: Path, labels: NDArray[np.uint8], grid: Grid) -> None:
-    """Write a mask as uint8 (i, j, k) on ``grid``; ``.nii.gz`` is gzipped. The same mask gives the same bytes.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written or does not read back as it was.
-    """
-    if labels.dtype != np.uint8:
-        raise OutputError("a mask is written as uint8", code=Code.DTYPE, path=path, value=labels.dtype)
-    _write(path, labels, grid)
-
-
-def write_scalar(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
-    """Write a scalar map (a gate's coefficients, a probability) as float32 (i, j, k) on ``grid``; see :func:`write_mask`."""
-    _write(path, values.astype(np.float32, copy=False), grid)
-
-
-def _write(path: Path, values: NDArray[Any], grid: Grid) -> None:
-    if values.shape != grid.shape:
-        raise OutputError(
-            "voxels and grid differ in shape", code=Code.OUTPUT, path=path, value=values.shape, expected=grid.shape
-        )
-    head = _header_bytes(values.dtype, grid)
-    body = np.ascontiguousarray(values.transpose(2, 1, 0)).reshape(-1).view(np.uint8)
-
-    def check(written: Path) -> None:
-        header, stored = read_nifti_array_unchecked(written)
-        if header != head or not np.array_equal(stored, body):
-            raise OutputError("the file did not read back as it was written", path=path)
-
-    with replacing(path, check=check) as temporary, temporary.open("wb") as raw:
-        if path.name.endswith(".gz"):
-            # No time and no name in the gzip header: the same mask gives the same bytes.
-            packer = isal_zlib.compressobj(MASK_COMPRESSION, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
-            raw.write(packer.compress(head))
-            for start in range(0, body.size, CHUNK_BYTES):
-                raw.write(packer.compress(body[start : start + CHUNK_BYTES]))
-            raw.write(packer.flush())
-        else:
-            raw.write(head)
-            raw.write(body.data)
-
-
-def read_nifti_array_unchecked(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
-    """Header bytes and voxel bytes of a file that agseg has just written."""
-    with _damage_as_input_error(path), opened(path) as stream:
-        content = stream.read()
-    return content[:352], np.frombuffer(content[352:], dtype=np.uint8)
-
-
-def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
-    from nibabel.nifti1 import Nifti1Header
-
-    make: Any = Nifti1Header
-    header = make()
-    header.set_data_dtype(dtype)
-    header.set_data_shape(grid.shape)
-    header.set_xyzt_units("mm")
-    header.set_sform(grid.affine, code=1)
-    with_qform = header.copy()
-    with_qform.set_qform(grid.affine, code=1)
-    # ITK reads no file without a qform whose sform is sheared, however little.
-    if Grid(grid.shape, with_qform.get_qform()).matches(grid, SFORM_QFORM_TOLERANCE_MM / 2):
-        header = with_qform
-    else:
-        # A quaternion cannot express shear, and a little of it adds up over many slices: readers must take the sform.
-        header["pixdim"][1:4] = grid.spacing_mm
-        header["qform_code"] = 0
-    header["scl_slope"], header["scl_inter"] = 1, 0
-    header["vox_offset"] = 352
-    header["magic"] = b"n+1\0"
-    head: bytes = header.binaryblock
-    return head + b"\0\0\0\0"

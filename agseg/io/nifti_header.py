@@ -1,7 +1,6 @@
 """A NIfTI header, held against the rules before any voxel is read.
 
-nibabel's header classes parse the bytes; whether they make sense is decided here, because a header that lies must cost
-neither memory nor a wrong left and right.
+Whether the fields make sense is decided here, because a header that lies must cost neither memory nor a wrong left and right.
 Source: NIfTI-1 and NIfTI-2 header definitions (nifti1.h, nifti2.h).
 """
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.grid import Grid
+from agseg.io.nifti_fields import HEADER_BYTES, NiftiFields
 
 __all__ = ["NiftiHeader", "check_rectangular", "parse_header", "sniff_nifti"]
 
@@ -30,7 +30,6 @@ SFORM_QFORM_TOLERANCE_MM = 0.1
 
 MINIMAL_SLICES = 3
 
-HEADER_BYTES = {1: 348, 2: 540}
 _MAGIC = {b"n+1\0": (1, False), b"ni1\0": (1, True), b"n+2\0": (2, False), b"ni2\0": (2, True)}
 _READABLE_TYPES = frozenset({2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280})
 _UNITS_OK = frozenset({0, 2})
@@ -85,7 +84,7 @@ def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
     if len(head) < size:
         raise InputError("the file ends inside its header", code=Code.TRUNCATED)
     try:
-        header = _header_class(version)(head[:size], check=False)
+        header = NiftiFields(version, head)
     except Exception as error:
         raise InputError(f"the NIfTI header is damaged ({type(error).__name__})", code=Code.HEADER_INVALID) from None
     if int(header["sizeof_hdr"]) != size:
@@ -100,13 +99,6 @@ def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
     # 0 in a single file means "right behind the header and its four extension bytes".
     start = int(offset) if offset or is_pair else size + 4
     return NiftiHeader(grid, dtype, start, _scale(header), is_pair)
-
-
-def _header_class(version: int) -> Any:
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-
-    return Nifti1Header if version == 1 else Nifti2Header
 
 
 def _voxel_type(header: Any) -> np.dtype[Any]:

@@ -40,6 +40,7 @@ _WARN = (255, 205, 90)
 _OUTLINE_PX = 2
 _SWATCH_PX = 12
 _VALUES = 256
+_AREA_VOXELS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _areas(labels: NDArray[np.generic]) -> tuple[NDArray[np.int64], ...]:
     areas = tuple(np.zeros((_VALUES, size), dtype=np.int64) for size in labels.shape)
     order = memory_order(labels.strides)
     begin = 0
-    for (marked,) in slabs(labels):
+    for (marked,) in slabs(labels, voxels=_AREA_VOXELS):
         flat = marked.reshape(-1)
         inside = np.flatnonzero(flat != 0)
         if inside.size:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
 __all__ = ["LABEL_LIMIT", "as_hounsfield", "as_labels", "check_looks_like_hu"]
@@ -169,12 +170,16 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     InputError
         ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are not those of a CT.
     """
-    low, high = voxels.min(), voxels.max()
+    low, high, lowest_inside, below, above = np.inf, -np.inf, float(HU_MAX), 0, 0
+    for (slab,) in slabs(voxels):
+        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
+        lowest_inside = min(lowest_inside, float(np.where(slab > HU_MIN, slab, np.asarray(HU_MAX, slab.dtype)).min()))
+        below += int(np.count_nonzero(slab < 0))
+        above += int(np.count_nonzero(slab >= HU_MAX))
     if low == high:
         raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
-    _check_depth(voxels, float(high))
-    below_water = np.count_nonzero(voxels < 0) / voxels.size
-    clipped = np.count_nonzero(voxels >= HU_MAX) / voxels.size
+    _check_depth(lowest_inside, high)
+    below_water, clipped = below / voxels.size, above / voxels.size
     if below_water < LEAST_SHARE_BELOW_WATER or clipped > LARGEST_SHARE_CLIPPED:
         raise InputError(
             "the values do not look like HU, so this is no CT",
@@ -184,8 +189,7 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
         )
 
 
-def _check_depth(voxels: NDArray[np.int16] | NDArray[np.float32], high: float) -> None:
-    low = float(voxels.min(where=voxels > HU_MIN, initial=HU_MAX))
+def _check_depth(low: float, high: float) -> None:
     if low > LOWEST_OF_A_BODY_HU or high - low < LEAST_RANGE_HU:
         raise InputError(
             "the values do not look like HU, so this is no CT",

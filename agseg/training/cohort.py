@@ -21,7 +21,8 @@ from agseg.errors import AgsegError, RecipeError
 from agseg.grid import Grid
 from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, replacing, write_text
-from agseg.io.nifti import read_labels, read_nifti_array, write_mask
+from agseg.io.nifti import read_labels, read_nifti_array
+from agseg.io.nifti_write import write_mask
 from agseg.io.voxels import as_hounsfield, as_labels
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask, Quantity, Volume

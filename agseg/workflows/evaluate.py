@@ -12,7 +12,8 @@ import numpy as np
 from agseg.errors import RecipeError
 from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
-from agseg.io.nifti import read_labels, write_mask
+from agseg.io.nifti import read_labels
+from agseg.io.nifti_write import write_mask
 from agseg.labels import LabelSet
 from agseg.measure.significance import Summary
 from agseg.training.cohort import described_labels, open_cohort, provenance

@@ -14,12 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.review import review
 from agseg.errors import UsageError
-from agseg.io import nifti
+from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.io.preview import write_overlay, write_preview
 from agseg.measure.volumes import measure
 from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
@@ -163,12 +161,15 @@ class StudySegmenter:
         stage("predict")
         known = [organ for organ in self._config.organs if organ in self._config.entry.labels]
         result = segment_with_entry(volume, self._network, self._config.entry, organs=known, settings=self._settings)
+        measuring = time.perf_counter()
+        stage("measure")
         measured = self._measured(result, volume)
-        stage("write")
         writing = time.perf_counter()
+        stage("write")
         with StudyFolder(task) as folder:
             warnings = (*result.warnings, *self._write(folder.path, task, volume, result, measured))
-            seconds = {"read": task.read_seconds, **result.seconds, "write": time.perf_counter() - writing}
+            seconds = {"read": task.read_seconds, **result.seconds, "measure": writing - measuring}
+            seconds["write"] = time.perf_counter() - writing
             seconds["total"] = task.read_seconds + time.perf_counter() - begun
             return folder.publish(
                 volume,
@@ -238,17 +239,16 @@ class StudySegmenter:
 
         folder.mkdir()
         for gate in gate_maps(volume, self._network, self._config.entry.input):
-            nifti.write_scalar(folder / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
+            write_scalar(folder / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
             write_overlay(folder / f"{gate.name}.png", volume, gate.alpha)
 
 
 def _write_masks(folder: Path, mask: LabelMask, *, multilabel: bool) -> None:
     if multilabel:
-        nifti.write_mask(folder / "labels.nii.gz", mask.labels, mask.grid)
+        write_mask(folder / "labels.nii.gz", mask.labels, mask.grid)
         return
     for label in mask.label_set:
-        organ = (mask.labels == label.index).view(np.uint8)
-        nifti.write_mask(folder / f"{label.name}.nii.gz", organ, mask.grid)
+        write_mask(folder / f"{label.name}.nii.gz", mask.labels, mask.grid, value=label.index)
 
 
 def _statistics(measured: tuple[Measurement, ...], mask: LabelMask) -> dict[str, dict[str, float | None]]:

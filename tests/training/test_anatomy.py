@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 
 from agseg.grid import Grid
-from agseg.io.nifti import write_mask
+from agseg.io.nifti_write import write_mask
 from agseg.training.anatomy import BONE, FAT, GAS, OUTSIDE, SOFT, body_mask, complete, structures_on
 
 

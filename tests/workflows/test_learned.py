@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
-from agseg.io.nifti import read_labels, write_mask
+from agseg.io.nifti import read_labels
+from agseg.io.nifti_write import write_mask
 from agseg.training.checkpoint import Checkpoint
 from agseg.training.cohort import Cohort
 from agseg.training.frames import open_frames, subject_of

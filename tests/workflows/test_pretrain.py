@@ -13,7 +13,7 @@ import torch
 from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.grid import Grid
-from agseg.io.nifti import write_mask, write_scalar
+from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build

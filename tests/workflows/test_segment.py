@@ -115,6 +115,16 @@ def test_volumes_csv_has_a_row_per_study_and_organ(run):
     assert len([row for row in rows if row.get("organ")]) >= 4
 
 
+def test_the_stages_of_a_record_add_up_to_its_total(run):
+    _, _, done = run
+    for study in json.loads(done.stdout)["studies"][:2]:
+        seconds = dict(study["seconds"])
+        total = seconds.pop("total")
+        assert set(seconds) == {"read", "prepare", "predict", "restore", "measure", "write"}
+        # Each of them is rounded to a millisecond.
+        assert sum(seconds.values()) == pytest.approx(total, rel=0.05, abs=0.004)
+
+
 def test_everything_is_private_to_its_owner(run):
     _, out, _ = run
     for path in out.rglob("*"):
