@@ -21,7 +21,8 @@ from agseg.inference.allocator import keep_freed_memory
 from agseg.inference.device import Precision, choose_precision
 from agseg.inference.network import ReadyNetwork
 from agseg.models.fold import fold_batch_norm
-from agseg.models.registry import PUBLISHED, build
+from agseg.models.published import PUBLISHED
+from agseg.models.registry import build
 
 SLICES = 2000
 ANU_NET_S = {"anu-net-l1": 5.3795, "anu-net-l2": 5.7283, "anu-net-l3": 5.9893, "anu-net-l4": 6.4914}

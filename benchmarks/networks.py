@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from agseg.models.registry import PUBLISHED, build
+from agseg.models.published import PUBLISHED
+from agseg.models.registry import build
 
 MIB = 2**20
 

@@ -97,6 +97,7 @@ def segment(
     from agseg.batch import Limits, Part
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
+    from agseg.models.precision import Precision
     from agseg.workflows import segment as workflow
     from agseg.workflows.study_segmenter import OutputType, SegmenterOptions
 
@@ -121,7 +122,7 @@ def segment(
         offline=offline,
         options=SegmenterOptions(
             device=device,
-            precision=_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+            precision=_choice("--precision", precision, tuple(Precision)),
             overlap=overlap,
             fast=fast,
             mirror=mirror,

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
 
 import torch
 
 from agseg.errors import UsageError
+from agseg.models.precision import Precision
 
 __all__ = ["Precision", "choose_precision", "describe", "resolve_device"]
-
-
-class Precision(StrEnum):
-    """Number format of the network's arithmetic; scores are always blended in float32."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The torch dtype; AUTO must have been decided before."""
-        return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}[self]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agseg.errors import Code, UsageError
-from agseg.inference.device import Precision
+from agseg.models.catalogue import check_depth
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
-from agseg.models.registry import build, config_of, prunable
+from agseg.models.precision import Precision
+from agseg.models.registry import build
 from agseg.weights.entry import WeightsEntry
 
 __all__ = ["ReadyNetwork", "load_network"]
@@ -93,16 +93,7 @@ def load_network(
     """
     config: dict[str, Any] = dict(entry.config)
     if prune_depth is not None:
-        if config_of(entry.architecture)[0] not in prunable():
-            raise UsageError(
-                f"weights {entry.id!r} ({entry.architecture}) cannot be pruned",
-                code=Code.USAGE,
-                value=f"--prune-depth {prune_depth}",
-                expected=f"weights of {', '.join(prunable())}",
-            )
-        deepest = int(config.get("depth", 4))
-        if not 1 <= prune_depth <= deepest:
-            raise UsageError("that depth does not exist in these weights", value=prune_depth, expected=f"1 to {deepest}")
+        check_depth(entry.architecture, config, prune_depth, weights=entry.id)
         config["depth"] = prune_depth
     modules = []
     for path in paths:

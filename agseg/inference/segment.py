@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InferenceError
 from agseg.inference.body import body_extents
 from agseg.inference.cleanup import clean_up
-from agseg.inference.device import Precision
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
@@ -24,6 +23,7 @@ from agseg.inference.straighten import labels_on, needs_straightening, straighte
 from agseg.inference.tiling import plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
+from agseg.models.precision import Precision
 from agseg.slabs import memory_order, slabs
 from agseg.volume import LabelMask, Quantity, Volume, Warned
 from agseg.weights.entry import Cleanup, InputSpec, WeightsEntry

@@ -1,157 +1,17 @@
-"""Every network by name: its builder, and the configurations that the papers published.
-
-A name is either a family (``unet``, ``attention-unet``, ...) or a published configuration of one (``unet3d``,
-``attention-unet3d``, ...); :func:`build` takes both, and the keyword arguments given override the published ones.
-"""
+"""Build a network by its name in the catalogue; a family's file is imported when the first of its networks is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from torch import nn
 
 from agseg.errors import UsageError
-from agseg.models.anu_net import ANUNet
-from agseg.models.attention_unet import AttentionUNet
-from agseg.models.focusnet import FocusNet
-from agseg.models.focusnet_released import FocusNetReleased
-from agseg.models.monai_nets import monai_segresnet, monai_unet, monai_vnet
-from agseg.models.nnunet import nnunet_plain, nnunet_resenc
-from agseg.models.obelisk import OBELISK_SIDE, Obelisk
-from agseg.models.r2unet import R2UNet
-from agseg.models.sononet import AGSononet, Sononet
-from agseg.models.sononet_original import SonoNetOriginal
-from agseg.models.unet import UNet
-from agseg.models.unetpp import UNetPlusPlus
+from agseg.models.catalogue import FAMILIES, config_of
 
-__all__ = ["FAMILIES", "PUBLISHED", "Published", "build", "config_of", "prunable"]
-
-# Where the numbers or topologies are published.
-AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
-AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
-AGN_TABLE_5 = "Attention Gated Networks (2019), Table 5"
-ANU_TABLE_6 = "ANU-Net (2020), Table 6"
-R2UNET = "Alom et al., R2U-Net (2018), a baseline of ANU-Net (2020), Tables 2 to 5"
-
-FAMILIES: dict[str, Callable[..., nn.Module]] = {
-    "unet": UNet,
-    "attention-unet": AttentionUNet,
-    "obelisk-hybrid": Obelisk,
-    "anu-net": ANUNet,
-    "unetpp": UNetPlusPlus,
-    "r2unet": R2UNet,
-    "focusnet": FocusNet,
-    "focusnet-released": FocusNetReleased,
-    "sononet": Sononet,
-    "ag-sononet": AGSononet,
-    "sononet-original": SonoNetOriginal,
-    "monai-unet": monai_unet,
-    "monai-segresnet": monai_segresnet,
-    "monai-vnet": monai_vnet,
-    "nnunet-plain": nnunet_plain,
-    "nnunet-resenc": nnunet_resenc,
-}
-"""Family name to builder; builders take keyword arguments of plain JSON values."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A network at the configuration of a paper.
-
-    Parameters
-    ----------
-    family, config
-        Key of :data:`FAMILIES` and its keyword arguments.
-    input_shape
-        The paper's input, ``(batch, channels, *grid)``.
-    published_m
-        Parameters in millions as printed, None where nothing is published.
-    decimals
-        Digits after the point in print.
-    truncated
-        Whether the paper's table truncates instead of rounding.
-    source
-        Where the number, or else the topology, is published.
-    """
-
-    family: str
-    config: dict[str, Any]
-    input_shape: tuple[int, ...]
-    source: str
-    published_m: float | None = None
-    decimals: int = 2
-    truncated: bool = False
-    dims: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dims", len(self.input_shape) - 2)
-
-
-CT_TILE = (1, 1, 160, 160, 96)
-"""Input of the pancreas networks: voxels of 2 mm."""
-
-FETAL_FRAME = (1, 1, 208, 272)
-"""Input of Sononet and AG-Sononet: the centre crop of a frame."""
-
-ABDOMEN_SLICE = (1, 1, 256, 256)
-"""Input of ANU-Net and its baselines."""
-
-PUBLISHED: dict[str, Published] = {
-    "unet3d": Published("unet", {}, CT_TILE, AGN_TABLE_1, 5.88, truncated=True),
-    "attention-unet3d": Published("attention-unet", {}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
-    "attention-unet3d-proj": Published("attention-unet", {"gating": "proj"}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
-    "unet3d-6.44m": Published("unet", {"widths": [16, 33, 67, 134, 268]}, CT_TILE, AGN_TABLE_2, 6.44, truncated=True),
-    "unet3d-10.40m": Published("unet", {"widths": [21, 42, 85, 170, 341]}, CT_TILE, AGN_TABLE_2, 10.40, truncated=True),
-    "sononet-8": Published("sononet", {"base": 8}, FETAL_FRAME, AGN_TABLE_5, 0.16),
-    "sononet-16": Published("sononet", {"base": 16}, FETAL_FRAME, AGN_TABLE_5, 0.65),
-    "sononet-32": Published("sononet", {"base": 32}, FETAL_FRAME, AGN_TABLE_5, 2.58),
-    "ag-sononet-8": Published("ag-sononet", {"base": 8, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
-    "ag-sononet-16": Published("ag-sononet", {"base": 16, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
-    "ag-sononet-32": Published("ag-sononet", {"base": 32, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 2.79),
-    "ag-sononet-ds-8": Published("ag-sononet", {"base": 8, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
-    "ag-sononet-ds-16": Published("ag-sononet", {"base": 16, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.71),
-    "ag-sononet-ds-32": Published("ag-sononet", {"base": 32, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 2.80),
-    "ag-sononet-ft-8": Published("ag-sononet", {"base": 8, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
-    "ag-sononet-ft-16": Published("ag-sononet", {"base": 16, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
-    "ag-sononet-ft-32": Published("ag-sononet", {"base": 32, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 2.79),
-    "sononet16-original": Published("sononet-original", {"base": 16}, (1, 1, 224, 288), "Baumgartner et al., SonoNet (2017)"),
-    "anu-net-l1": Published("anu-net", {"depth": 1}, ABDOMEN_SLICE, ANU_TABLE_6, 0.1038, decimals=4),
-    "anu-net-l2": Published("anu-net", {"depth": 2}, ABDOMEN_SLICE, ANU_TABLE_6, 0.5134, decimals=4),
-    "anu-net-l3": Published("anu-net", {"depth": 3}, ABDOMEN_SLICE, ANU_TABLE_6, 2.1918, decimals=4),
-    "anu-net-l4": Published("anu-net", {"depth": 4}, ABDOMEN_SLICE, ANU_TABLE_6, 8.9506, decimals=4),
-    "unetpp": Published("unetpp", {}, ABDOMEN_SLICE, "Zhou et al., UNet++ (2018), public code", 9.04),
-    "r2unet": Published("r2unet", {}, ABDOMEN_SLICE, R2UNET),
-    "attention-r2unet": Published("r2unet", {"gated": True}, ABDOMEN_SLICE, R2UNET),
-    "focusnet": Published("focusnet", {}, (1, 3, 256, 256), "Kaul et al., FocusNet (2019), section 2"),
-    "focusnet-released": Published("focusnet-released", {}, (1, 3, 256, 256), "FocusNet, the authors' code of September 2019"),
-    "obelisk-hybrid": Published(
-        "obelisk-hybrid", {}, (1, 1, OBELISK_SIDE, OBELISK_SIDE, OBELISK_SIDE), "Heinrich et al., OBELISK-Net (2019)"
-    ),
-}
-"""Published configuration by its name in ``agseg models``."""
-
-
-def config_of(architecture: str, config: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-    """The family and the complete keyword arguments that ``architecture`` with ``config`` stands for.
-
-    Raises
-    ------
-    UsageError
-        If no network has this name.
-    """
-    if architecture in PUBLISHED:
-        published = PUBLISHED[architecture]
-        return published.family, {**published.config, **(config or {})}
-    if architecture in FAMILIES:
-        return architecture, dict(config or {})
-    raise UsageError(
-        "no network has this name",
-        value=architecture,
-        expected=", ".join([*FAMILIES, *PUBLISHED]),
-        hint="List the networks with: agseg models",
-    )
+__all__ = ["build"]
 
 
 def build(architecture: str, config: Mapping[str, Any] | None = None) -> nn.Module:
@@ -171,11 +31,11 @@ def build(architecture: str, config: Mapping[str, Any] | None = None) -> nn.Modu
     """
     family, arguments = config_of(architecture, config)
     try:
-        return FAMILIES[family](**arguments)
+        return _builder(family)(**arguments)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{architecture} cannot be built from this configuration", value=arguments) from error
 
 
-def prunable() -> tuple[str, ...]:
-    """Names of the architectures that can stop at a smaller depth."""
-    return ("anu-net", "anu-net-l4")
+def _builder(family: str) -> Callable[..., nn.Module]:
+    module, _, name = FAMILIES[family].builder.partition(":")
+    return cast(Callable[..., nn.Module], getattr(import_module(module), name))

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from agseg.binding import load
 from agseg.errors import RecipeError
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import probabilities
 from agseg.inference.segment import Settings, segment_volume
 from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import LabelSet
+from agseg.models.precision import Precision
 from agseg.training.checkpoint import BEST, LAST, Checkpoint
 from agseg.training.draws import centre_crop, standardised
 from agseg.training.material import PictureStatistics, network_of

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from agseg.errors import UsageError
 from agseg.io.video.frames import Box
+from agseg.models.catalogue import config_of
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
-from agseg.models.registry import build, config_of
+from agseg.models.registry import build
 from agseg.ultrasound.localise import Map, resized
 from agseg.weights.entry import InputSpec, WeightsEntry
 

@@ -23,6 +23,7 @@ from agseg.errors import Code, ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
 from agseg.io.video.clips import Clip, ClipDiscovery, find_clips
 from agseg.io.video.frames import Box
+from agseg.models.precision import Precision
 from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
@@ -36,9 +37,6 @@ __all__ = ["DEFAULT_WEIGHTS", "ClassifyRequest", "OnClip", "classify_us"]
 
 DEFAULT_WEIGHTS = "sononet16"
 """The entry that classifies where the user names none."""
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-"""Number formats of the network, as :class:`agseg.inference.device.Precision` names them."""
 
 MODALITY = "US"
 
@@ -86,8 +84,8 @@ class ClassifyRequest:
     def __post_init__(self) -> None:
         if self.step < 1:
             raise UsageError("--every must be at least 1", value=self.step)
-        if self.precision not in PRECISIONS:
-            raise UsageError("--precision does not know this", value=self.precision, expected=f"one of {', '.join(PRECISIONS)}")
+        if self.precision not in tuple(Precision):
+            raise UsageError("--precision does not know this", value=self.precision, expected=f"one of {', '.join(Precision)}")
         if self.crop is not None and (self.crop[0] >= self.crop[2] or self.crop[1] >= self.crop[3]):
             raise UsageError(
                 "--crop is empty", value=",".join(map(str, self.crop)), expected="x0,y0,x1,y1 with x0 < x1, y0 < y1"
@@ -153,7 +151,7 @@ class _Run:
     def _classifier(self, entry: WeightsEntry, files: tuple[Path, ...]) -> ClipClassifier:
         import torch
 
-        from agseg.inference.device import Precision, choose_precision, describe, resolve_device
+        from agseg.inference.device import choose_precision, describe, resolve_device
         from agseg.ultrasound.planes import load_planes
         from agseg.workflows.clip_classifier import ClipClassifier
 

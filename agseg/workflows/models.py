@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from agseg.models.registry import PUBLISHED, Published, build
+from agseg.models.published import PUBLISHED, Published
+from agseg.models.registry import build
 
 __all__ = ["NetworkRow", "agreement", "list_networks"]
 

@@ -24,18 +24,17 @@ from agseg.inference.peak import forward_peak_bytes
 from agseg.inference.segment import segment_with_entry
 from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import overlap
-from agseg.models.registry import build, config_of, prunable
+from agseg.models.catalogue import prunable
+from agseg.models.registry import build
 from agseg.training.cohort import PNG, Cohort, open_cohort, provenance
 from agseg.training.splits import read_split
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
+from agseg.workflows.capabilities import facts_of
 from agseg.workflows.prune_figure import draw_curve, require_matplotlib
 
 __all__ = ["CurveRequest", "DepthPoint", "PruneCurve", "prunable_entries", "prune_curve"]
-
-DEFAULT_DEPTH = 4
-"""Depth of a nested network whose configuration names none."""
 
 Progress = Callable[[int, int], None]
 
@@ -169,7 +168,7 @@ def prune_curve(request: CurveRequest, *, progress: Progress | None = None) -> P
     paths = cache.ensure(entry)
     device = resolve_device(request.device)
     precision = choose_precision(Precision.AUTO, device)
-    depths = range(1, _deepest(entry) + 1)
+    depths = range(1, facts_of(entry).deepest + 1)
     networks = {d: load_network(entry, paths, device=device, precision=precision, prune_depth=d) for d in depths}
     tile = torch.zeros(1, 1, *entry.input.tile)
     peaks = {depth: forward_peak_bytes(network, tile) for depth, network in networks.items()}
@@ -192,11 +191,7 @@ def prunable_entries(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _is_prunable(entry: WeightsEntry) -> bool:
-    return config_of(entry.architecture)[0] in prunable() and _deepest(entry) > 1
-
-
-def _deepest(entry: WeightsEntry) -> int:
-    return int(config_of(entry.architecture, entry.config)[1].get("depth", DEFAULT_DEPTH))
+    return facts_of(entry).deepest > 1
 
 
 def _chosen(manifest: Manifest, weights: str | None) -> WeightsEntry:

@@ -24,6 +24,7 @@ from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
+from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.placed_segmenter import PlacedSegmenter
 from agseg.workflows.study_segmenter import SegmenterConfig, SegmenterOptions, check_outputs
 
@@ -31,12 +32,6 @@ __all__ = ["SegmentRequest", "choose_entry", "segment", "usage_digest"]
 
 MODALITY = "CT"
 """What ``agseg segment`` segments; ultrasound has its own command."""
-
-PRUNABLE = ("anu-net", "anu-net-l4")
-"""What :func:`agseg.models.registry.prunable` says, without importing torch."""
-
-DEFAULT_DEPTH = 4
-"""Depth of an ANU-Net whose configuration names none."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,8 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     manifest = Manifest.load(request.manifest)
     entry = choose_entry(manifest, request.organs, request.weights)
     organs = request.organs or entry.labels.names
-    check_prune_depth(entry, request.options.prune_depth, manifest=manifest)
+    options = request.options
+    check_capabilities(entry, manifest=manifest, prune_depth=options.prune_depth, attention=options.attention)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     check_outputs(request.options.outputs)
@@ -195,26 +191,3 @@ def usage_digest(entry: WeightsEntry) -> str:
         "cleanup": entry.cleanup,
     }
     return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def check_prune_depth(entry: WeightsEntry, depth: int | None, *, manifest: Manifest) -> None:
-    """Refuse a prune depth for networks that have none, without importing torch.
-
-    Raises
-    ------
-    UsageError
-        With the list of networks and of weights that can.
-    """
-    if depth is None:
-        return
-    deepest = int(entry.config.get("depth", DEFAULT_DEPTH))
-    if entry.architecture not in PRUNABLE:
-        able = [other.id for other in manifest.entries if other.architecture in PRUNABLE]
-        raise UsageError(
-            f"weights {entry.id!r} ({entry.architecture}) cannot be pruned",
-            value=f"--prune-depth {depth}",
-            expected=f"weights of {', '.join(PRUNABLE)}",
-            hint=f"Weights that can: {', '.join(able)}." if able else "No weights of the manifest can.",
-        )
-    if not 1 <= depth <= deepest:
-        raise UsageError("that depth does not exist in these weights", value=depth, expected=f"1 to {deepest}")

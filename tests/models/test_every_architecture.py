@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from agseg.models.catalogue import FAMILIES, Facts, facts
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
-from agseg.models.registry import FAMILIES, build
+from agseg.models.registry import build
 
 OPEN = 0.95
 
@@ -32,8 +33,12 @@ class Tiny:
         return "-".join([self.family, *(f"{key}={value}" for key, value in self.config.items())])
 
     @property
+    def facts(self) -> Facts:
+        return facts(self.family, self.config)
+
+    @property
     def is_classifier(self) -> bool:
-        return "sononet" in self.family
+        return self.facts.classifies_frames
 
 
 VOLUMES = ((16, 32, 16), (16, 16, 48))
@@ -95,8 +100,7 @@ def built(tiny: Tiny) -> nn.Module:
 
 
 def image(tiny: Tiny, grid: tuple[int, ...], *, batch: int = 2) -> torch.Tensor:
-    channels = tiny.config.get("in_channels", 3 if tiny.family.startswith("focusnet") else 1)
-    return torch.randn(batch, channels, *grid, generator=torch.Generator().manual_seed(3))
+    return torch.randn(batch, tiny.facts.in_channels, *grid, generator=torch.Generator().manual_seed(3))
 
 
 def with_statistics(network: nn.Module, x: torch.Tensor) -> nn.Module:
@@ -110,12 +114,24 @@ def with_statistics(network: nn.Module, x: torch.Tensor) -> nn.Module:
 
 
 def classes_of(tiny: Tiny) -> int:
-    defaults = {"unet": 4, "attention-unet": 4, "obelisk-hybrid": 9, "sononet": 14, "ag-sononet": 14}
-    return tiny.config.get("classes", tiny.config.get("out_channels", defaults.get(tiny.family, 1)))
+    return tiny.facts.classes
 
 
 def test_every_family_is_tested():
     assert {tiny.family for tiny in TINY} == set(FAMILIES)
+
+
+def test_the_catalogue_says_what_the_network_is(tiny):
+    network = built(tiny)
+    assert network.size_multiple == tiny.facts.size_multiple
+    assert getattr(network, "full_precision_only", False) == tiny.facts.full_precision_only
+    with torch.no_grad():
+        assert network.eval()(image(tiny, tiny.grids[0])).shape[1] == tiny.facts.classes
+    gates = network.attention(image(tiny, tiny.grids[0])) if hasattr(network, "attention") else {}
+    assert bool(gates) == tiny.facts.has_gates
+    if tiny.facts.deepest > 1:
+        cut = build(tiny.family, {**tiny.config, "depth": tiny.facts.deepest - 1})
+        load_strict(cut, network.state_dict(), prune=True)
 
 
 def test_any_legal_size_gives_scores_of_the_same_grid(tiny):
@@ -183,13 +199,12 @@ def test_folding_batch_norm_changes_nothing(tiny):
     folded = fold_batch_norm(network)
     with torch.no_grad():
         expected = network(x)
-        torch.testing.assert_close(folded(x), expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
+        # Rounding differs with the number of threads; a norm that was not folded changes far more.
+        torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4 * max(1.0, expected.abs().max().item()))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-GATED = [
-    tiny for tiny in TINY if tiny.family in ("attention-unet", "anu-net", "ag-sononet", "focusnet") or "gated" in tiny.config
-]
+GATED = [tiny for tiny in TINY if tiny.facts.has_gates]
 
 
 @pytest.mark.parametrize("tiny", GATED, ids=lambda tiny: tiny.id)

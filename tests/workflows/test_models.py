@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from agseg.models.registry import PUBLISHED, Published
+from agseg.models.published import PUBLISHED, Published
 from agseg.workflows.models import agreement
 
 

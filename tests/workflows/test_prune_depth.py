@@ -15,11 +15,9 @@ from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork, load_network
 from agseg.inference.segment import segment_with_entry
 from agseg.io.nifti import read_nifti
-from agseg.models.registry import prunable
 from agseg.models.unetpp import prune_state_dict
 from agseg.study import Study, StudyKind
 from agseg.weights.manifest import Manifest
-from agseg.workflows.segment import PRUNABLE
 from tests import phantoms
 from tests.tiny_anu_net import ID, build_anu_net, write_manifest
 from tests.workflows.test_segment import agseg
@@ -127,7 +125,7 @@ def test_other_architectures_exit_2_and_name_those_that_can(site):
     done = segment(site, site / "none", "--prune-depth", "2", weights="tiny-unet")
     assert done.returncode == 2
     assert "cannot be pruned" in done.stderr
-    assert "weights of anu-net, anu-net-l4" in done.stderr
+    assert "weights of anu-net, anu-net-l2, anu-net-l3, anu-net-l4" in done.stderr
     assert ID in done.stderr
     assert not (site / "none").exists()
     entry = Manifest.load(site / "site/site.yaml").entry("tiny-unet")
@@ -140,7 +138,3 @@ def test_a_depth_that_does_not_exist_exits_2(site):
     done = segment(site, site / "none", "--prune-depth", "5")
     assert done.returncode == 2
     assert not (site / "none").exists()
-
-
-def test_the_command_line_knows_the_registrys_prunable_networks():
-    assert prunable() == PRUNABLE

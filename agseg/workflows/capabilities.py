@@ -1,0 +1,60 @@
+"""What weights can be asked for, decided from the catalogue before anything is locked, fetched or read."""
+
+from __future__ import annotations
+
+from agseg.errors import UsageError, WeightsError
+from agseg.models.catalogue import Facts, check_depth, facts
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.manifest import Manifest
+
+__all__ = ["check_capabilities", "facts_of"]
+
+
+def facts_of(entry: WeightsEntry) -> Facts:
+    """What the entry's network is.
+
+    Raises
+    ------
+    UsageError
+        If no network has the name of its architecture.
+    """
+    return facts(entry.architecture, entry.config)
+
+
+def check_capabilities(
+    entry: WeightsEntry, *, manifest: Manifest, prune_depth: int | None = None, attention: bool = False
+) -> None:
+    """Refuse what these weights cannot do.
+
+    Raises
+    ------
+    UsageError
+        For a depth that they do not have, or gates; the message lists the weights that can.
+    WeightsError
+        If a tile of the entry does not go through its network.
+    """
+    found = facts_of(entry)
+    if prune_depth is not None:
+        check_depth(entry.architecture, entry.config, prune_depth, weights=entry.id, able=_able(manifest, "deepest"))
+    if attention and not found.has_gates:
+        able = _able(manifest, "has_gates")
+        raise UsageError(
+            f"weights {entry.id!r} ({entry.architecture}) have no attention gates",
+            value="--attention",
+            hint=f"Leave --attention out; weights with gates: {', '.join(able) or 'none of the manifest'}.",
+        )
+    sides = entry.input.fixed_shape or entry.input.tile
+    if not found.classifies_frames and any(side % found.size_multiple for side in sides if side > 1):
+        raise WeightsError(
+            f"the tile of weights {entry.id!r} does not go through {entry.architecture}",
+            value="x".join(map(str, sides)),
+            expected=f"multiples of {found.size_multiple}",
+            hint="Correct `input: tile` of the entry.",
+        )
+
+
+def _able(manifest: Manifest, what: str) -> tuple[str, ...]:
+    """Ids of the segmenting entries whose network has a depth to cut at, or gates."""
+    least = 2 if what == "deepest" else 1
+    able = (entry for entry in manifest.entries if entry.labels and int(getattr(facts_of(entry), what)) >= least)
+    return tuple(entry.id for entry in able)
