@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 
-__all__ = ["GRID_TOLERANCE_MM", "OBLIQUE_LIMIT_DEG", "SHEAR_TOLERANCE", "Grid"]
+__all__ = ["GRID_TOLERANCE_MM", "LPS_TO_RAS", "OBLIQUE_LIMIT_DEG", "SHEAR_TOLERANCE", "Grid"]
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM, MetaImage and NRRD's LPS count x to the Left and y to Posterior; agseg (and NIfTI) to the Right and Anterior."""
 
 GRID_TOLERANCE_MM = 1e-2
 """Two grids are the same if no corner voxel lies further apart than this (mm)."""

@@ -34,7 +34,7 @@ class Reason(StrEnum):
 
 
 class StudyKind(StrEnum):
-    """Which reader a study needs."""
+    """Formats that agseg brings; :data:`agseg.io.readers.READERS` is the whole table."""
 
     DICOM = "dicom"
     NIFTI = "nifti"
@@ -56,7 +56,7 @@ class Study:
     files
         Absolute paths. For DICOM in order of position; for a ``.hdr``/``.img`` pair the header first.
     kind, modality
-        Reader and DICOM modality (``"CT"`` assumed for formats that carry none).
+        Name of its reader and DICOM modality (``"CT"`` assumed for formats that carry none).
     reason
         Why it was chosen, for ``agseg inspect``.
     rejected
@@ -68,7 +68,7 @@ class Study:
     id: str
     root: Path
     files: tuple[Path, ...]
-    kind: StudyKind
+    kind: str
     modality: str = "CT"
     reason: str = ""
     rejected: Rejected | None = None

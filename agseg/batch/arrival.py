@@ -72,7 +72,7 @@ def check_unchanged(study: Study, states: tuple[FileState, ...], *, listing: fro
     """
     if states_of(study) != states:
         raise InputError("the study's files change while they are read: it is still arriving", code=Code.CHANGED)
-    if listing is not None and study.kind is StudyKind.DICOM:
+    if listing is not None and study.kind == StudyKind.DICOM:
         arrived = files_beside(study) - listing
         if arrived and any(_joins(study, Path(name)) for name in sorted(arrived)):
             raise InputError("slices of this series arrived while it was read", code=Code.CHANGED)

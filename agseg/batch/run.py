@@ -236,7 +236,7 @@ class _Run:
 
         extra = {name: value for name, value in report.extra.items() if name != IDENTIFIERS}
         study = sources.get(report.input)
-        if self.job.include_identifiers and study is not None and study.kind is StudyKind.DICOM:
+        if self.job.include_identifiers and study is not None and study.kind == StudyKind.DICOM:
             extra[IDENTIFIERS] = read_identifiers(study.files[0])
         return report if extra == report.extra else replace(report, extra=extra)
 

@@ -18,12 +18,12 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom.header import FIRST_READ_BYTES, read_header
 from agseg.io.dicom.series import Series, group_series
 from agseg.io.dicom.slice_header import SliceHeader
-from agseg.io.itk import read_itk_header
-from agseg.io.label_maps import is_itk_label_map, is_nifti_label_map
+from agseg.io.label_maps import is_label_map
 from agseg.io.lost_slices import by_folder, lies_beside, miss_unreadable, miss_unseen
-from agseg.io.nifti import pair_image, read_nifti_header
 from agseg.io.nifti_header import check_rectangular
-from agseg.io.sniff import Content, claimed_by_suffix, sniff
+from agseg.io.opening import open_regular
+from agseg.io.readers import Reader, claimed_by_suffix
+from agseg.io.sniff import Content, sniff
 from agseg.io.walk import UNSEEN, FoundFile, Reason, walk
 from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
@@ -40,7 +40,7 @@ class _Ledger:
 
     dicom: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
     broken: list[tuple[FoundFile, Rejected]] = field(default_factory=list)
-    volumes: list[tuple[FoundFile, Content]] = field(default_factory=list)
+    volumes: list[tuple[FoundFile, Reader]] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     unseen: list[Skipped] = field(default_factory=list)
@@ -119,7 +119,9 @@ def _sort(file: FoundFile, ledger: _Ledger) -> None:
         ledger.broken.append((file, Rejected(code, "the file may not be read")))
         return
     content = sniff(head)
-    if content is Content.DICOM:
+    if isinstance(content, Reader) and content.header is not None:
+        ledger.volumes.append((file, content))
+    elif isinstance(content, Reader):
         try:
             ledger.dicom.append((file, read_header(file.path, head=head, file_bytes=file.size)))
         except InputError as error:
@@ -130,22 +132,16 @@ def _sort(file: FoundFile, ledger: _Ledger) -> None:
     elif content is Content.EMPTY:
         ledger.broken.append((file, Rejected(Code.TRUNCATED, "the file is empty")))
     elif content in (Content.OTHER, Content.ARCHIVE) and claimed is not None:
-        code = {StudyKind.DICOM: Code.NOT_DICOM, StudyKind.NIFTI: Code.NOT_NIFTI}.get(claimed, Code.HEADER_INVALID)
-        ledger.broken.append((file, Rejected(code, "the content is not what the suffix says")))
+        ledger.broken.append((file, Rejected(claimed.broken, "the content is not what the suffix says")))
     elif content is Content.ARCHIVE:
         ledger.skip(file, Code.UNSUPPORTED_INPUT, "archives are not opened; unpack it first")
-    elif content is Content.OTHER:
-        ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
     else:
-        ledger.volumes.append((file, content))
+        ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
 
 
 def _head(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    try:
-        return os.read(descriptor, FIRST_READ_BYTES)
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as stream:
+        return stream.read(FIRST_READ_BYTES)
 
 
 # -- DICOM ----------------------------------------------------------------------------------------------------------------
@@ -159,7 +155,7 @@ def _add_dicom(ledger: _Ledger) -> None:
         beside = [one for one in series if lies_beside(one, file)]
         for one in beside:
             miss_unreadable(one, file, why)
-        if beside and claimed_by_suffix(file.path.name) in (None, StudyKind.DICOM):
+        if beside and _may_be_slice(file):
             ledger.skip(file, why.code, why.message)
         else:
             left.append((file, why))
@@ -185,6 +181,11 @@ def _add_dicom(ledger: _Ledger) -> None:
     _add_broken(left, ledger)
 
 
+def _may_be_slice(file: FoundFile) -> bool:
+    claimed = claimed_by_suffix(file.path.name)
+    return claimed is None or claimed.header is None
+
+
 def _series_path(series: Series) -> str:
     """The series' folder below INPUT, or the common ancestor of its folders; INPUT's own name for INPUT itself."""
     first = series.files[0]
@@ -200,7 +201,7 @@ def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> No
     folders: dict[tuple[Path, str], list[tuple[FoundFile, Rejected]]] = defaultdict(list)
     for file, why in broken:
         claimed = claimed_by_suffix(file.path.name)
-        if claimed is not None and claimed is not StudyKind.DICOM:
+        if claimed is not None and claimed.header is not None:
             ledger.studies.append(_volume_study(file, (file.path,), claimed, rejected=why))
         elif claimed is None and (file.size == 0 or why.code is Code.PERMISSION):
             ledger.skip(file, why.code, why.message)
@@ -213,13 +214,13 @@ def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> No
         ledger.studies.append(Study(_readable(name), root, files, StudyKind.DICOM, rejected=group[0][1]))
 
 
-# -- NIfTI, MetaImage, NRRD -----------------------------------------------------------------------------------------------
+# -- formats with a volume in each file -----------------------------------------------------------------------------------
 
 
 def _add_volumes(ledger: _Ledger) -> None:
     taken: set[Path] = set()
-    for file, content in ledger.volumes:
-        study = _nifti_study(file, content) if content in _NIFTI_CONTENTS else _itk_study(file)
+    for file, reader in ledger.volumes:
+        study = _found_volume(file, reader)
         if study is None:
             ledger.skip(file, Reason.LABEL_MAP)
             continue
@@ -230,45 +231,24 @@ def _add_volumes(ledger: _Ledger) -> None:
     ledger.studies = [study for study in ledger.studies if study.rejected is None or study.files[0] not in taken]
 
 
-_NIFTI_CONTENTS = frozenset({Content.NIFTI, Content.NIFTI_PAIR, Content.ANALYZE})
-
-
-def _nifti_study(file: FoundFile, content: Content) -> Study | None:
-    image = pair_image(file.path) if content is not Content.NIFTI else None
-    files = (file.path,) if image is None else (file.path, image)
-    rejected = None
-    if content is Content.ANALYZE:
-        rejected = Rejected(Code.NO_GEOMETRY, "Analyze 7.5 does not say where left and right are")
-        return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
+def _found_volume(file: FoundFile, reader: Reader) -> Study | None:
+    """The study that a file begins; None for a label map."""
+    assert reader.header is not None
     try:
-        header = read_nifti_header(file.path, sheared=True)
-        if header.is_pair and image is None:
-            rejected = Rejected(Code.NO_PIXELS, "a header without its .img file")
-        elif is_nifti_label_map(file.path, header):
+        found = reader.header(file.path)
+        if is_label_map(found.values()):
             return None
-        else:
-            check_rectangular(header.grid)
+        check_rectangular(found.grid)
     except InputError as error:
         rejected = Rejected(error.code, error.sentence())
-    return _volume_study(file, files, StudyKind.NIFTI, rejected=rejected)
+        return _volume_study(file, reader.files(file.path), reader, rejected=rejected)
+    return _volume_study(file, found.files, reader)
 
 
-def _itk_study(file: FoundFile) -> Study | None:
-    try:
-        header = read_itk_header(file.path)
-    except InputError as error:
-        kind = claimed_by_suffix(file.path.name) or StudyKind.METAIMAGE
-        return _volume_study(file, (file.path,), kind, rejected=Rejected(error.code, error.sentence()))
-    if is_itk_label_map(file.path):
-        return None
-    files = (file.path,) if header.data_file == file.path else (file.path, header.data_file)
-    return _volume_study(file, files, header.kind)
-
-
-def _volume_study(file: FoundFile, files: tuple[Path, ...], kind: StudyKind, *, rejected: Rejected | None = None) -> Study:
+def _volume_study(file: FoundFile, files: tuple[Path, ...], reader: Reader, *, rejected: Rejected | None = None) -> Study:
     below = f"{file.folder}/{_stem(file.path.name)}" if file.folder else _stem(file.path.name)
     reason = "" if rejected else "one volume per file; the format carries no modality"
-    return Study(_readable(below), file.root, files, kind, reason=reason, rejected=rejected)
+    return Study(_readable(below), file.root, files, reader.kind, reason=reason, rejected=rejected)
 
 
 # -- names ----------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,21 +17,21 @@ from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
-from agseg.io.nifti_header import NiftiHeader, parse_header
-from agseg.io.voxels import as_hounsfield, as_labels, check_looks_like_hu
+from agseg.grid import Grid
+from agseg.io.nifti_header import GZIP_MAGIC, NiftiHeader, parse_header
+from agseg.io.opening import open_regular
+from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, as_labels, check_looks_like_hu
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["DAMAGE", "GZIP_MAGIC", "opened", "read_labels", "read_nifti", "read_nifti_array"]
-
-GZIP_MAGIC = b"\x1f\x8b"
+__all__ = ["DAMAGE", "NiftiFile", "find_nifti", "opened", "read_labels", "read_nifti", "read_nifti_array"]
 
 MOST_HEADER_BYTES = 540
 
 LARGEST_DEFLATE_RATIO = 1100
 """Deflate cannot pack better than 1032 to 1: a header that promises more bytes than that lies."""
 
-LONGEST_TRAILER_BYTES = 2 * 1024**3
+LONGEST_TRAILER_BYTES = 64 * 1024**2
 """How much behind the voxels is unpacked (and thrown away) to reach the checksum."""
 
 CHUNK_BYTES = 4 * 1024**2
@@ -36,14 +39,12 @@ CHUNK_BYTES = 4 * 1024**2
 DAMAGE: Any = (OSError, EOFError, zlib.error, IsalError, ValueError)
 """What reading a damaged gzip stream raises: the checksum as OSError, the stream as isal's own error."""
 
-MODALITY_NOTE = "the format carries no modality; CT is assumed because the values look like HU"
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked content; gzip is known by its first bytes, not by the suffix."""
     unpacker: Any = igzip.GzipFile
-    with path.open("rb") as raw:
+    with open_regular(path) as raw:
         packed = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
         if packed:
@@ -66,7 +67,7 @@ def read_nifti(study: Study) -> Volume:
     InputError
         With the reason code of the rule that is broken.
     """
-    header, stored = read_nifti_array(study.files[0], image=study.files[1] if len(study.files) > 1 else None)
+    header, stored = _read_array(study.files[0], image=study.files[1] if len(study.files) > 1 else None)
     voxels, warnings = as_hounsfield(stored, header.scale)
     check_looks_like_hu(voxels)
     assumed = Warned(Code.MODALITY_ASSUMED, MODALITY_NOTE)
@@ -82,20 +83,22 @@ def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = F
         The ``.img`` file of a pair; looked for beside the header if not given.
     sheared
         Accept voxel axes that are not perpendicular.
+
+    Notes
+    -----
+    The path is one that the user chose, a data set's or a mask's, and may be a link; links among studies are never followed.
     """
+    return _read_array(path.resolve(), image=image, sheared=sheared)
+
+
+def _read_array(path: Path, *, image: Path | None = None, sheared: bool = False) -> tuple[NiftiHeader, NDArray[Any]]:
     header = read_nifti_header(path, sheared=sheared)
     if header.is_pair:
         image = image or pair_image(path)
         if image is None:
             raise InputError("a header without its .img file", code=Code.NO_PIXELS, path=path)
     source = image if header.is_pair and image is not None else path
-    packed = _is_gzip(source)
-    size = source.stat().st_size
-    needed = header.offset + header.voxel_bytes
-    if packed and needed > size * LARGEST_DEFLATE_RATIO:
-        raise InputError("the header promises more voxels than the file can hold", code=Code.HEADER_LIES, path=source)
-    if not packed and needed > size:
-        raise InputError("the file is shorter than its voxels", code=Code.TRUNCATED, path=source, value=size, expected=needed)
+    packed = _check_room(source, header)
     memory = np.empty(header.voxel_bytes, dtype=np.uint8)
     with _damage_as_input_error(source), opened(source) as stream:
         _skip(stream, header.offset)
@@ -104,6 +107,62 @@ def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = F
             read_to_checksum(stream)
     stored = memory.view(header.dtype).reshape(header.grid.shape, order="F")
     return header, stored
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiFile:
+    """A NIfTI file whose header is valid: what discovery asks of it."""
+
+    header: NiftiHeader
+    files: tuple[Path, ...]
+    """The file, or header and image of a pair."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels are."""
+        return self.header.grid
+
+    def values(self) -> Iterator[NDArray[Any]]:
+        """The voxels' values in their order, flat and in pieces.
+
+        Raises
+        ------
+        InputError
+            If the file ends early or is damaged.
+        """
+        source, header = self.files[-1], self.header
+        left, size = header.voxel_bytes, CHUNK_BYTES - CHUNK_BYTES % header.dtype.itemsize
+        with _damage_as_input_error(source), opened(source) as stream:
+            _skip(stream, header.offset)
+            while left:
+                piece = bytearray(min(size, left))
+                _read_exactly(stream, memoryview(piece))
+                left -= len(piece)
+                stored = np.frombuffer(piece, dtype=header.dtype)
+                yield stored if header.scale is None else stored * np.float64(header.scale[0]) + np.float64(header.scale[1])
+
+
+def find_nifti(path: Path) -> NiftiFile:
+    """The checked header of a file, or of a pair with its image; voxel axes may be sheared, as those of a mask may be.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_nifti_header`; ``E_NO_PIXELS`` for a header without its image.
+    """
+    header = read_nifti_header(path, sheared=True)
+    if not header.is_pair:
+        return NiftiFile(header, (path,))
+    image = pair_image(path)
+    if image is None:
+        raise InputError("a header without its .img file", code=Code.NO_PIXELS, path=path)
+    return NiftiFile(header, (path, image))
+
+
+def files_of_nifti(path: Path) -> tuple[Path, ...]:
+    """The files of the study that a NIfTI or Analyze file begins, before its header is read: a ``.hdr`` with its image."""
+    image = pair_image(path) if path.name.lower().removesuffix(".gz").endswith(".hdr") else None
+    return (path,) if image is None else (path, image)
 
 
 def read_labels(path: Path) -> tuple[NiftiHeader, NDArray[np.uint8]]:
@@ -136,8 +195,11 @@ def pair_image(header: Path) -> Path | None:
     """The ``.img`` file that belongs to a ``.hdr`` file, if it is there and is a regular file."""
     for suffix in (".img", ".img.gz", ".IMG"):
         image = header.with_name(_stem(header) + suffix)
-        if image.is_file() and not image.is_symlink():
-            return image
+        try:
+            if stat.S_ISREG(image.lstat().st_mode):
+                return image
+        except OSError:  # it is not there, or the header's own name leaves no room for this one
+            continue
     return None
 
 
@@ -146,9 +208,17 @@ def _stem(path: Path) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as raw:
-        return raw.read(2) == GZIP_MAGIC
+def _check_room(source: Path, header: NiftiHeader) -> bool:
+    """Hold the file's size against the header; whether the file is gzipped."""
+    with _damage_as_input_error(source), open_regular(source) as raw:
+        packed = raw.read(2) == GZIP_MAGIC
+        size = os.fstat(raw.fileno()).st_size
+    needed = header.offset + header.voxel_bytes
+    if packed and needed > size * LARGEST_DEFLATE_RATIO:
+        raise InputError("the header promises more voxels than the file can hold", code=Code.HEADER_LIES, path=source)
+    if not packed and needed > size:
+        raise InputError("the file is shorter than its voxels", code=Code.TRUNCATED, path=source, value=size, expected=needed)
+    return packed
 
 
 @contextmanager

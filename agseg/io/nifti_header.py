@@ -6,6 +6,7 @@ Source: NIfTI-1 and NIfTI-2 header definitions (nifti1.h, nifti2.h).
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.nifti_fields import HEADER_BYTES, NiftiFields
 
-__all__ = ["NiftiHeader", "check_rectangular", "parse_header", "sniff_nifti"]
+__all__ = ["GZIP_MAGIC", "NiftiHeader", "check_rectangular", "check_spacing", "is_analyze", "is_nifti", "parse_header"]
 
 LARGEST_VOLUME_VOXELS = 1_500_000_000
 """A study with more voxels is refused before memory is taken."""
@@ -30,8 +31,15 @@ SFORM_QFORM_TOLERANCE_MM = 0.1
 
 MINIMAL_SLICES = 3
 
+GZIP_MAGIC = b"\x1f\x8b"
+
+ANALYZE_HEADER_BYTES = 348
+
 _MAGIC = {b"n+1\0": (1, False), b"ni1\0": (1, True), b"n+2\0": (2, False), b"ni2\0": (2, True)}
 _READABLE_TYPES = frozenset({2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280})
+LARGEST_OFFSET_BYTES = 64 * 1024**2
+"""The voxels begin within this: header extensions take some kilobytes, and of a gzip stream all before them is unpacked."""
+
 _UNITS_OK = frozenset({0, 2})
 """Space units: unknown, and millimetres."""
 
@@ -61,6 +69,22 @@ def sniff_nifti(head: bytes) -> tuple[int, bool] | None:
     return None
 
 
+def is_nifti(head: bytes) -> bool:
+    """Whether the first bytes, plain or gzipped, begin like NIfTI or are an Analyze 7.5 header."""
+    if head.startswith(GZIP_MAGIC):
+        try:
+            return sniff_nifti(zlib.decompressobj(wbits=31).decompress(head, 1024)) is not None
+        except zlib.error:
+            return False
+    return sniff_nifti(head) is not None or is_analyze(head)
+
+
+def is_analyze(head: bytes) -> bool:
+    """Whether these are an Analyze 7.5 header and nothing else."""
+    sizes = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
+    return len(head) == ANALYZE_HEADER_BYTES and ANALYZE_HEADER_BYTES in sizes and sniff_nifti(head) is None
+
+
 def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
     """The header in the first bytes of the unpacked file.
 
@@ -77,6 +101,8 @@ def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
         ``E_NO_GEOMETRY``, ``E_SFORM_QFORM_CONFLICT``, ``E_SHEARED``, ``E_SINGULAR_AFFINE``, ``E_IMPLAUSIBLE_SPACING``.
     """
     known = sniff_nifti(head)
+    if known is None and is_analyze(head):
+        raise InputError("Analyze 7.5 does not say where left and right are", code=Code.NO_GEOMETRY)
     if known is None:
         raise InputError("not a NIfTI file", code=Code.NOT_NIFTI)
     version, is_pair = known
@@ -94,8 +120,9 @@ def parse_header(head: bytes, *, sheared: bool = False) -> NiftiHeader:
     grid = _grid(header, shape, sheared=sheared)
     offset = float(header["vox_offset"])
     lowest = 0 if is_pair else size
-    if not np.isfinite(offset) or offset != int(offset) or not (offset == 0 or lowest <= offset <= 2**31):
-        raise InputError("vox_offset does not fit the header", code=Code.HEADER_INVALID)
+    if not np.isfinite(offset) or offset != int(offset) or not (offset == 0 or lowest <= offset <= LARGEST_OFFSET_BYTES):
+        expected = f"{lowest} to {LARGEST_OFFSET_BYTES}"
+        raise InputError("vox_offset does not fit the header", code=Code.HEADER_INVALID, value=offset, expected=expected)
     # 0 in a single file means "right behind the header and its four extension bytes".
     start = int(offset) if offset or is_pair else size + 4
     return NiftiHeader(grid, dtype, start, _scale(header), is_pair)
@@ -149,11 +176,14 @@ def _grid(header: Any, shape: tuple[int, int, int], *, sheared: bool) -> Grid:
         if sform_code > 0:
             affines.append(np.asarray(header.get_sform(), dtype=np.float64))
         if qform_code > 0:
+            if float(header["pixdim"][0]) == 0:
+                # nifti1.h: "if qfac is 0, which should not occur, we take qfac=1"; old ITK wrote it.
+                header["pixdim"][0] = 1
             affines.append(np.asarray(header.get_qform(), dtype=np.float64))
     except Exception as error:
         raise InputError(f"the orientation cannot be read ({type(error).__name__})", code=Code.HEADER_INVALID) from None
     affines = [np.vstack([affine[:3], (0, 0, 0, 1)]) for affine in affines]
-    grid = _plausible(Grid(shape, affines[0])) if sheared else check_grid(shape, affines[0])
+    grid = check_spacing(Grid(shape, affines[0])) if sheared else check_grid(shape, affines[0])
     if len(affines) == 2:
         other = Grid(shape, affines[1])
         away = float(np.linalg.norm(grid.corners_mm() - other.corners_mm(), axis=1).max())
@@ -169,12 +199,13 @@ def _grid(header: Any, shape: tuple[int, int, int], *, sheared: bool) -> Grid:
 
 def check_grid(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Grid:
     """The grid, if it is rectangular and of a plausible spacing."""
-    grid = _plausible(Grid(shape, affine))
+    grid = check_spacing(Grid(shape, affine))
     check_rectangular(grid)
     return grid
 
 
-def _plausible(grid: Grid) -> Grid:
+def check_spacing(grid: Grid) -> Grid:
+    """The grid, if its voxels are as far apart as those of a person's CT (``E_IMPLAUSIBLE_SPACING``)."""
     spacing = [round(s, 6) for s in grid.spacing_mm]
     if min(spacing) < SMALLEST_SPACING_MM or max(spacing) > LARGEST_SPACING_MM:
         raise InputError(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from agseg.errors import Code, InputError
-from agseg.study import Study, StudyKind
+from agseg.io.readers import reader_of
+from agseg.study import Study
 from agseg.volume import Volume
 
 __all__ = ["read_volume"]
@@ -27,7 +26,7 @@ def read_volume(study: Study) -> Volume:
     if study.rejected is not None:
         raise InputError(study.rejected.message, code=study.rejected.code)
     try:
-        return _reader(study.kind)(study)
+        return reader_of(study.kind).read(study)
     except FileNotFoundError:
         raise InputError("a file of the study has gone since it was found", code=Code.CHANGED) from None
     except PermissionError:
@@ -36,17 +35,3 @@ def read_volume(study: Study) -> Volume:
         raise InputError(f"a file of the study cannot be read (errno {error.errno})", code=Code.UNREADABLE_FILE) from None
     except RecursionError:
         raise InputError("the header is nested too deeply", code=Code.HEADER_INVALID) from None
-
-
-def _reader(kind: StudyKind) -> Callable[[Study], Volume]:
-    if kind is StudyKind.DICOM:
-        from agseg.io.dicom.read import read_dicom
-
-        return read_dicom
-    if kind is StudyKind.NIFTI:
-        from agseg.io.nifti import read_nifti
-
-        return read_nifti
-    from agseg.io.itk import read_itk
-
-    return read_itk

@@ -12,7 +12,9 @@ from agseg.errors import Code, InputError
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
-__all__ = ["LABEL_LIMIT", "as_hounsfield", "as_labels", "check_looks_like_hu"]
+__all__ = ["LABEL_LIMIT", "MODALITY_NOTE", "as_hounsfield", "as_labels", "check_looks_like_hu"]
+
+MODALITY_NOTE = "the format carries no modality; CT is assumed because the values look like HU"
 
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""

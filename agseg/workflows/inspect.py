@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import Code, ExitCode, InputError
-from agseg.grid import Grid
-from agseg.io.dicom.read import LPS_TO_RAS
+from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study
@@ -57,7 +56,7 @@ class InspectedStudy:
             "code": None if self.rejected is None else str(self.rejected.code),
             "message": self.study.reason if self.rejected is None else self.rejected.message,
             "warnings": [warned.to_dict() for warned in self.warnings],
-            "kind": self.study.kind.value,
+            "kind": str(self.study.kind),
             "modality": self.study.modality or None,
             "files": len(self.study.files),
             "shape": None if grid is None else list(grid.shape),

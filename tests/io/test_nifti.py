@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from agseg.errors import Code, InputError, OutputError
 from agseg.grid import Grid
-from agseg.io import nifti, nifti_write
+from agseg.io import nifti, nifti_header, nifti_write
 from agseg.io.discover import discover
 from agseg.io.nifti import read_labels, read_nifti_header
 from agseg.io.nifti_write import write_mask, write_scalar
@@ -347,3 +347,41 @@ class TestWriting:
     def test_shapes_must_agree(self, tmp_path):
         with pytest.raises(OutputError):
             write_mask(tmp_path / "a.nii.gz", np.ones((3, 3, 4), np.uint8), Grid((3, 3, 3), np.eye(4)))
+
+
+@pytest.mark.parametrize("codes_set", [(1, 1), (0, 1)])
+def test_a_qfac_of_0_means_1_as_the_format_has_it(tmp_path, ct, codes_set):
+    sform, qform = codes_set
+    path = tmp_path / "x.nii"
+    phantoms.write_nifti(path, *ct)
+    edit_header(path, 252, np.array([qform, sform], dtype="<i2").tobytes())
+    expected = read(path)
+    edit_header(path, 76, np.array([0], dtype="<f4").tobytes())
+    volume = read(path)
+    assert np.array_equal(volume.grid.affine, expected.grid.affine)
+    assert np.array_equal(volume.voxels, expected.voxels)
+
+
+def test_voxels_that_begin_far_behind_their_header_are_refused_unread(tmp_path, ct):
+    path = tmp_path / "x.nii"
+    phantoms.write_nifti(path, *ct)
+    edit_header(path, 108, np.array([nifti_header.LARGEST_OFFSET_BYTES + 16], dtype="<f4").tobytes())
+    assert rejected(path) is Code.HEADER_INVALID
+
+
+def test_a_header_whose_name_leaves_no_room_for_its_image_is_refused(tmp_path, ct):
+    phantoms.write_nifti(tmp_path / "x.nii", *ct)
+    header = tmp_path / ("x" * 251 + ".hdr")
+    header.write_bytes((tmp_path / "x.nii").read_bytes()[:344] + b"ni1\0")
+    (study,) = discover([header]).studies
+    assert study.rejected is not None
+    assert study.rejected.code is Code.NO_PIXELS
+
+
+def test_a_data_set_of_links_is_read_and_a_link_among_studies_is_not(tmp_path, ct):
+    phantoms.write_nifti(tmp_path / "x.nii", *ct)
+    (tmp_path / "link.nii").symlink_to(tmp_path / "x.nii")
+    nifti.read_nifti_array(tmp_path / "link.nii")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "link.nii")
+    assert caught.value.code is Code.SYMLINK

@@ -28,7 +28,9 @@ from agseg.io.dicom.elements import (
 )
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["FIRST_READ_BYTES", "looks_like_dicom", "read_header"]
+__all__ = ["DICOM_MAGIC", "FIRST_READ_BYTES", "looks_like_dicom", "read_header"]
+
+DICOM_MAGIC = b"DICM"
 
 FIRST_READ_BYTES = 16 * 1024
 """Enough for the header of nearly every slice."""
@@ -44,7 +46,7 @@ EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
 def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
-    if data[128:132] != b"DICM":
+    if data[128:132] != DICOM_MAGIC:
         raise OddError
     meta, _, start = walk(data, PREAMBLE_BYTES, file_bytes, explicit=True, meta=True)
     syntax = as_text(meta.get(META_SYNTAX, b""), False)
@@ -95,7 +97,7 @@ def _via_pydicom(path: Path, file_bytes: int) -> SliceHeader:
 
 def looks_like_dicom(head: bytes) -> bool:
     """Whether the first bytes (at least 132, where the file has them) are a DICOM file's, with or without a preamble."""
-    if head[128:132] == b"DICM":
+    if head[128:132] == DICOM_MAGIC:
         return True
     if len(head) < 16:
         return False

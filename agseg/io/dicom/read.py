@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
-from agseg.grid import Grid
+from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.enhanced import enhanced_frames
 from agseg.io.dicom.header import read_header
@@ -39,9 +39,6 @@ __all__ = ["Frame", "frames_of", "read_dicom", "read_headers", "stack_frames"]
 
 LARGEST_VOLUME_VOXELS = 1_500_000_000
 """A study with more voxels (3 GB as int16) is refused before memory is taken."""
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM counts x to the Left and y to Posterior; agseg (and NIfTI) to the Right and Anterior."""
 
 READING_THREADS = min(8, os.cpu_count() or 1)
 """Uncompressed slices read at a time."""

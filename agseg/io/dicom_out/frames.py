@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, OutputError
-from agseg.grid import Grid
-from agseg.io.dicom.read import LPS_TO_RAS
+from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.dicom.stack import Plane
 
 __all__ = ["FrameMap", "functional_group", "map_frames", "planes_of"]

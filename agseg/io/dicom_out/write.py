@@ -69,7 +69,7 @@ def write_objects(
 
     A study that is no DICOM series has nothing that an object could refer to: it gets a warning and no objects.
     """
-    if study.kind is not StudyKind.DICOM:
+    if study.kind != StudyKind.DICOM:
         why = Warned(Code.MISSING_UIDS, f"the input is not DICOM: {_INSTEAD}")
         return Written((), (why,), is_complete=False)
     return write_from_headers(
