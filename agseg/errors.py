@@ -125,6 +125,7 @@ class Code(StrEnum):
     NO_ORGAN = "W_NO_ORGAN"
     FRAMES_LOST = "W_FRAMES_LOST"
     FRAME_TIMES = "W_FRAME_TIMES"
+    FRAME_TURN = "W_FRAME_TURN"
     NO_FAN = "W_NO_FAN"
     CLOCK = "W_CLOCK"
 

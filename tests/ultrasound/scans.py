@@ -48,8 +48,9 @@ def write_video(
     pixel_format: str = "yuv420p",
     metadata: dict[str, str] | None = None,
     container: str | None = None,
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """Frames as a video at the given times (default 25 per second)."""
+    """Frames as a video at the given times (default 25 per second); ``options`` are the encoder's."""
     import av
 
     with av.open(str(path), "w", format=container) as target:
@@ -58,13 +59,18 @@ def write_video(
         stream: Any = target.add_stream(codec, rate=25)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
-        stream.codec_context.time_base = Fraction(1, 1000)
+        # MPEG-2 knows television's rates only.
+        tick = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)
+        stream.codec_context.time_base = tick
         if codec == "libx264":
             stream.options = {"crf": "18", "preset": "ultrafast"}
+        stream.options = {**stream.options, **(options or {})}
         for index, pixels in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             picture.pts = index * 40 if times_ms is None else times_ms[index]
             picture.time_base = Fraction(1, 1000)
+            if codec == "mpeg2video":
+                picture.pts, picture.time_base = index, tick
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
     return path

@@ -36,6 +36,10 @@ def as_text(raw: bytes, _signed: bool) -> str:
     return raw.decode("latin-1").strip(" \0")
 
 
+def _word(raw: bytes, _signed: bool) -> str:
+    return raw.decode("latin-1").strip(" \0").upper()
+
+
 def _words(raw: bytes, _signed: bool) -> tuple[str, ...]:
     return tuple(word.strip(" \0").upper() for word in raw.decode("latin-1").split("\\"))
 
@@ -60,6 +64,11 @@ def _integer(raw: bytes, _signed: bool) -> int | None:
     return int(number) if number is not None and number == number and abs(number) < 2**31 else None
 
 
+def _moment(raw: bytes, _signed: bool) -> str:
+    """Digits of a date, a time or both, without the separators that old writers put in."""
+    return "".join(c for c in raw.decode("latin-1") if c.isdigit() or c == ".")
+
+
 def _frames(raw: bytes, _signed: bool) -> int:
     number = _integer(raw, False)
     return 1 if number is None else number
@@ -80,15 +89,37 @@ WANTED: dict[int, tuple[str, _Parser]] = {
     0x00080008: ("image_type", _words),
     0x00080016: ("sop_class", as_text),
     0x00080018: ("sop_uid", as_text),
+    0x00080021: ("series_date", _moment),
+    0x00080022: ("acquisition_date", _moment),
+    0x0008002A: ("acquisition_datetime", _moment),
+    0x00080031: ("series_time", _moment),
+    0x00080032: ("acquisition_time", _moment),
     0x00080060: ("modality", as_text),
+    0x0008103E: ("series_description", as_text),
+    0x00082111: ("derivation", as_text),
+    0x00089207: ("technique", as_text),
+    0x00100010: ("patient_name", as_text),
     0x00100020: ("patient_id", as_text),
+    0x00100030: ("birth_date", as_text),
     0x00180015: ("body_part", as_text),
+    0x00180060: ("kvp", _number),
+    0x00181060: ("trigger_time_ms", _number),
+    0x00181210: ("kernel", as_text),
     0x0020000D: ("study_uid", as_text),
     0x0020000E: ("series_uid", as_text),
     0x00200011: ("series_number", _integer),
+    0x00200012: ("acquisition_number", _integer),
+    0x00200013: ("instance_number", _integer),
     0x00200032: ("position_mm", _numbers),
     0x00200037: ("orientation", _numbers),
+    0x00200052: ("frame_of_reference", as_text),
+    0x00200100: ("temporal_position", _integer),
+    0x00201002: ("images_in_acquisition", _integer),
+    0x00209161: ("concatenation", as_text),
+    0x00209163: ("concatenation_parts", as_short),
+    0x00209241: ("cardiac_phase", _number),
     0x00280002: ("samples", as_short),
+    0x00280004: ("photometric", _word),
     0x00280008: ("frames", _frames),
     0x00280010: ("rows", as_short),
     0x00280011: ("columns", as_short),

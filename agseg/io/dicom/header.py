@@ -76,7 +76,10 @@ def _via_pydicom(path: Path, file_bytes: int) -> SliceHeader:
         value = None if element is None else element.value
         if value is None or value == "":
             continue
-        many = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
+        # A name's bytes as they lie in the file: which characters they are is nobody's business here.
+        value = getattr(value, "original_string", value)
+        value = value.decode("latin-1") if isinstance(value, bytes) else value
+        many = not isinstance(value, str) and hasattr(value, "__iter__")
         if isinstance(value, int) and parse in (as_short, as_short_of_either_sign):
             fields[name] = value - 0x10000 if signed and parse is as_short_of_either_sign and value > 0x7FFF else value
         elif name == "signed":

@@ -27,6 +27,7 @@ __all__ = [
     "decode_frame",
     "hu_table",
     "is_native",
+    "named_syntax",
     "native_frame",
 ]
 
@@ -229,6 +230,14 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
             return (rows, columns) if rows else None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def named_syntax(syntax: str) -> str:
+    """The standard's name of a transfer syntax; a UID that is none of the standard's is not repeated."""
+    from pydicom.uid import UID
+
+    uid = UID(syntax)
+    return uid.name if uid.name != syntax and uid.is_transfer_syntax else "a transfer syntax that the standard does not name"
 
 
 def check_codec(syntax: str) -> None:

@@ -47,16 +47,38 @@ class SliceHeader:
     sop_uid: str = field(default="", repr=False)
     sop_uid_recovered: bool = False
     patient_id: str = field(default="", repr=False)
+    patient_name: str = field(default="", repr=False)
+    birth_date: str = field(default="", repr=False)
     study_uid: str = field(default="", repr=False)
     series_uid: str = field(default="", repr=False)
+    frame_of_reference: str = field(default="", repr=False)
     modality: str = ""
     image_type: tuple[str, ...] = ()
+    series_description: str = field(default="", repr=False)
+    derivation: str = field(default="", repr=False)
+    technique: str = ""
     body_part: str = field(default="", repr=False)
     series_number: int | None = None
+    acquisition_number: int | None = None
+    instance_number: int | None = None
+    temporal_position: int | None = None
+    images_in_acquisition: int | None = None
+    concatenation: str = field(default="", repr=False)
+    concatenation_parts: int | None = None
+    series_date: str = field(default="", repr=False)
+    series_time: str = field(default="", repr=False)
+    acquisition_date: str = field(default="", repr=False)
+    acquisition_time: str = field(default="", repr=False)
+    acquisition_datetime: str = field(default="", repr=False)
+    trigger_time_ms: float | None = None
+    cardiac_phase: float | None = None
+    kvp: float | None = None
+    kernel: str = field(default="", repr=False)
     rows: int | None = None
     columns: int | None = None
     frames: int = 1
     samples: int = 1
+    photometric: str = ""
     bits_allocated: int | None = None
     bits_stored: int | None = None
     high_bit: int | None = None

@@ -1,4 +1,5 @@
-"""Frames of an ultrasound DICOM object, single or multi-frame: RGB, YBR, palette or grey, any transfer syntax pydicom decodes.
+"""Frames of an ultrasound DICOM object, single or multi-frame: RGB, YBR, palette or grey, in any transfer syntax that pydicom
+decodes, or a video stream (MPEG-2, H.264, HEVC), which PyAV does.
 
 Only what is needed to decode and to time the frames is read; nothing that names a person leaves this module.
 """
@@ -13,13 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom.header import read_header
+from agseg.io.dicom.pixels import named_syntax
+from agseg.io.dicom.slice_header import PixelSpan
+from agseg.io.video.fragments import FragmentStream, container_of, is_video_syntax
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
+from agseg.io.video.subsampled import check_length, is_subsampled, subsampled_frame
+from agseg.io.video.video_stream import VideoStream
 from agseg.volume import Warned
 
 __all__ = ["MAX_FRAMES", "Cine", "is_other_modality"]
 
 MAX_FRAMES = 1_000_000
 """More frames than this is a header that lies (11 hours at 25 per second)."""
+
+_HEAD_BYTES = 512
+"""Enough of a stream to tell its container."""
 
 _MODALITIES = ("US", "IVUS")
 _TWO_D = 1  # PS3.3 C.8.5.5.1.1, Region Spatial Format: 2D (tissue or flow)
@@ -46,9 +56,19 @@ class Cine:
         check_size(*self.size)
         self.frame_count: int | None = _frame_count(header, path)
         self._times_s = _times_s(header, self.frame_count or 1)
-        self.warnings: tuple[Warned, ...] = ()
-        if self._times_s is None and self.moving:
-            self.warnings = (Warned(Code.FRAME_TIMES, "the object states no frame time; times are left empty"),)
+        self._stated: tuple[Warned, ...] = ()
+        self._slices = read_header(path)
+        check_length(self._slices)
+        self._video = _video(path, header, self._slices.pixels)
+        if self._video is not None:
+            self.size = self._video.size
+        elif self._times_s is None and self.moving:
+            self._stated = (Warned(Code.FRAME_TIMES, "the object states no frame time; times are left empty"),)
+
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What the header lacks, and what a video stream turned out to be; complete once the frames have been read."""
+        return (*self._stated, *(() if self._video is None else self._video.warnings))
 
     @property
     def moving(self) -> bool:
@@ -57,7 +77,9 @@ class Cine:
 
     @property
     def frames_per_second(self) -> float | None:
-        """Mean rate from the stated frame times."""
+        """Mean rate from the stated frame times, or from the video stream."""
+        if self._times_s is None and self._video is not None:
+            return self._video.frames_per_second
         if self._times_s is None or len(self._times_s) < 2 or self._times_s[-1] <= 0:
             return None
         return float((len(self._times_s) - 1) / self._times_s[-1])
@@ -80,29 +102,48 @@ class Cine:
         InputError
             ``E_TRANSFER_SYNTAX`` where no decoder is installed, ``E_DECODE`` or ``E_TRUNCATED`` where decoding fails.
         """
-        from pydicom.pixels.utils import iter_pixels
-
+        if self._video is not None:
+            yield from self._of_video(self._video, wanted)
+            return
         indices = [index for index in range(self.frame_count or 1) if wanted(index)]
         given = 0
         try:
-            for index, raw in zip(indices, iter_pixels(self._path, indices=indices), strict=False):
+            for index, pixels in zip(indices, self._decoded(indices), strict=False):
                 time_s = None if self._times_s is None else float(self._times_s[index])
-                yield Frame(index, time_s, self._to_rgb(np.asarray(raw)))
+                yield Frame(index, time_s, pixels)
                 given += 1
         except InputError:
             raise
         except (NotImplementedError, RuntimeError) as error:
-            raise _decode_error(error, self._path) from None
+            raise _decode_error(error, self._path, self._slices.transfer_syntax) from None
         except (ValueError, AttributeError, EOFError, IndexError, KeyError, TypeError, OSError):
             raise InputError("the pixels cannot be decoded: cut off or damaged", code=Code.DECODE, path=self._path) from None
         if given < len(indices):
-            raise InputError(
-                "the object holds fewer frames than it states",
-                code=Code.TRUNCATED,
-                path=self._path,
-                value=given,
-                expected=len(indices),
-            )
+            raise _too_few(given, len(indices), self._path)
+
+    def _decoded(self, indices: list[int]) -> Iterator[NDArray[np.uint8]]:
+        """uint8 (row, column, 3) of these frames."""
+        if is_subsampled(self._slices):
+            for index in indices:
+                yield subsampled_frame(self._slices, index)
+            return
+        from pydicom.pixels.utils import iter_pixels
+
+        for raw in iter_pixels(self._path, indices=indices):
+            yield self._to_rgb(np.asarray(raw))
+
+    def _of_video(self, video: VideoStream, wanted: Wanted) -> Iterator[Frame]:
+        """The wanted frames of a video stream, at the times that the object states, or else at the stream's own."""
+        last, stated = -1, 0 if self._times_s is None else len(self._times_s)
+        for frame in video.frames(wanted):
+            last = frame.index
+            if self._times_s is None:
+                yield frame
+            elif frame.index < stated:
+                yield Frame(frame.index, float(self._times_s[frame.index]), frame.pixels)
+        missing = [index for index in range(last + 1, self.frame_count or 1) if wanted(index)]
+        if missing:
+            raise _too_few(last + 1, self.frame_count or 1, self._path)
 
     def _to_rgb(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
         """uint8 (row, column, 3) from one decoded frame; pydicom has already turned YBR into RGB."""
@@ -188,11 +229,30 @@ def _region_box(item: Any, size: tuple[int, int]) -> Box | None:
     return (x0, y0, x1, y1) if 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1] else None
 
 
-def _decode_error(error: Exception, path: Path) -> InputError:
+def _video(path: Path, header: Any, span: PixelSpan | None) -> VideoStream | None:
+    """The video stream that the object holds, if its transfer syntax says so."""
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    if not is_video_syntax(syntax):
+        return None
+    if span is None or not span.is_encapsulated:
+        raise InputError("a video's pixels must be encapsulated", code=Code.HEADER_INVALID, path=path)
+    stream = FragmentStream(path, span.offset)
+    return VideoStream(path, container_of(stream.read(_HEAD_BYTES), syntax), stream)
+
+
+def _too_few(given: int, stated: int, path: Path) -> InputError:
+    return InputError(
+        "the object holds fewer frames than it states", code=Code.TRUNCATED, path=path, value=given, expected=stated
+    )
+
+
+def _decode_error(error: Exception, path: Path, syntax: str) -> InputError:
     """A missing decoder and broken data both arrive as RuntimeError or NotImplementedError from pydicom."""
-    if isinstance(error, NotImplementedError) or "plugins are missing" in str(error) or "missing dependencies" in str(error):
+    if isinstance(error, NotImplementedError):
+        return InputError(f"the transfer syntax is not decoded: {named_syntax(syntax)}", code=Code.TRANSFER_SYNTAX, path=path)
+    if "plugins are missing" in str(error) or "missing dependencies" in str(error):
         return InputError(
-            "no decoder is installed for this transfer syntax: pip install 'agseg[codecs]'",
+            f"no decoder is installed for {named_syntax(syntax)}: pip install 'agseg[codecs]'",
             code=Code.TRANSFER_SYNTAX,
             path=path,
         )

@@ -65,7 +65,7 @@ def find_clips(inputs: Iterable[Path]) -> ClipDiscovery:
         if not os.path.lexists(given):
             raise UsageError("no such file or folder", path=given)
         if given.is_dir() and not given.is_symlink():
-            _walk(given, given, clips, skipped)
+            _walk(given, clips, skipped)
         else:
             clips.append(Clip(given.stem.lstrip(".") or "clip", (given,)))
     return ClipDiscovery(_with_unique_names(clips), tuple(skipped))
@@ -100,23 +100,43 @@ def open_clip(clip: Clip) -> FrameSource:
     )
 
 
-def _walk(root: Path, folder: Path, clips: list[Clip], skipped: list[Skipped]) -> None:
-    images: list[Path] = []
-    for entry in sorted(folder.iterdir(), key=natural_order):
+def _walk(root: Path, clips: list[Clip], skipped: list[Skipped]) -> None:
+    # A list instead of recursion, and paths as text: folders may be nested deeper than Python's stack.
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = sorted(folder.iterdir(), key=natural_order)
+        except OSError as error:
+            code = Code.PERMISSION if isinstance(error, PermissionError) else Code.UNREADABLE_FILE
+            skipped.append(Skipped(folder, str(code)))
+            continue
+        images: list[Path] = []
+        inner: list[Path] = []
+        for entry in entries:
+            _look_at(root, entry, inner, images, clips, skipped)
+        if images:
+            name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "images"
+            clips.append(Clip(name, tuple(images)))
+        folders.extend(reversed(inner))
+
+
+def _look_at(root: Path, entry: Path, inner: list[Path], images: list[Path], clips: list[Clip], skipped: list[Skipped]) -> None:
+    try:
         mode = entry.lstat().st_mode
-        if entry.name.startswith("."):
-            skipped.append(Skipped(entry, "hidden"))
-        elif stat.S_ISLNK(mode):
-            skipped.append(Skipped(entry, str(Code.SYMLINK)))
-        elif stat.S_ISDIR(mode):
-            _walk(root, entry, clips, skipped)
-        elif not stat.S_ISREG(mode):
-            skipped.append(Skipped(entry, "not_a_regular_file"))
-        else:
-            _sort_in(root, entry, images, clips, skipped)
-    if images:
-        name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "images"
-        clips.append(Clip(name, tuple(images)))
+    except OSError:
+        skipped.append(Skipped(entry, str(Code.UNREADABLE_FILE)))
+        return
+    if entry.name.startswith("."):
+        skipped.append(Skipped(entry, "hidden"))
+    elif stat.S_ISLNK(mode):
+        skipped.append(Skipped(entry, str(Code.SYMLINK)))
+    elif stat.S_ISDIR(mode):
+        inner.append(entry)
+    elif not stat.S_ISREG(mode):
+        skipped.append(Skipped(entry, "not_a_regular_file"))
+    else:
+        _sort_in(root, entry, images, clips, skipped)
 
 
 def _sort_in(root: Path, path: Path, images: list[Path], clips: list[Clip], skipped: list[Skipped]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import OutputError
-from agseg.io.video.video_file import load_av
+from agseg.io.video.video_stream import load_av
 
 __all__ = ["TIME_BASE", "VideoWriter"]
 

@@ -50,6 +50,29 @@ def test_ybr_becomes_rgb(tmp_path):
     assert np.allclose(found[0, 0, 0], (254, 0, 0), atol=3)
 
 
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_PARTIAL_422"])
+@pytest.mark.parametrize("full", [False, True])
+def test_subsampled_ybr_becomes_rgb(tmp_path, photometric, full):
+    colours = np.zeros((3, 40, 48, 3), np.uint8)
+    colours[:, :, :24], colours[:, :, 24:] = (200, 120, 40), (30, 180, 220)
+    y, b, r = (np.tensordot(colours.astype(float), row, axes=1) for row in (
+        (0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))  # fmt: skip
+    if photometric == "YBR_PARTIAL_422":
+        y, b, r = 16 + y * 219 / 255, b * 224 / 255, r * 224 / 255
+    ybr = np.rint(np.stack([y, b + 128, r + 128], axis=-1)).astype(np.uint8)
+    pairs = np.stack([ybr[:, :, ::2, 0], ybr[:, :, 1::2, 0], ybr[:, :, ::2, 1], ybr[:, :, ::2, 2]], axis=-1)
+    path = write_cine(tmp_path / "y.dcm", ybr, photometric=photometric, PixelData=(ybr if full else pairs).tobytes())
+    assert np.abs(read(path).astype(int) - colours).max() <= 3
+
+
+@pytest.mark.parametrize("extra", [2, 1000])
+def test_more_bytes_than_the_header_says_are_refused(tmp_path, pixels, extra):
+    path = write_cine(tmp_path / "a.dcm", pixels, PixelData=pixels.tobytes() + b"\0" * extra)
+    with pytest.raises(InputError) as caught:
+        Cine(path)
+    assert caught.value.code is Code.HEADER_LIES
+
+
 def test_times_come_from_the_vector_then_the_frame_time_then_the_rate(tmp_path, pixels):
     def times(name, **tags):
         return [frame.time_s for frame in Cine(write_cine(tmp_path / name, pixels, **tags)).frames(every(1))]

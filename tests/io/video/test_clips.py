@@ -1,5 +1,9 @@
 """Clips below folders: each file exactly once, under a name of its own."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +38,22 @@ def test_every_file_is_used_once_or_skipped_with_a_reason(folder):
     skipped = {skip.path.name: skip.reason for skip in found.skipped}
     assert sorted([*used, *(skip.path for skip in found.skipped)]) == sorted(p for p in folder.rglob("*") if not p.is_dir())
     assert skipped == {"ct.dcm": "E_MODALITY", "notes.txt": "not_an_image", ".hidden.mp4": "hidden", "link.mp4": "E_SYMLINK"}
+
+
+def test_folders_deeper_than_pythons_stack_are_walked(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x08ftyp")
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("deep.mp4").write_bytes(b"\0\0\0\x08ftyp")
+    finally:
+        os.chdir(here)
+    names = [clip.name for clip in find_clips([tmp_path]).clips]
+    assert names == ["clip", "d/" * 1500 + "deep"]
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # Python's own gives up on it
 
 
 def test_names_are_paths_below_the_input_without_suffix_and_unique(folder):

@@ -1,5 +1,7 @@
 """Videos: every frame once, at its own time; what cannot be read is refused with its reason."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,35 @@ def test_variable_frame_rates_keep_their_times(tmp_path):
     times = [0, 40, 100, 350, 360, 1000]
     source = open_path(write_video(tmp_path / "vfr.mkv", grey_levels([30] * 6), times_ms=times))
     assert [frame.time_s for frame in source.frames(every(1))] == pytest.approx([t / 1000 for t in times], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.avi", "libx264"), ("a.avi", "mpeg4"), ("a.mkv", "libx264"), ("a.mp4", "mpeg4")]
+)
+def test_frames_decoded_out_of_order_come_as_they_are_shown(tmp_path, name, codec):
+    levels = list(range(10, 250, 6))
+    options = {"bf": "2", "b_strategy": "0", "preset": "medium"}
+    source = open_path(write_video(tmp_path / name, grey_levels(levels), codec=codec, options=options))
+    frames = list(source.frames(every(1)))
+    assert [frame.pixels.mean() for frame in frames] == pytest.approx(levels, abs=5)
+    assert np.diff([frame.time_s for frame in frames]) == pytest.approx([0.04] * (len(levels) - 1), abs=2e-3)
+    assert not source.warnings
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_a_picture_that_lies_on_its_side_is_turned(tmp_path, name):
+    picture = np.full((48, 64, 3), 20, np.uint8)
+    picture[:16, :48] = 220  # bright at the top left
+    path = write_video(tmp_path / name, [picture] * 3, codec="mpeg4")
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"tkhd") + 44
+    # A quarter turn to the right: what was the left edge becomes the top.
+    raw[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(bytes(raw))
+    source = open_path(path)
+    assert source.size == (48, 64)
+    shown = next(iter(source.frames(every(1)))).pixels
+    assert np.abs(shown.astype(int) - np.rot90(picture, -1)).mean() < 10
 
 
 def test_wanted_frames_are_those_of_the_whole_and_keep_index_and_time(tmp_path):
