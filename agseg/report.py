@@ -1,12 +1,13 @@
 """The records that agseg writes: one measurement per organ, one report per study, one per run.
 
-``to_dict`` of each gives what stands in ``study.json`` and ``run.json`` (schema ``agseg.run/1``).
+``to_dict`` of each gives the content of ``study.json`` and ``run.json`` (schema ``agseg.run/2``).
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -25,9 +26,11 @@ __all__ = [
     "StudyStatus",
     "WeightsRef",
     "new_run_id",
+    "weights_from_dict",
+    "weights_to_dict",
 ]
 
-RUN_SCHEMA = "agseg.run/1"
+RUN_SCHEMA = "agseg.run/2"
 STUDY_JSON = "study.json"
 """A finished study's record, in its folder below the output."""
 
@@ -66,6 +69,9 @@ class Measurement:
     ``volume_ml`` is voxels x voxel volume for ``present``; for ``cut_off`` it is the volume inside the field of view (the
     organ's own volume is not known, so the record carries the status beside it); ``None`` where the organ is absent or the
     weights do not know it. It is never 0.0.
+
+    ``weights`` is the id of the weights that made it, ``run`` the id of the run; both are None for an organ that no weights of
+    the run know.
     """
 
     name: str
@@ -75,6 +81,8 @@ class Measurement:
     mean_hu: float | None = None
     touches_border: bool = False
     review: tuple[str, ...] = ()
+    weights: str | None = None
+    run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in run.json."""
@@ -86,7 +94,24 @@ class Measurement:
             "mean_hu": self.mean_hu,
             "touches_border": self.touches_border,
             "review": list(self.review),
+            "weights": self.weights,
+            "run": self.run,
         }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Measurement:
+        """The measurement that :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
+        return cls(
+            name=data["name"],
+            status=OrganStatus(data["status"]),
+            volume_ml=data["volume_ml"],
+            voxels=data["voxels"],
+            mean_hu=data["mean_hu"],
+            touches_border=data["touches_border"],
+            review=tuple(data["review"]),
+            weights=data.get("weights"),
+            run=data.get("run"),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,11 +128,26 @@ class WeightsRef:
         return {"id": self.id, "sha256": self.sha256, "architecture": self.architecture, "licence": self.licence}
 
 
+def weights_to_dict(weights: Sequence[WeightsRef]) -> dict[str, Any]:
+    """Several weights in a record: ``all_weights``, and the first of them as ``weights``, where there used to be one."""
+    told = [one.to_dict() for one in weights]
+    return {"weights": told[0] if told else None, "all_weights": told}
+
+
+def weights_from_dict(record: dict[str, Any]) -> tuple[WeightsRef, ...]:
+    """The weights of a record, also of one with a single ``weights``; raises KeyError or TypeError if they are none."""
+    told = record.get("all_weights")
+    if told is None:
+        told = [record["weights"]] if record.get("weights") else []
+    return tuple(WeightsRef(one["id"], one["sha256"], one["architecture"], one["licence"]) for one in told)
+
+
 @dataclass(frozen=True)
 class StudyReport:
     """How one study ended, and everything needed to repeat it.
 
-    ``run`` is the id of the run that made the result, which is an earlier one where the study is skipped.
+    ``weights`` are those that made the result, and ``run`` is the id of the run that did, which is an earlier one where the
+    study is skipped.
     """
 
     input: str
@@ -123,6 +163,7 @@ class StudyReport:
     files: tuple[str, ...] = ()
     seconds: dict[str, float] | None = None
     new: bool = True
+    weights: tuple[WeightsRef, ...] = ()
     run: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -142,6 +183,7 @@ class StudyReport:
             "files": list(self.files),
             "seconds": self.seconds,
             "new": self.new,
+            **weights_to_dict(self.weights),
             "run": self.run,
             **self.extra,
         }
@@ -151,7 +193,7 @@ class StudyReport:
         """The report that :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
         known = {
             "input", "output", "status", "code", "message", "warnings", "shape", "spacing_mm", "modality", "organs", "files",
-            "seconds", "new", "run",
+            "seconds", "new", "weights", "all_weights", "run",
         }  # fmt: skip
         return cls(
             input=data["input"],
@@ -163,21 +205,11 @@ class StudyReport:
             shape=None if data["shape"] is None else tuple(data["shape"]),
             spacing_mm=None if data["spacing_mm"] is None else tuple(data["spacing_mm"]),
             modality=data["modality"],
-            organs=tuple(
-                Measurement(
-                    name=o["name"],
-                    status=OrganStatus(o["status"]),
-                    volume_ml=o["volume_ml"],
-                    voxels=o["voxels"],
-                    mean_hu=o["mean_hu"],
-                    touches_border=o["touches_border"],
-                    review=tuple(o["review"]),
-                )
-                for o in data["organs"]
-            ),
+            organs=tuple(Measurement.from_dict(organ) for organ in data["organs"]),
             files=tuple(data["files"]),
             seconds=data["seconds"],
             new=data.get("new", True),
+            weights=weights_from_dict(data),
             run=data.get("run"),
             extra={key: value for key, value in data.items() if key not in known},
         )
@@ -194,7 +226,7 @@ class BatchReport:
     started: str
     finished: str
     exit_code: ExitCode
-    weights: WeightsRef | None
+    weights: tuple[WeightsRef, ...]
     parameters: dict[str, Any]
     environment: dict[str, Any]
     studies: tuple[StudyReport, ...]
@@ -219,7 +251,7 @@ class BatchReport:
             "finished": self.finished,
             "exit_code": int(self.exit_code),
             "disclaimer": DISCLAIMER,
-            "weights": None if self.weights is None else self.weights.to_dict(),
+            **weights_to_dict(self.weights),
             "parameters": self.parameters,
             "environment": self.environment,
             "counts": self.counts,

@@ -4,7 +4,7 @@ How a run is put together (``workflows.segment`` does exactly this)::
 
     with claim_output(out, dry_run=..., part=...) as output:      # OutputError (8) or LockedError (6) before anything else
         entry, files = ...                                        # the manifest and the weights cache; no torch in this process
-        job = BatchJob(inputs=..., model=ModelFactory(...), weights=WeightsRef(...), parameters={...}, ...)
+        job = BatchJob(inputs=..., model=ModelFactory(...), networks=(NetworkUse(...),), parameters={...}, ...)
         report = run_batch(job, output, on_event=...)             # -> BatchReport; report.exit_code is the process's exit code
 
 The parent process imports no torch and reads no pixels. *Reader* processes call ``job.read(study) -> Volume`` (default

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agseg import __version__
 from agseg.batch.arrival import FileState, newest_mtime_s, states_of
-from agseg.batch.fingerprint import input_fingerprint, resume_key
+from agseg.batch.fingerprint import input_fingerprint, joint_key, resume_key
 from agseg.batch.folder import read_record
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
@@ -145,16 +145,21 @@ def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run:
     # The reader says what is wrong with files that cannot be read.
     with suppress(OSError):
         fingerprint = input_fingerprint(study.files, states)
-    weights = job.weights
-    key = resume_key(
-        # A key that fits nothing keeps it from being taken for done.
-        fingerprint=fingerprint or secrets.token_hex(32),
-        weights_sha256="" if weights is None else weights.sha256,
-        usage_sha256=job.usage_sha256,
-        parameters=job.parameters,
-        version=__version__,
+    # A key that fits nothing keeps it from being taken for done.
+    of_input = fingerprint or secrets.token_hex(32)
+    keys = tuple(
+        resume_key(
+            fingerprint=of_input,
+            weights_sha256=use.weights.sha256,
+            usage_sha256=use.usage_sha256,
+            parameters={**job.parameters, "organs": list(use.organs)},
+            version=__version__,
+        )
+        for use in job.networks
     )
-    return Provenance(run, __version__, weights, job.usage_sha256, job.parameters, fingerprint, key)
+    return Provenance(
+        run, __version__, job.networks, job.parameters, fingerprint, keys, joint_key(of_input, keys, job.parameters)
+    )
 
 
 def _earlier_result(task: StudyTask) -> StudyReport | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agseg.batch.arrival import FileState
 
-__all__ = ["SAMPLE_BYTES", "input_fingerprint", "resume_key"]
+__all__ = ["SAMPLE_BYTES", "input_fingerprint", "joint_key", "resume_key"]
 
 SAMPLE_BYTES = 4096
 """How much of each file's beginning and end is hashed: a copy with the old time and size is still noticed."""
@@ -37,6 +37,12 @@ def input_fingerprint(files: tuple[Path, ...], states: tuple[FileState, ...]) ->
 
 
 def resume_key(*, fingerprint: str, weights_sha256: str, usage_sha256: str, parameters: dict[str, Any], version: str) -> str:
-    """SHA-256 (hex) of everything a result depends on."""
+    """SHA-256 (hex) of everything that the masks of one network depend on."""
     whole = json.dumps([fingerprint, weights_sha256, usage_sha256, parameters, version], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def joint_key(fingerprint: str, keys: tuple[str, ...], parameters: dict[str, Any]) -> str:
+    """SHA-256 (hex) of everything that the whole result of a study depends on."""
+    whole = json.dumps([fingerprint, keys, parameters], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +37,7 @@ __all__ = [
     "read_record",
 ]
 
-STUDY_SCHEMA = "agseg.study/1"
+STUDY_SCHEMA = "agseg.study/2"
 
 RETIRED_JSON = ".study.json"
 """The record of a result that is being replaced: its files are no result any more, but they are known."""
@@ -114,9 +115,10 @@ class StudyFolder:
             shape=volume.grid.shape,
             spacing_mm=volume.grid.spacing_mm,
             modality=volume.modality,
-            organs=organs,
+            organs=tuple(replace(organ, run=self.task.provenance.run) if organ.weights else organ for organ in organs),
             files=(*files, STUDY_JSON),
             seconds=seconds,
+            weights=self.task.provenance.weights,
             run=self.task.provenance.run,
             extra=dict(extra or {}),
         )

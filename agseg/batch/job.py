@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agseg.batch.arrival import FileState
-from agseg.batch.provenance import Provenance
+from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Study
 from agseg.volume import Volume
 
-__all__ = ["BatchJob", "Limits", "ModelFactory", "Part", "Processor", "StudyTask"]
+__all__ = ["BatchJob", "Limits", "ModelFactory", "NetworkUse", "Part", "Processor", "StudyTask"]
 
 DEFAULT_STUDY_TIMEOUT_S = 3600.0
 """A study that takes longer than this is hung: the slowest known one (512x512x1200 on two cores) stays below half of it."""
@@ -145,12 +145,10 @@ class BatchJob:
         Files and folders.
     model
         Makes the processor in the model process.
-    weights
-        Which weights that is; part of the resume key.
+    networks
+        Which weights those are and which organs each of them makes; part of the resume keys.
     parameters
         Everything on the command line that can change a result, JSON-able; part of the resume key.
-    usage_sha256
-        Digest of how the weights are used (input, labels, clean-up, ...), which their files do not tell; part of the key.
     environment
         Facts about this process for run.json; the processor's own are added.
     include, exclude
@@ -169,9 +167,8 @@ class BatchJob:
 
     inputs: tuple[Path, ...]
     model: ModelFactory
-    weights: WeightsRef | None
+    networks: tuple[NetworkUse, ...]
     parameters: dict[str, Any]
-    usage_sha256: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -181,3 +178,8 @@ class BatchJob:
     dry_run: bool = False
     debug: bool = False
     include_identifiers: bool = False
+
+    @property
+    def weights(self) -> tuple[WeightsRef, ...]:
+        """The weights of all networks."""
+        return tuple(network.weights for network in self.networks)

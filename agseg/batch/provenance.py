@@ -1,4 +1,4 @@
-"""What a result was made from and by; it stands in study.json, and decides whether the result still holds."""
+"""What a result was made from and by; it is written to study.json, and decides whether the result still holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from typing import Any
 
 from agseg.report import WeightsRef
 
-__all__ = ["Provenance"]
+__all__ = ["NetworkUse", "Provenance"]
+
+
+@dataclass(frozen=True)
+class NetworkUse:
+    """One network of a run and what is asked of it.
+
+    Parameters
+    ----------
+    weights
+        Its weights.
+    organs
+        The organs that it makes, by name.
+    usage_sha256
+        Digest of how the weights are used (input, labels, clean-up, ...), which their files do not tell.
+    """
+
+    weights: WeightsRef
+    organs: tuple[str, ...] = ()
+    usage_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -20,31 +39,40 @@ class Provenance:
         Id of the run.
     version
         Of agseg.
-    weights, usage_sha256, parameters
+    networks, parameters
         As in :class:`agseg.batch.job.BatchJob`.
+    keys
+        For each network, the digest of all that its masks depend on (:func:`agseg.batch.fingerprint.resume_key`).
     fingerprint
         Of the input files (:func:`agseg.batch.fingerprint.input_fingerprint`); None if they could not be read.
     key
-        Digest of all of the above but the run (:func:`agseg.batch.fingerprint.resume_key`).
+        Digest of the keys: the whole result.
     environment
         What it was computed on; known once a processor has the study.
     """
 
     run: str
     version: str
-    weights: WeightsRef | None
-    usage_sha256: str
+    networks: tuple[NetworkUse, ...]
     parameters: dict[str, Any]
     fingerprint: str | None
+    keys: tuple[str, ...]
     key: str
     environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple[WeightsRef, ...]:
+        """The weights of all networks."""
+        return tuple(network.weights for network in self.networks)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in study.json."""
         return {
             "version": self.version,
-            "weights": None if self.weights is None else self.weights.to_dict(),
-            "usage_sha256": self.usage_sha256,
+            "networks": [
+                {"id": use.weights.id, "organs": list(use.organs), "usage_sha256": use.usage_sha256, "key": key}
+                for use, key in zip(self.networks, self.keys, strict=True)
+            ],
             "parameters": self.parameters,
             "fingerprint": self.fingerprint,
             "key": self.key,

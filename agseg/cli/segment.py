@@ -47,7 +47,15 @@ def segment(
             help="Organ to segment (repeatable); default, and `all`: every one that the weights know.",
         ),
     ] = None,
-    weights: options.WeightsId = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="ID",
+            help="Weights to use (repeatable: the first that knows an organ makes it), see `agseg weights list`; "
+            "default: each organ's own.",
+        ),
+    ] = None,
     manifest: options.Manifest = None,
     device: options.Device = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Number format of the network.")] = "auto",
@@ -117,7 +125,7 @@ def segment(
         output=output,
         home=options.home(),
         organs=() if organ == [ALL] else tuple(dict.fromkeys(organ or [])),
-        weights=weights,
+        weights=tuple(weights or ()),
         manifest=manifest,
         offline=offline,
         options=SegmenterOptions(
@@ -198,7 +206,7 @@ def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:
         console.print_table(reasons_table(left_out, title="Not done: a dry run" if dry_run else "Not segmented"))
     _say_what_is_missing(report)
     counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
-    weights = "" if report.weights is None else f" with {report.weights.id}"
+    weights = f" with {', '.join(one.id for one in report.weights)}" if report.weights else ""
     device = report.environment.get("device")
     if counts:
         where = f"nothing was written; results would be in {output}" if dry_run else f"results in {output}"

@@ -7,13 +7,13 @@ import io
 from pathlib import Path
 
 from agseg.io.atomic import write_text
-from agseg.report import DISCLAIMER, BatchReport, Measurement, StudyReport
+from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport
 
 __all__ = ["COLUMNS", "write_volumes"]
 
 COLUMNS = (
     "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review",
-    "weights", "weights_sha256", "version", "note",
+    "weights", "weights_sha256", "version", "run", "note",
 )  # fmt: skip
 """The first line. ``note`` repeats the disclaimer in each row, because rows get copied out of their file."""
 
@@ -46,8 +46,11 @@ def write_volumes(path: Path, report: BatchReport) -> None:
 
 
 def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> list[str]:
-    weights = report.weights
-    tail = [weights.id if weights else "", weights.sha256 if weights else "", report.version, DISCLAIMER]
+    """A cell per column; ``weights`` and ``run`` are those that made the organ."""
+    made_by = "" if organ is None else _weights_of(organ, study)
+    sha256 = {weights.id: weights.sha256 for weights in (*report.weights, *study.weights)}.get(made_by, "")
+    run = "" if organ is None else organ.run or ""
+    tail = [_safe(made_by), sha256, report.version, run, DISCLAIMER]
     head = [_safe(study.input), study.status.value, str(study.code or "")]
     if organ is None:
         return [*head, *[""] * 7, *tail]
@@ -62,6 +65,13 @@ def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> 
         "; ".join(organ.review),
         *tail,
     ]
+
+
+def _weights_of(organ: Measurement, study: StudyReport) -> str:
+    """Id of the weights that made it. Results of before have them once, for the whole study."""
+    if organ.weights is None and organ.status is not OrganStatus.NOT_IN_WEIGHTS and len(study.weights) == 1:
+        return study.weights[0].id
+    return organ.weights or ""
 
 
 def _safe(text: str) -> str:

@@ -217,7 +217,7 @@ class _Run:
             started=self.started,
             finished=_now(),
             exit_code=exit_code_of(studies, asked=self.asked, caught=self.caught),
-            weights=WeightsRef(entry.id, entry.sha256 or "", entry.architecture, entry.licence),
+            weights=(WeightsRef(entry.id, entry.sha256 or "", entry.architecture, entry.licence),),
             parameters=self.request.parameters,
             environment=self.environment,
             studies=studies,

@@ -21,7 +21,7 @@ from agseg.io.dicom.pixels import check_codec
 from agseg.io.pacs.archive import Archive
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest
-from agseg.workflows.segment import choose_entry
+from agseg.workflows.segment import default_entry
 
 __all__ = ["Check", "Diagnosis", "DoctorRequest", "Health", "examine"]
 
@@ -210,7 +210,7 @@ def _codecs() -> Check:
 def _weights(request: DoctorRequest) -> Check:
     try:
         manifest = Manifest.load(request.manifest)
-        entry = choose_entry(manifest, (), None) if request.weights is None else manifest.entry(request.weights)
+        entry = default_entry(manifest) if request.weights is None else manifest.entry(request.weights)
         states = WeightsCache(request.home, offline=True).verify(entry)
     except AgsegError as error:
         return Check("weights", Health.FAIL, error.sentence(), error.hint)

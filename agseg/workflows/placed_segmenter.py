@@ -39,7 +39,8 @@ class PlacedSegmenter:
     def __call__(self) -> StudySegmenter:
         """Check or fetch the weights, load the network; called once per worker."""
         cache = WeightsCache(self.home, offline=self.offline, allowed_hosts=self.allowed_hosts)
-        segmenter = replace(self.config, paths=cache.ensure(self.config.entry))()
+        networks = tuple(replace(network, paths=cache.ensure(network.entry)) for network in self.config.networks)
+        segmenter = replace(self.config, networks=networks)()
         if self.threads is not None:
             import torch
 

@@ -5,8 +5,6 @@ inputs -> weights entry -> lock -> discover -> [read -> prepare -> predict -> re
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,9 +24,12 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.placed_segmenter import PlacedSegmenter
-from agseg.workflows.study_segmenter import SegmenterConfig, SegmenterOptions, check_outputs
+from agseg.workflows.study_segmenter import NetworkConfig, SegmenterConfig, SegmenterOptions, check_outputs
 
-__all__ = ["SegmentRequest", "choose_entry", "segment", "usage_digest"]
+__all__ = ["SegmentRequest", "choose_networks", "default_entry", "segment"]
+
+MOST_ORGANS = 255
+"""Labels that a uint8 mask has room for, beside the background."""
 
 MODALITY = "CT"
 """What ``agseg segment`` segments; ultrasound has its own command."""
@@ -46,8 +47,10 @@ class SegmentRequest:
         Folder of the weights cache.
     organs
         Names to report; empty means all that the weights know.
-    weights, manifest, offline
-        Which weights, and whether they may be fetched.
+    weights
+        Ids of the weights, in order of precedence; empty means each organ's default.
+    manifest, offline
+        A site's own manifest, and whether weights may be fetched.
     options
         How to compute and what to write.
     include, exclude
@@ -64,7 +67,7 @@ class SegmentRequest:
     output: Path
     home: Path
     organs: tuple[str, ...] = ()
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
     manifest: Path | None = None
     offline: bool = False
     options: SegmenterOptions = field(default_factory=SegmenterOptions)
@@ -78,9 +81,9 @@ class SegmentRequest:
     debug: bool = False
     include_identifiers: bool = False
 
-    def parameters(self, entry: WeightsEntry, organs: tuple[str, ...]) -> dict[str, Any]:
+    def parameters(self, networks: tuple[NetworkConfig, ...], organs: tuple[str, ...]) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
-        return {"organs": list(organs), "weights": entry.id, **self.options.to_dict()}
+        return {"organs": list(organs), "weights": [network.entry.id for network in networks], **self.options.to_dict()}
 
 
 def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
@@ -96,25 +99,30 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
         If weights are missing, unverified or corrupt.
     """
     manifest = Manifest.load(request.manifest)
-    entry = choose_entry(manifest, request.organs, request.weights)
-    organs = request.organs or entry.labels.names
     options = request.options
-    check_capabilities(entry, manifest=manifest, prune_depth=options.prune_depth, attention=options.attention)
+    chosen = choose_networks(manifest, request.organs, request.weights)
+    organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
+    if len(organs) > MOST_ORGANS:
+        raise UsageError("a mask holds at most 255 organs", value=len(organs), hint="Name those that are wanted with --organ.")
+    for entry, _ in chosen:
+        check_capabilities(entry, manifest=manifest, prune_depth=options.prune_depth, attention=options.attention)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     check_outputs(request.options.outputs)
     with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
-        paths = () if request.dry_run else cache.ensure(entry)
-        entry = cache.known(entry)
-        parameters = request.parameters(entry, organs)
-        config = SegmenterConfig(entry, paths, organs, request.options, parameters)
+        # What is fetched now is known by its digests only then.
+        paths = [() if request.dry_run else cache.ensure(entry) for entry, _ in chosen]
+        networks = tuple(
+            NetworkConfig(cache.known(entry), found, makes) for (entry, makes), found in zip(chosen, paths, strict=True)
+        )
+        parameters = request.parameters(networks, organs)
+        config = SegmenterConfig(networks, organs, request.options, parameters)
         job = BatchJob(
             inputs=request.inputs,
             model=config if request.cluster is None else _placed(config, request, manifest),
-            weights=config.weights,
+            networks=tuple(network.use for network in networks),
             parameters=parameters,
-            usage_sha256=usage_digest(entry),
             include=request.include,
             exclude=request.exclude,
             limits=request.limits,
@@ -139,37 +147,43 @@ def _cache(request: SegmentRequest, manifest: Manifest) -> WeightsCache:
     return WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
 
 
-def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | None) -> WeightsEntry:
-    """The one manifest entry of a run.
+def choose_networks(
+    manifest: Manifest, organs: tuple[str, ...], weights: tuple[str, ...] = ()
+) -> tuple[tuple[WeightsEntry, tuple[str, ...]], ...]:
+    """The manifest entries of a run, each with the organs that it makes.
+
+    Parameters
+    ----------
+    manifest
+        What there is.
+    organs
+        What was asked for; empty means all that the weights know.
+    weights
+        Ids, in the order given; an organ is made by the first of them that knows it. None: each organ by its default.
 
     Raises
     ------
     UsageError
-        If an organ is known to no entry, or the organs' defaults differ; the message names ``--weights``.
+        If an organ is known to no entry, or an entry has nothing to make.
     """
-    if weights is not None:
-        entry = manifest.entry(weights)
-        for organ in organs:
-            if organ not in manifest.organs:
-                raise manifest.unknown_organ(organ)
-        if not entry.labels.names:
-            raise UsageError(
-                f"weights {weights!r} segment no organ: they classify frames",
-                hint=f"agseg classify-us CLIP --weights {weights}",
-            )
-        if organs and not any(organ in entry.labels for organ in organs):
-            raise UsageError(
-                f"weights {weights!r} know none of these organs",
-                value=", ".join(organs),
-                expected=f"one of {', '.join(entry.labels.names)}",
-            )
-        return entry
-    if organs:
-        defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
-        if len({entry.id for entry in defaults.values()}) > 1:
-            told = ", ".join(f"{organ}: {entry.id}" for organ, entry in defaults.items())
-            raise UsageError("these organs have different default weights", value=told, hint="Choose one with --weights ID.")
-        return next(iter(defaults.values()))
+    if weights:
+        return _named(manifest, organs, tuple(dict.fromkeys(weights)))
+    if not organs:
+        entry = default_entry(manifest)
+        return ((entry, entry.labels.names),)
+    defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
+    chosen = {entry.id: entry for entry in defaults.values()}
+    return tuple((entry, tuple(o for o in organs if defaults[o].id == name)) for name, entry in chosen.items())
+
+
+def default_entry(manifest: Manifest) -> WeightsEntry:
+    """The entry that is the default for most organs.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
     counted = Counter({entry.id: len(entry.default_for) for entry in manifest.entries if entry.input.modality == MODALITY})
     best = [name for name, count in counted.most_common(1) if count]
     if not best:
@@ -177,17 +191,34 @@ def choose_entry(manifest: Manifest, organs: tuple[str, ...], weights: str | Non
     return manifest.entry(best[0])
 
 
-def usage_digest(entry: WeightsEntry) -> str:
-    """SHA-256 (hex) of what an entry says about making a mask with its files: a site may correct it under the same files.
-
-    Scores, licence and the like are left out: they change no voxel.
-    """
-    usage = {
-        "architecture": entry.architecture,
-        "config": entry.config,
-        "format": entry.format,
-        "input": entry.input.identity(),
-        "labels": [[label.index, label.name] for label in entry.labels],
-        "cleanup": entry.cleanup,
-    }
-    return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _named(
+    manifest: Manifest, organs: tuple[str, ...], weights: tuple[str, ...]
+) -> tuple[tuple[WeightsEntry, tuple[str, ...]], ...]:
+    chosen: list[tuple[WeightsEntry, tuple[str, ...]]] = []
+    made_by: dict[str, str] = {}
+    for name in weights:
+        entry = manifest.entry(name)
+        for organ in organs:
+            if organ not in manifest.organs:
+                raise manifest.unknown_organ(organ)
+        if not entry.labels.names:
+            raise UsageError(
+                f"weights {name!r} segment no organ: they classify frames", hint=f"agseg classify-us CLIP --weights {name}"
+            )
+        known = tuple(organ for organ in organs or entry.labels.names if organ in entry.labels)
+        if not known:
+            raise UsageError(
+                f"weights {name!r} know none of these organs",
+                value=", ".join(organs),
+                expected=f"one of {', '.join(entry.labels.names)}",
+            )
+        makes = tuple(organ for organ in known if organ not in made_by)
+        if not makes:
+            raise UsageError(
+                f"weights {name!r} have nothing to do: the weights before them make all of these organs",
+                value=", ".join(known),
+                hint="Leave one of them out, or run agseg once with each.",
+            )
+        made_by |= dict.fromkeys(makes, name)
+        chosen.append((entry, makes))
+    return tuple(chosen)

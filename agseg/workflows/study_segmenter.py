@@ -5,6 +5,7 @@ This module is imported by the parent process too, so torch is imported inside f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg.batch import StudyFolder, StudyTask
+from agseg.batch.provenance import NetworkUse
 from agseg.batch.review import review
 from agseg.errors import UsageError
 from agseg.io.nifti_write import write_mask, write_scalar
@@ -28,7 +30,15 @@ if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
     from agseg.io.dicom_out.write import Written
 
-__all__ = ["OutputType", "SegmenterConfig", "SegmenterOptions", "StudySegmenter", "check_outputs"]
+__all__ = [
+    "NetworkConfig",
+    "OutputType",
+    "SegmenterConfig",
+    "SegmenterOptions",
+    "StudySegmenter",
+    "check_outputs",
+    "usage_digest",
+]
 
 
 MANY_CLASSES = 32
@@ -86,43 +96,85 @@ class SegmenterOptions:
 
 
 @dataclass(frozen=True)
-class SegmenterConfig:
-    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+class NetworkConfig:
+    """One network of a run.
 
     Parameters
     ----------
     entry, paths
         The weights and their verified files.
     organs
-        What to report, in the order asked for; those the weights do not know are reported as such.
-    options
-        How to compute and what to write.
-    parameters
-        The run's parameters as they stand in the record.
+        What it makes; each is one of the entry's labels.
     """
 
     entry: WeightsEntry
     paths: tuple[Path, ...]
     organs: tuple[str, ...]
+
+    @property
+    def weights(self) -> WeightsRef:
+        """The weights as a record names them."""
+        return WeightsRef(self.entry.id, self.entry.sha256 or "", self.entry.architecture, self.entry.licence)
+
+    @property
+    def use(self) -> NetworkUse:
+        """The network as the batch knows it, without its files."""
+        return NetworkUse(self.weights, self.organs, usage_digest(self.entry))
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+
+    Parameters
+    ----------
+    networks
+        At least one; no organ is made by two of them. Where two claim a voxel, the earlier one keeps it.
+    organs
+        What to report, in the order asked for; those that no network makes are reported as such.
+    options
+        How to compute and what to write.
+    parameters
+        The run's parameters for the record.
+    """
+
+    networks: tuple[NetworkConfig, ...]
+    organs: tuple[str, ...]
     options: SegmenterOptions = field(default_factory=SegmenterOptions)
     parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def weights(self) -> WeightsRef:
-        """The weights as they stand in a record."""
-        return WeightsRef(self.entry.id, self.entry.sha256 or "", self.entry.architecture, self.entry.licence)
+    def weights(self) -> tuple[WeightsRef, ...]:
+        """The weights of all networks."""
+        return tuple(network.weights for network in self.networks)
 
     def __call__(self) -> StudySegmenter:
-        """Load the network; called once in the model process."""
+        """Load the networks; called once in the model process."""
         from agseg.inference.allocator import keep_freed_memory
 
-        if self.entry.labels.class_count <= MANY_CLASSES:
+        if all(network.entry.labels.class_count <= MANY_CLASSES for network in self.networks):
             keep_freed_memory()
         return StudySegmenter(self)
 
 
+def usage_digest(entry: WeightsEntry) -> str:
+    """SHA-256 (hex) of what an entry says about making a mask with its files: a site may correct it under the same files.
+
+    Scores, licence and the like are left out: they change no voxel.
+    """
+    usage = {
+        "architecture": entry.architecture,
+        "config": entry.config,
+        "format": entry.format,
+        "input": entry.input.identity(),
+        "labels": [[label.index, label.name] for label in entry.labels],
+        "cleanup": entry.cleanup,
+    }
+    return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 class StudySegmenter:
-    """A loaded network that turns one study after the other into files and reports."""
+    """Loaded networks that turn one study after the other into files and reports."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         import torch
@@ -135,13 +187,14 @@ class StudySegmenter:
         options = config.options
         device = resolve_device(options.device)
         precision = choose_precision(Precision(options.precision), device)
-        self._network = load_network(
-            config.entry, config.paths, device=device, precision=precision, prune_depth=options.prune_depth
-        )
+        self._networks = [
+            load_network(network.entry, network.paths, device=device, precision=precision, prune_depth=options.prune_depth)
+            for network in config.networks
+        ]
         self._settings = Settings(overlap=options.overlap, fast=options.fast, mirror=options.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
-            "precision": self._network.precision.value,
+            "precision": ", ".join(dict.fromkeys(network.precision.value for network in self._networks)),
             "torch": torch.__version__,
         }
 
@@ -155,12 +208,9 @@ class StudySegmenter:
         stage
             Told what is being done.
         """
-        from agseg.inference.segment import segment_with_entry
-
         begun = time.perf_counter()
         stage("predict")
-        known = [organ for organ in self._config.organs if organ in self._config.entry.labels]
-        result = segment_with_entry(volume, self._network, self._config.entry, organs=known, settings=self._settings)
+        result = self._segmented(volume)
         measuring = time.perf_counter()
         stage("measure")
         measured = self._measured(result, volume)
@@ -178,9 +228,22 @@ class StudySegmenter:
                 seconds={name: round(value, 3) for name, value in seconds.items()},
             )
 
+    def _segmented(self, volume: Volume) -> Segmentation:
+        """All networks' organs in one mask."""
+        from agseg.inference.combine import combine
+        from agseg.inference.segment import segment_with_entry
+
+        return combine(
+            [
+                segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings)
+                for network, loaded in zip(self._config.networks, self._networks, strict=True)
+            ]
+        )
+
     def _measured(self, result: Segmentation, volume: Volume) -> tuple[Measurement, ...]:
         """Measurements in the order of the organs asked for, with the reasons to look twice."""
         by_name = {measurement.name: measurement for measurement in measure(result.mask, volume)}
+        made_by = {organ: network.entry.id for network in self._config.networks for organ in network.organs}
         measured = []
         for organ in self._config.organs:
             found = by_name.get(organ)
@@ -188,7 +251,7 @@ class StudySegmenter:
                 measured.append(Measurement(organ, OrganStatus.NOT_IN_WEIGHTS))
                 continue
             reasons = review(found, probability=result.probability.get(organ), components=result.components.get(organ, 0))
-            measured.append(replace(found, review=reasons))
+            measured.append(replace(found, review=reasons, weights=made_by[organ]))
         return tuple(measured)
 
     def _write(
@@ -238,9 +301,12 @@ class StudySegmenter:
         from agseg.inference.attention import gate_maps
 
         folder.mkdir()
-        for gate in gate_maps(volume, self._network, self._config.entry.input):
-            write_scalar(folder / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
-            write_overlay(folder / f"{gate.name}.png", volume, gate.alpha)
+        for network, loaded in zip(self._config.networks, self._networks, strict=True):
+            inside = folder if len(self._networks) == 1 else folder / network.entry.id
+            inside.mkdir(exist_ok=True)
+            for gate in gate_maps(volume, loaded, network.entry.input):
+                write_scalar(inside / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
+                write_overlay(inside / f"{gate.name}.png", volume, gate.alpha)
 
 
 def _write_masks(folder: Path, mask: LabelMask, *, multilabel: bool) -> None:

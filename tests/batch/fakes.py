@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 
 from agseg.batch import BatchJob, Limits, Processor, StudyFolder, StudyTask
+from agseg.batch.provenance import NetworkUse
 from agseg.errors import Code, InferenceError, InputError, UsageError, WeightsError
 from agseg.grid import Grid
 from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
@@ -25,6 +26,7 @@ from agseg.volume import Volume
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 WEIGHTS = WeightsRef(id="fake", sha256="0" * 64, architecture="threshold", licence="Apache-2.0")
+NETWORK = NetworkUse(WEIGHTS, ("liver",))
 
 
 def write_study(path: Path, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Path:
@@ -89,7 +91,9 @@ class Threshold:
             nibabel.save(nibabel.Nifti1Image(labels, volume.grid.affine), folder.path / "liver.nii.gz")
             misbehave(task.study, "write")
             voxels = int(labels.sum())
-            organ = Measurement("liver", OrganStatus.PRESENT, voxels * volume.grid.voxel_volume_ml, voxels, 200.0)
+            organ = Measurement(
+                "liver", OrganStatus.PRESENT, voxels * volume.grid.voxel_volume_ml, voxels, 200.0, weights="fake"
+            )
             return folder.publish(volume, organs=(organ,), seconds={"total": time.monotonic() - started})
 
 
@@ -119,7 +123,7 @@ def job(*inputs: Path, **changes: Any) -> BatchJob:
     """A run of the fakes over the inputs; short limits."""
     given: dict[str, Any] = {
         "model": MakeThreshold(),
-        "weights": WEIGHTS,
+        "networks": (NETWORK,),
         "parameters": {"organs": ["liver"]},
         "read": read,
         "limits": Limits(study_timeout_s=20),

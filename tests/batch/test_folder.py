@@ -22,7 +22,7 @@ VOLUME = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), Grid((2, 3, 4), 
 
 
 def task(root: Path, name: str = "a/b") -> StudyTask:
-    return StudyTask(Study(name, root, (), StudyKind.NIFTI), root, name, Provenance("r", "1", None, "", {}, "f", "k"))
+    return StudyTask(Study(name, root, (), StudyKind.NIFTI), root, name, Provenance("r", "1", (), {}, "f", (), "k"))
 
 
 def test_nothing_is_visible_before_publish_and_nothing_is_left_after_an_error(tmp_path: Path) -> None:

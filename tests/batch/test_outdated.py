@@ -167,7 +167,7 @@ def publish(root: Path, *files: str, source: Path | None = None, name: str = "x"
     """A result with these files."""
     study = Study(name, root, (source or root.parent / "x.nii.gz",), StudyKind.NIFTI)
     volume = read_well(study)
-    with StudyFolder(StudyTask(study, root, name, Provenance("r", "1", None, "", {}, "f", "k"))) as folder:
+    with StudyFolder(StudyTask(study, root, name, Provenance("r", "1", (), {}, "f", (), "k"))) as folder:
         for name in files:
             (folder.path / name).parent.mkdir(exist_ok=True)
             (folder.path / name).write_text(f"{len(files)} {name}")

@@ -63,6 +63,6 @@ def test_the_list_is_worst_first_and_holds_only_studies_with_reasons() -> None:
         study("also cut", CUT),
         StudyReport("bad", StudyStatus.REJECTED),
     )
-    report = BatchReport("1", "", "", ExitCode.OK, None, {}, {}, studies, {})
+    report = BatchReport("1", "", "", ExitCode.OK, (), {}, {}, studies, {})
     assert [item.study.input for item in review_list(report)] == ["wrong", "m-pieces", "also cut", "cut"]
     assert review_list(report)[0].reasons[0].startswith("liver: implausible volume")

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agseg.io.read import read_volume
 from agseg.io.walk import walk
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from tests import phantoms
-from tests.batch.fakes import MakeThreshold, job, read_well, write_study
+from tests.batch.fakes import NETWORK, MakeThreshold, job, read_well, write_study
 
 D, S, R, F, W = (
     StudyStatus.DONE, StudyStatus.SKIPPED, StudyStatus.REJECTED, StudyStatus.FAILED, StudyStatus.DEFERRED,
@@ -140,13 +141,9 @@ def test_promise_18_what_a_result_depends_on_reruns_it(
     elif what == "parameters":
         changes["parameters"] = {"organs": ["liver"], "overlap": 0.25}
     elif what == "weights":
-        from dataclasses import replace
-
-        from tests.batch.fakes import WEIGHTS
-
-        changes["weights"] = replace(WEIGHTS, sha256="1" * 64)
+        changes["networks"] = (replace(NETWORK, weights=replace(NETWORK.weights, sha256="1" * 64)),)
     elif what == "usage":
-        changes["usage_sha256"] = "1" * 64
+        changes["networks"] = (replace(NETWORK, usage_sha256="1" * 64),)
     elif what == "version":
         monkeypatch.setattr("agseg.batch.decide.__version__", "9.9.9")
     elif what == "file lost":

@@ -15,7 +15,7 @@ from agseg.labels import LabelSet
 from agseg.report import Measurement, OrganStatus, WeightsRef
 from agseg.volume import LabelMask
 
-WEIGHTS = WeightsRef("attention-unet-test", "5e" * 32, "attention-unet", "Apache-2.0")
+WEIGHTS = (WeightsRef("attention-unet-test", "5e" * 32, "attention-unet", "Apache-2.0"),)
 LABELS = LabelSet.from_mapping({1: "liver", 3: "kidney_left", 4: "kidney_right", 7: "pancreas"})
 COLUMNS, ROWS, SLICES = 11, 9, 6
 SPACING_MM = (0.8, 1.1, 2.5)

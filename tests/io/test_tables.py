@@ -9,7 +9,7 @@ from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, Stud
 
 
 def table(tmp_path: Path, *studies: StudyReport) -> list[dict[str, str]]:
-    weights = WeightsRef("w", "s", "a", "l")
+    weights = (WeightsRef("w", "s", "a", "l"), WeightsRef("x", "t", "a", "l"))
     write_volumes(tmp_path / "volumes.csv", BatchReport("1", "", "", ExitCode.OK, weights, {}, {}, studies, {}))
     with (tmp_path / "volumes.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -17,8 +17,10 @@ def table(tmp_path: Path, *studies: StudyReport) -> list[dict[str, str]]:
 
 def test_a_row_per_study_and_organ_and_one_for_a_study_without(tmp_path: Path) -> None:
     organs = (
-        Measurement("liver", OrganStatus.PRESENT, 1500.1234, 50, 60.0, review=("low margin", "many components")),
-        Measurement("spleen", OrganStatus.ABSENT, None, 0),
+        Measurement(
+            "liver", OrganStatus.PRESENT, 1500.1234, 50, 60.0, review=("low margin", "many components"), weights="w", run="r1"
+        ),
+        Measurement("spleen", OrganStatus.ABSENT, None, 0, weights="x", run="r2"),
         Measurement("pancreas", OrganStatus.CUT_OFF, 12.0, 5, 40.0, touches_border=True),
     )
     rows = table(
@@ -33,6 +35,9 @@ def test_a_row_per_study_and_organ_and_one_for_a_study_without(tmp_path: Path) -
     assert rows[0]["review"] == "low margin; many components"
     assert rows[2]["touches_border"] == "yes"
     assert rows[3]["code"] == "E_MISSING_SLICES"
+    assert [(row["weights"], row["weights_sha256"], row["run"]) for row in rows] == [
+        ("w", "s", "r1"), ("x", "t", "r2"), ("", "", ""), ("", "", ""),
+    ]  # fmt: skip
     assert {row["note"] for row in rows} == {DISCLAIMER}
 
 

@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from agseg.errors import UsageError
-from agseg.weights.manifest import Manifest
-from agseg.workflows.segment import choose_entry
 from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 
@@ -205,15 +202,6 @@ def test_streams_that_lead_nowhere_cost_no_result(run, tmp_path):
     assert subprocess.run(command, timeout=300, check=False).returncode == 8
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert (record["exit_code"], record["counts"]["done"]) == (0, 1)
-
-
-def test_organs_with_different_defaults_ask_for_one_entry(tmp_path):
-    manifest = Manifest.load(write_site_manifest(tmp_path))
-    assert choose_entry(manifest, ("pancreas",), None).id == "tiny"
-    others = {entry.id for entry in manifest.entries if entry.default_for} - {"tiny"}
-    if others:
-        with pytest.raises(UsageError, match="different default"):
-            choose_entry(manifest, ("pancreas", "liver"), None)
 
 
 def test_no_study_exits_5(run, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,28 @@ def mask_digest(mask: LabelMask) -> str:
 
 @dataclass(frozen=True)
 class ResultIdentity:
-    """Source series, weights, parameters and mask, as one digest."""
+    """Patient, source series, weights, parameters and mask, as one digest.
+
+    Images that are filed again under another patient or study give other objects: an archive takes the same UID for the same
+    object, and would keep the one of the wrong patient.
+    """
 
     digest: str
 
     @classmethod
-    def of(cls, *, series_uid: str, weights_sha256: str, parameters: Mapping[str, Any], mask: LabelMask) -> ResultIdentity:
-        """The identity of the result that these weights and parameters give on this series."""
+    def of(
+        cls,
+        *,
+        patient_id: str,
+        study_uid: str,
+        series_uid: str,
+        weights_sha256: Sequence[str],
+        parameters: Mapping[str, Any],
+        mask: LabelMask,
+    ) -> ResultIdentity:
+        """The identity of the result that these weights and parameters give on this series of this patient."""
         settings = json.dumps(parameters, sort_keys=True, default=str)
-        content = json.dumps([series_uid, weights_sha256, settings, mask_digest(mask)])
+        content = json.dumps([patient_id, study_uid, series_uid, list(weights_sha256), settings, mask_digest(mask)])
         return cls(hashlib.sha256(content.encode()).hexdigest())
 
     def uid(self, *role: str) -> str:

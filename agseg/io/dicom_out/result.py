@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class DicomResult:
     source
         The series it was made from.
     weights, parameters
-        What made it; both stand in the derived UIDs.
+        What made it, the weights in the order of the run; both are part of the derived UIDs.
     measurements
         Of the labels; those that the weights do not know are left out of DICOM.
     created
@@ -60,12 +61,14 @@ class DicomResult:
 
     mask: LabelMask
     source: DicomSource
-    weights: WeightsRef
+    weights: tuple[WeightsRef, ...]
     parameters: Mapping[str, Any]
     measurements: tuple[Measurement, ...] = ()
     created: datetime = field(default_factory=datetime.now)
 
     def __post_init__(self) -> None:
+        if not self.weights:
+            raise OutputError("a DICOM result names the weights that made it, and there are none")
         for measurement in self.measurements:
             if measurement.name not in self.mask.label_set or not measurement.voxels:
                 continue
@@ -82,8 +85,10 @@ class DicomResult:
     def identity(self) -> ResultIdentity:
         """What all UIDs are derived from."""
         return ResultIdentity.of(
+            patient_id=str(self.source.first.get("PatientID") or ""),
+            study_uid=str(self.source.first.StudyInstanceUID),
             series_uid=self.source.series_uid,
-            weights_sha256=self.weights.sha256,
+            weights_sha256=[weights.sha256 for weights in self.weights],
             parameters=self.parameters,
             mask=self.mask,
         )
@@ -139,17 +144,32 @@ class DicomResult:
     @property
     def software_versions(self) -> list[str]:
         """Agseg's version and the weights."""
-        return [f"agseg {__version__}", self.weights.id[:64]]
+        return [f"agseg {__version__}", *(weights.id[:64] for weights in self.weights)]
+
+    @property
+    def model_name(self) -> str:
+        """The weights' ids in the 64 characters that a model's name may have."""
+        return " + ".join(weights.id for weights in self.weights)[:64]
+
+    def made_by(self, organ: str) -> WeightsRef:
+        """The weights that made an organ's mask."""
+        named = {m.weights for m in self.measurements if m.name == organ}
+        return next((weights for weights in self.weights if weights.id in named), self.weights[0])
+
+    @cached_property
+    def _joint_sha256(self) -> str:
+        digests = [weights.sha256 for weights in self.weights]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     @property
     def device_serial_number(self) -> str:
         """The weights' digest, shortened: it tells one 'device' from another."""
-        return self.weights.sha256[:16]
+        return self._joint_sha256[:16]
 
     @property
     def device_uid(self) -> str:
         """UID of the observer in reports."""
-        return derived_uid("device", self.weights.sha256)
+        return derived_uid("device", self._joint_sha256)
 
     @property
     def slice_distance_mm(self) -> float:

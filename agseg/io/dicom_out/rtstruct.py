@@ -213,7 +213,7 @@ def _region(result: DicomResult, number: int, label: Label) -> Any:
     volume_ml = np.count_nonzero(result.mask.of(label.name)) * result.mask.grid.voxel_volume_ml
     item.ROIVolume = f"{volume_ml:.6g}"
     item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = f"agseg {result.version} {result.weights.id}"[:64]
+    item.ROIGenerationDescription = f"agseg {result.version} {result.made_by(label.name).id}"[:64]
     return item
 
 

@@ -137,6 +137,7 @@ def _segment(hd: Any, result: DicomResult, label: Label, number: int) -> Any:
 
     structure = label.structure
     assert structure is not None  # result.present holds coded labels only
+    weights = result.made_by(label.name)
     segment = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label.name,
@@ -144,11 +145,11 @@ def _segment(hd: Any, result: DicomResult, label: Label, number: int) -> Any:
         segmented_property_type=coded(structure.code),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=result.weights.id[:64],
+            name=weights.id[:64],
             family=codes.cid7162.ArtificialIntelligence,
             version=result.version,
             source=MANUFACTURER,
-            parameters={"architecture": result.weights.architecture, "weights_sha256": result.weights.sha256},
+            parameters={"architecture": weights.architecture, "weights_sha256": weights.sha256},
         ),
         tracking_id=label.name,
         tracking_uid=result.tracking_uid(label.name),

@@ -145,7 +145,7 @@ def _observer(hd: Any, result: DicomResult) -> Any:
             uid=result.device_uid,
             name=MODEL_NAME,
             manufacturer_name=MANUFACTURER,
-            model_name=result.weights.id[:64],
+            model_name=result.model_name,
             serial_number=result.device_serial_number,
         ),
     )
@@ -159,6 +159,7 @@ def _group(hd: Any, result: DicomResult, measurement: Measurement, seg: Any | No
     structure = label.structure
     assert structure is not None  # _reported leaves the others out
     status = STATUS_CODES[measurement.status]
+    weights = result.made_by(label.name)
     facts = {
         "tracking_identifier": hd.sr.TrackingIdentifier(uid=result.tracking_uid(label.name), identifier=label.name),
         "finding_category": coded(ANATOMICAL_STRUCTURE),
@@ -169,9 +170,9 @@ def _group(hd: Any, result: DicomResult, measurement: Measurement, seg: Any | No
             )
         ],
         "algorithm_id": hd.sr.AlgorithmIdentification(
-            name=result.weights.id,
+            name=weights.id,
             version=result.version,
-            parameters=[f"weights sha256 {result.weights.sha256}"],
+            parameters=[f"weights sha256 {weights.sha256}"],
         ),
         "qualitative_evaluations": [hd.sr.QualitativeEvaluation(coded(ORGAN_STATUS), coded(status))],
     }

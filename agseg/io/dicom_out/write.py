@@ -61,7 +61,7 @@ def write_objects(
     study: Study,
     mask: LabelMask,
     measurements: Sequence[Measurement],
-    weights: WeightsRef,
+    weights: Sequence[WeightsRef],
     parameters: Mapping[str, Any],
     encoding: SegEncoding = SegEncoding.BINARY,
 ) -> Written:
@@ -91,7 +91,7 @@ def write_from_headers(
     headers: Sequence[Any],
     mask: LabelMask,
     measurements: Sequence[Measurement],
-    weights: WeightsRef,
+    weights: Sequence[WeightsRef],
     parameters: Mapping[str, Any],
     encoding: SegEncoding = SegEncoding.BINARY,
     created: datetime | None = None,
@@ -106,6 +106,10 @@ def write_from_headers(
         pydicom data sets in order of position, as ``io.dicom.read.read_headers`` gives them.
     mask
         On the source's grid.
+    measurements
+        Of the mask's labels; each says which of the weights made it.
+    weights
+        All that made the mask.
     parameters
         The run's settings; those that shape the mask are part of the derived UIDs, see :data:`NOT_SHAPING`.
 
@@ -122,7 +126,7 @@ def write_from_headers(
     except InputError as error:
         return Written((), (Warned(error.code, f"{error.message}: {_INSTEAD}"),), is_complete=False)
     shaping = {name: value for name, value in parameters.items() if name not in NOT_SHAPING}
-    result = DicomResult(mask, source, weights, shaping, tuple(measurements), created or datetime.now())
+    result = DicomResult(mask, source, tuple(weights), shaping, tuple(measurements), created or datetime.now())
     files, seg = [], None
     if result.present and wanted & {DicomKind.SEG, DicomKind.SR}:
         seg = write_seg(folder / "seg.dcm", result, encoding=encoding)

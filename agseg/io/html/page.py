@@ -119,12 +119,12 @@ def render_report(
 
 
 def _head(report: BatchReport) -> str:
-    weights = report.weights
+    told = [f"{weights.id} ({weights.architecture}), licence {weights.licence}" for weights in report.weights]
     facts = {
         "Started": report.started,
         "Finished": report.finished,
         "Result": f"exit code {int(report.exit_code)}: {_MEANING.get(report.exit_code, '')}",
-        "Weights": "none" if weights is None else f"{weights.id} ({weights.architecture}), licence {weights.licence}",
+        "Weights": "; ".join(told) or "none",
         "Device": str(report.environment.get("device", "not used")),
         "Version": report.version,
         "Files": f"{report.files.get('found', 0)} found, {report.files.get('used', 0)} belong to studies",

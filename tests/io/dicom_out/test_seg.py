@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -165,10 +166,10 @@ def test_promise_9_the_same_result_has_the_same_uids(tmp_path: Path) -> None:
     series = make_series()
     mask = make_mask(series.grid)
 
-    def uids(folder: str, **changes: object) -> list[str]:
+    def uids(folder: str, *, given: Series = series, **changes: object) -> list[str]:
         facts = {"mask": mask, "weights": WEIGHTS, "parameters": {"overlap": 0.5, "organ": ["liver"]}, **changes}
         measurements = measured(facts["mask"])  # type: ignore[arg-type]
-        write_from_headers(tmp_path / folder, kinds=ALL, headers=series.headers, measurements=measurements, **facts)  # type: ignore[arg-type]
+        write_from_headers(tmp_path / folder, kinds=ALL, headers=given.headers, measurements=measurements, **facts)  # type: ignore[arg-type]
         return [
             str(value)
             for name in ("seg", "sr", "rtstruct")
@@ -188,10 +189,35 @@ def test_promise_9_the_same_result_has_the_same_uids(tmp_path: Path) -> None:
         (
             {"mask": LabelMask(changed, mask.grid, mask.label_set)},
             {"parameters": {"overlap": 0.25}},
-            {"weights": type(WEIGHTS)(WEIGHTS.id, "00" * 32, WEIGHTS.architecture, WEIGHTS.licence)},
+            {"weights": (replace(WEIGHTS[0], sha256="00" * 32),)},
+            {"weights": (*WEIGHTS, replace(WEIGHTS[0], id="second", sha256="11" * 32))},
         )
     ):
         assert not set(uids(f"c{number}", **change)) & set(first)
+    # The same images, filed again under the right patient or in the right study: an archive must not take them for known.
+    for keyword, value in (("PatientID", "ph-2"), ("StudyInstanceUID", "1.2.826.0.1.3680043.8.498.77.99")):
+        moved = make_series()
+        for header in moved.headers:
+            setattr(header, keyword, value)
+        assert not set(uids(f"moved-{keyword}", given=moved)) & set(first)
+
+
+def test_each_organ_names_the_weights_that_made_it(tmp_path: Path) -> None:
+    series = make_series()
+    mask = make_mask(series.grid)
+    weights = (WEIGHTS[0], replace(WEIGHTS[0], id="second", sha256="11" * 32))
+    found = tuple(replace(m, weights="second" if m.name == "liver" else WEIGHTS[0].id) for m in measured(mask))
+    write_from_headers(
+        tmp_path, kinds=ALL, headers=series.headers, mask=mask, measurements=found, weights=weights, parameters={}
+    )
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    named = {s.SegmentLabel: s.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName for s in seg.SegmentSequence}
+    assert named == {m.name: m.weights for m in found if m.voxels}
+    assert list(seg.SoftwareVersions)[1:] == [one.id for one in weights]
+    regions = pydicom.dcmread(tmp_path / "rtstruct.dcm").StructureSetROISequence
+    assert all(named[region.ROIName] in region.ROIGenerationDescription for region in regions)
+    report = pydicom.dcmread(tmp_path / "sr.dcm").to_json()
+    assert all(f"weights sha256 {one.sha256}" in report for one in weights)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])

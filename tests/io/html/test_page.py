@@ -53,7 +53,7 @@ def report(*more: StudyReport) -> BatchReport:
         "2026-01-02T01:00:00",
         "2026-01-02T02:00:00",
         ExitCode.SOME_NOT_DONE,
-        weights,
+        (weights,),
         {},
         {"device": "cpu"},
         studies,
@@ -137,7 +137,7 @@ def test_text_has_the_contrast_of_wcag_aa() -> None:
 
 
 def test_a_run_without_anything_is_a_page_too() -> None:
-    empty = BatchReport("1", "a", "b", ExitCode.NO_STUDY, None, {}, {}, (), {})
+    empty = BatchReport("1", "a", "b", ExitCode.NO_STUDY, (), {}, {}, (), {})
     text = render_report(empty)
     assert "no study was found" in text
     assert "Trend of volumes" not in text
