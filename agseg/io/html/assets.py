@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 
-__all__ = ["POLICY", "SCRIPT", "STYLE"]
-
 STYLE = """
 :root{--ink:#1b1f24;--soft:#4a5560;--line:#c9d1d9;--paper:#fff;--band:#f3f5f7;--link:#0b4f9e;--good:#0f5b2c;--bad:#9a1520;
---warn:#7a4a00;--note:#fff6dd}
+--warn:#7a4a00;--note:#fff6dd;--field:#fff;color-scheme:light dark}
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#aab4be;--line:#3a444e;--paper:#14181c;--band:#1e242a;
+--link:#8ab8f5;--good:#7fd39a;--bad:#ff9b9b;--warn:#f0c060;--note:#2c2614;--field:#0e1114}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:78rem;padding:1rem 1.5rem 4rem;color:var(--ink);background:var(--paper);
 font:1rem/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 a{color:var(--link)}
 a:focus-visible,button:focus-visible,input:focus-visible,select:focus-visible,.wide:focus-visible{outline:3px solid var(--link);
 outline-offset:2px}
+.running{display:none}
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;background:var(--paper);padding:.5rem}
 h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.25rem;margin:2.2rem 0 .6rem;border-bottom:2px solid var(--line)}
 h3{font-size:1.05rem;margin:0 0 .3rem;overflow-wrap:anywhere}
@@ -33,50 +34,63 @@ thead th{background:var(--band)}td.n,th.n{text-align:right;white-space:nowrap}
 th button{all:unset;cursor:pointer;text-decoration:underline dotted}
 th button:focus-visible{outline:3px solid var(--link)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto;margin-bottom:1rem}
+.key{color:var(--soft);font-size:.9rem}
+.code{color:var(--soft);font-size:.85em}
+.volumes td,.volumes th{overflow-wrap:normal}.volumes th[scope=row]{overflow-wrap:anywhere;min-width:9rem;font-weight:500}
+.volumes thead th{white-space:normal}
 .s-done,.s-skipped{color:var(--good)}.s-rejected,.s-failed{color:var(--bad);font-weight:600}.s-deferred{color:var(--warn)}
 .look{color:var(--warn);font-weight:600}
 .controls{display:flex;flex-wrap:wrap;gap:1rem;align-items:end;background:var(--band);padding:.7rem 1rem;border-radius:.4rem}
 .controls[hidden]{display:none}
 .controls label{display:block;font-size:.9rem;color:var(--soft)}
-input,select{font:inherit;padding:.3rem .5rem;border:1px solid #6b7680;border-radius:.25rem;background:#fff;color:var(--ink)}
+input,select{font:inherit;padding:.3rem .5rem;border:1px solid #6b7680;border-radius:.25rem;
+background:var(--field);color:var(--ink)}
 article{border:1px solid var(--line);border-radius:.4rem;padding:.8rem 1rem;margin:.8rem 0;break-inside:avoid}
 article[hidden],tr[hidden]{display:none}
 article img{max-width:100%;height:auto;display:block;margin:.5rem 0;background:#000}
 article table{width:auto}
+.picture{display:block;width:fit-content;max-width:100%;cursor:zoom-in}
+dialog{border:1px solid var(--line);background:var(--paper);color:var(--ink);max-width:96vw;max-height:96vh;padding:.6rem}
+dialog img{width:min(92vw,1680px);height:auto;display:block;margin-top:.5rem}
+dialog button{font:inherit;padding:.3rem .9rem}
 .files{color:var(--soft);font-size:.9rem;overflow-wrap:anywhere}
 .trends{display:flex;flex-wrap:wrap;gap:1.2rem}figure{margin:0}figcaption{font-weight:600}
 svg{background:var(--band);border:1px solid var(--line)}svg text{font-size:11px;fill:var(--soft)}
 svg .line{fill:none;stroke:var(--link);stroke-width:2}svg .dot{fill:var(--link)}
-@media print{.controls,.skip{display:none}body{max-width:none;padding:0;font-size:.8rem}a{color:inherit;text-decoration:none}
-article[hidden]{display:block}tr[hidden]{display:table-row}}
+@page{size:A4 landscape;margin:12mm 12mm 16mm}
+@media print{.controls,.skip,dialog{display:none}html{font-size:11px}body{max-width:none;padding:0}
+a{color:inherit;text-decoration:none}article[hidden]{display:block}tr[hidden]{display:table-row}
+.wide{overflow:visible}th,td{padding:.15rem .35rem}.volumes th[scope=row]{min-width:0}
+h2,h3,caption,.key{break-after:avoid}thead{display:table-header-group}tr,figure,.picture,.key{break-inside:avoid}
+article img{max-height:85mm;width:auto}
+.running{display:block;position:fixed;bottom:0;left:0;right:0;text-align:center;margin:0;font-weight:600;background:#fff}
+main{padding-bottom:2rem}}
 """
 
 SCRIPT = """
 (function () {
   "use strict";
+  var all = function (selector, inside) { return Array.prototype.slice.call((inside || document).querySelectorAll(selector)); };
   var controls = document.getElementById("controls");
-  var table = document.getElementById("volumes");
-  if (!controls || !table) { return; }
+  var tables = all("table.volumes");
   var text = document.getElementById("filter-text");
   var status = document.getElementById("filter-status");
   var look = document.getElementById("filter-look");
   var shown = document.getElementById("shown");
-  var entries = Array.prototype.slice.call(document.querySelectorAll("[data-study]"));
-  var rows = Array.prototype.slice.call(table.tBodies[0].rows);
+  var entries = all("[data-study]");
   controls.hidden = false;
 
   function filter() {
     var words = text.value.toLowerCase();
-    var count = 0;
     entries.forEach(function (entry) {
-      var fits = entry.dataset.study.toLowerCase().indexOf(words) >= 0 &&
+      entry.hidden = !(entry.dataset.study.toLowerCase().indexOf(words) >= 0 &&
         (!status.value || entry.dataset.status === status.value) &&
-        (!look.checked || entry.dataset.look === "1");
-      entry.hidden = !fits;
-      if (fits && entry.tagName === "TR") { count += 1; }
+        (!look.checked || entry.dataset.look === "1"));
     });
-    shown.textContent = count + " of " + rows.length + " studies shown";
+    var rows = all("tbody tr", tables[0]);
+    var visible = rows.filter(function (row) { return !row.hidden; });
+    shown.textContent = visible.length + " of " + rows.length + " studies shown";
   }
 
   function value(row, column) {
@@ -84,10 +98,11 @@ SCRIPT = """
     return cell.dataset.value === undefined ? cell.textContent : cell.dataset.value;
   }
 
-  function sort(header, column) {
+  function sort(table, header, column) {
     var up = header.getAttribute("aria-sort") !== "ascending";
-    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (cell) { cell.removeAttribute("aria-sort"); });
+    all("thead th", table).forEach(function (cell) { cell.removeAttribute("aria-sort"); });
     header.setAttribute("aria-sort", up ? "ascending" : "descending");
+    var rows = all("tbody tr", table);
     rows.sort(function (a, b) {
       var x = value(a, column), y = value(b, column);
       if (x === "" || y === "") { return (x === "" ? 1 : 0) - (y === "" ? 1 : 0); }
@@ -97,18 +112,32 @@ SCRIPT = """
     rows.forEach(function (row) { table.tBodies[0].appendChild(row); });
   }
 
-  Array.prototype.forEach.call(table.tHead.rows[0].cells, function (cell, column) {
-    var button = document.createElement("button");
-    button.type = "button";
-    button.textContent = cell.textContent;
-    cell.textContent = "";
-    cell.appendChild(button);
-    button.addEventListener("click", function () { sort(cell, column); });
+  tables.forEach(function (table) {
+    all("thead th", table).forEach(function (cell, column) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.textContent = cell.textContent;
+      cell.textContent = "";
+      cell.appendChild(button);
+      button.addEventListener("click", function () { sort(table, cell, column); });
+    });
   });
   text.addEventListener("input", filter);
   status.addEventListener("change", filter);
   look.addEventListener("change", filter);
   filter();
+
+  var dialog = document.getElementById("large");
+  all("a.picture").forEach(function (link) {
+    link.addEventListener("click", function (event) {
+      if (!dialog.showModal) { return; }
+      event.preventDefault();
+      var large = dialog.querySelector("img") || dialog.appendChild(document.createElement("img"));
+      large.src = link.querySelector("img").src;
+      large.alt = link.querySelector("img").alt;
+      dialog.showModal();
+    });
+  });
 }());
 """
 

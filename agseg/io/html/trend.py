@@ -1,33 +1,66 @@
-"""The trend of volumes over the runs of one output folder, as small drawings and as tables."""
+"""The trend of volumes over the runs of one output folder: what the template draws."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from statistics import median
 from typing import Any
 
+from agseg.io.html.clock import local_minute
 from agseg.labels import Label
-
-__all__ = ["trend_section"]
 
 _WIDTH, _HEIGHT = 320, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 26
 
 
 @dataclass(frozen=True)
-class _Point:
-    """One organ in one run: date, median ml over the studies that this run measured, and how many those are."""
+class Point:
+    """One organ in one run: when, median ml over the studies that this run measured, how many those are, and its place (px)."""
 
     date: str
-    median_ml: float
+    ml: str
     studies: int
+    x: str
+    y: str
 
 
-def trend_section(runs: Sequence[Mapping[str, Any]]) -> str:
-    """HTML of the trend, or an empty text where there is only one run.
+@dataclass(frozen=True)
+class Line:
+    """The drawing of one organ (px)."""
+
+    title: str
+    points: tuple[Point, ...]
+    most: str
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+    right: int = _WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = _HEIGHT - _BOTTOM
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A study and organ that several runs measured, with every value."""
+
+    study: str
+    organ: str
+    values: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """All of it; ``runs`` is how many runs measured something."""
+
+    runs: int
+    lines: tuple[Line, ...]
+    repeated: tuple[Repeated, ...]
+
+
+def trend_of(runs: Sequence[Mapping[str, Any]]) -> Trend | None:
+    """The trend, or None where fewer than two runs measured something.
 
     Parameters
     ----------
@@ -36,22 +69,21 @@ def trend_section(runs: Sequence[Mapping[str, Any]]) -> str:
     """
     measured = [run for run in runs if any(_is_of(run, study) for study in run["studies"])]
     if len(measured) < 2:
-        return ""
-    points: dict[str, list[_Point]] = defaultdict(list)
-    repeated: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+        return None
+    medians: dict[str, list[tuple[str, float, int]]] = defaultdict(list)
+    values: dict[tuple[str, str], list[str]] = defaultdict(list)
     for run in measured:
-        date = str(run.get("finished", ""))[:16].replace("T", " ")
+        date = local_minute(str(run.get("finished", "")))
         for organ, found in _volumes(run).items():
-            points[organ].append(_Point(date, median(ml for _, ml in found), len(found)))
+            medians[organ].append((date, median(ml for _, ml in found), len(found)))
             for study, ml in found:
-                repeated[(study, organ)].append((date, ml))
-    figures = "".join(_figure(organ, line) for organ, line in sorted(points.items()))
-    return (
-        '<section aria-labelledby="h-trend"><h2 id="h-trend">Trend of volumes</h2>'
-        f"<p>Median volume per organ over the studies of each of {len(measured)} runs in this folder, oldest first. "
-        "A jump may mean another scanner, protocol or weights.</p>"
-        f'<div class="trends">{figures}</div>{_repeated(repeated)}</section>'
+                values[(study, organ)].append(f"{date}: {ml:.1f} ml")
+    repeated = tuple(
+        Repeated(study, Label(1, organ).title, "; ".join(said))
+        for (study, organ), said in sorted(values.items())
+        if len(said) > 1
     )
+    return Trend(len(measured), tuple(_line(organ, line) for organ, line in sorted(medians.items())), repeated)
 
 
 def _is_of(run: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
@@ -69,47 +101,17 @@ def _volumes(run: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
     return found
 
 
-def _figure(organ: str, line: Sequence[_Point]) -> str:
-    title = escape(Label(1, organ).title)
-    top = max(point.median_ml for point in line) * 1.1 or 1.0
-    step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(line) - 1)
-    places = [
-        (_LEFT + number * step, _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - point.median_ml / top))
-        for number, point in enumerate(line)
-    ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = "".join(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places)
-    said = "; ".join(f"{point.date}: {point.median_ml:.1f} ml in {point.studies}" for point in line)
-    rows = "".join(
-        f'<tr><td>{escape(p.date)}</td><td class="n">{p.median_ml:.1f}</td><td class="n">{p.studies}</td></tr>' for p in line
+def _line(organ: str, medians: Sequence[tuple[str, float, int]]) -> Line:
+    most = max(ml for _, ml, _ in medians) * 1.1 or 1.0
+    step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(medians) - 1)
+    points = tuple(
+        Point(
+            date,
+            f"{ml:.1f}",
+            studies,
+            f"{_LEFT + number * step:.1f}",
+            f"{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - ml / most):.1f}",
+        )
+        for number, (date, ml, studies) in enumerate(medians)
     )
-    return (
-        f"<figure><figcaption>{title}</figcaption>"
-        f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'aria-label="Median {title} volume by run: {escape(said)}">'
-        f'<text x="{_LEFT - 6}" y="{_TOP + 4}" text-anchor="end">{top:.0f} ml</text>'
-        f'<text x="{_LEFT - 6}" y="{_HEIGHT - _BOTTOM + 4}" text-anchor="end">0</text>'
-        f'<polyline class="line" points="{path}"/>{dots}'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{escape(line[0].date[:10])}</text>'
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(line[-1].date[:10])}</text></svg>'
-        f'<table><thead><tr><th scope="col">run</th><th scope="col" class="n">median ml</th>'
-        f'<th scope="col" class="n">studies</th></tr></thead><tbody>{rows}</tbody></table></figure>'
-    )
-
-
-def _repeated(repeated: Mapping[tuple[str, str], Sequence[tuple[str, float]]]) -> str:
-    """Studies that were measured more than once, with every value."""
-    rows = "".join(
-        f"<tr><td>{escape(study)}</td><td>{escape(Label(1, organ).title)}</td>"
-        f"<td>{escape('; '.join(f'{date}: {ml:.1f} ml' for date, ml in values))}</td></tr>"
-        for (study, organ), values in sorted(repeated.items())
-        if len(values) > 1
-    )
-    if not rows:
-        return ""
-    return (
-        "<h3>Studies measured more than once</h3>"
-        '<div class="wide" tabindex="0" role="region" aria-label="Studies measured more than once"><table><thead><tr>'
-        '<th scope="col">study</th><th scope="col">organ</th><th scope="col">volumes</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return Line(Label(1, organ).title, points, f"{most:.0f}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from agseg.errors import Code, ExitCode
 from agseg.io.html.assets import STYLE
+from agseg.io.html.clock import local_time
 from agseg.io.html.page import render_report, write_report
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus, WeightsRef
 from agseg.volume import Warned
@@ -127,13 +130,25 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_text_has_the_contrast_of_wcag_aa() -> None:
-    named = dict(re.findall(r"--(\w+):#([0-9a-f]{3,6})", STYLE))
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(scheme: int) -> None:
+    block = STYLE.split(":root{")[1:][scheme].split("}")[0]
+    named = dict(re.findall(r"--(\w+):#([0-9a-f]{3,6})", block))
     named = {name: value if len(value) == 6 else "".join(c * 2 for c in value) for name, value in named.items()}
     for ink in ("ink", "soft", "link", "good", "bad", "warn"):
-        for paper in ("paper", "band", "note"):
+        for paper in ("paper", "band", "note", "field"):
             light, dark = sorted((luminance(named[ink]), luminance(named[paper])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)
+
+
+def test_absent_unknown_and_not_asked_for_look_different() -> None:
+    unknown = Measurement("gallbladder", OrganStatus.NOT_IN_WEIGHTS)
+    study = StudyReport("epsilon", StudyStatus.SKIPPED, "epsilon", organs=(organ("liver", 900.0), unknown))
+    page = render_report(report(study))
+    (row,) = re.findall(r'<tr data-study="epsilon".*</tr>', page)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row) == ["done earlier", "900.0", "–", "unknown"]
+    (row,) = re.findall(r'<tr data-study="alpha".*</tr>', page)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row) == ["done", "900.0", "absent", "–"]
 
 
 def test_a_run_without_anything_is_a_page_too() -> None:
@@ -147,7 +162,7 @@ def test_a_page_that_would_not_open_is_cut_to_what_matters(monkeypatch: pytest.M
     monkeypatch.setattr("agseg.io.html.page.STUDIES_SHOWN", 2)
     page = Page(render_report(report(), review=REVIEW))
     assert [a["data-study"] for a in page.all("article")] == ["beta", "delta"]
-    assert "3 more studies stand in volumes.csv" in render_report(report(), review=REVIEW)
+    assert "3 more studies are listed in volumes.csv" in render_report(report(), review=REVIEW)
 
 
 def test_a_preview_that_is_no_picture_is_left_out(tmp_path: Path) -> None:
@@ -190,7 +205,7 @@ def rows(page: Any) -> list[str]:
 
 
 def test_a_person_sees_counts_review_and_pictures(seen: Any) -> None:
-    assert seen.title() == "agseg report, 2026-01-02T02:00:00"
+    assert seen.title() == f"agseg report, {local_time('2026-01-02T02:00:00')}"
     assert "4\ndone" in seen.locator(".counts").inner_text()
     assert seen.locator("[aria-labelledby=h-review] a").all_inner_texts() == ["beta"]
     seen.locator("[aria-labelledby=h-review] a").click()
@@ -232,6 +247,42 @@ def test_it_can_be_read_without_javascript_and_printed_whole(browser: Any, writt
     assert page.locator("article:visible").count() == 5
     assert page.pdf().startswith(b"%PDF")
     page.close()
+
+
+def test_every_column_and_the_disclaimer_are_printed(browser: Any, tmp_path: Path) -> None:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("needs pdftotext (apt-get install poppler-utils)")
+    names = [f"structure_number_{number}" for number in range(20)]
+    organs = tuple(organ(name, 100.0 + number) for number, name in enumerate(names))
+    studies = [
+        StudyReport(f"a-study-with-a-long-name-{n:02}/of-the-archive", StudyStatus.DONE, organs=organs) for n in range(30)
+    ]
+    write_report(tmp_path / "report.html", report(*studies))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
+    page.close()
+    done = subprocess.run(["pdftotext", "-layout", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True)
+    sheets = done.stdout.split("\f")[:-1]
+    assert len(sheets) > 3
+    assert all(DISCLAIMER in sheet for sheet in sheets)
+    tables = done.stdout[done.stdout.index("Volumes in ml") : done.stdout.index("look twice")]
+    assert all(f"{100.0 + number:.1f}" in tables for number in range(20))
+
+
+def test_a_click_enlarges_a_picture_and_escape_closes_it(seen: Any) -> None:
+    seen.locator("article img").first.click()
+    assert seen.locator("dialog img").is_visible()
+    assert seen.locator("dialog img").get_attribute("alt")
+    seen.keyboard.press("Escape")
+    assert not seen.locator("dialog").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_systems_colours(seen: Any, scheme: str) -> None:
+    seen.emulate_media(color_scheme=scheme)
+    colour = seen.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
 
 
 def test_it_fits_a_narrow_screen(seen: Any) -> None:

@@ -1,0 +1,47 @@
+"""A study's pictures, small enough to be inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PICTURES: Mapping[str, str] = {
+    "preview.png": "Axial, coronal and sagittal plane",
+    "mosaic.png": "Axial slices through each organ",
+}
+"""Pictures of a study folder, by name, with what each shows."""
+
+_WIDTH_PX = 840
+_JPEG_QUALITY = 72
+_LARGEST_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG inside the page (base64), its size there (px), and the file that it was made from."""
+
+    alt: str
+    href: str
+    width: int
+    height: int
+    data: str
+
+
+def thumbnail(path: Path, *, href: str, alt: str) -> Picture | None:
+    """The picture, or None if there is none of ours that can be read."""
+    import PIL.Image
+
+    try:
+        if path.is_symlink() or path.stat().st_size > _LARGEST_BYTES:
+            return None
+        with PIL.Image.open(path, formats=("PNG",)) as picture:
+            small = picture.convert("RGB")
+    except (OSError, ValueError):
+        return None
+    small.thumbnail((_WIDTH_PX, 4 * _WIDTH_PX))
+    stream = io.BytesIO()
+    small.save(stream, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return Picture(alt, href, small.width, small.height, base64.b64encode(stream.getvalue()).decode())
