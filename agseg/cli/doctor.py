@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
-from agseg.cli.archive import opened
+from agseg.cli.archive import CallingAet, MovePort, TlsCert, TlsKey, limits_of, opened
 
 if TYPE_CHECKING:
     from agseg.io.pacs.archive import Archive
@@ -34,6 +34,10 @@ def doctor(
         Path | None, typer.Option("--credentials", metavar="FILE", help="The archive's user and password, mode 0600.")
     ] = None,
     ca_file: Annotated[Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to trust.")] = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    aet: CallingAet = "AGSEG",
+    move_port: MovePort = None,
     plain_http: Annotated[
         bool, typer.Option("--allow-plain-http", help="Ask over http; credentials never leave this machine that way.")
     ] = False,
@@ -47,9 +51,11 @@ def doctor(
     console.setup_logging(quiet=quiet, debug=debug)
 
     def archive() -> Archive:
-        from agseg.io.pacs.archive import PacsLimits
-
-        return opened(pacs or "", credentials, PacsLimits(retries=0, ca_file=ca_file, allow_plain_http=plain_http))
+        limits = limits_of(
+            timeout=30.0, retries=0, ca_file=ca_file, aet=aet, plain_http=plain_http, tls_cert=tls_cert, tls_key=tls_key,
+            move_port=move_port,
+        )  # fmt: skip
+        return opened(pacs or "", credentials, limits)
 
     request = DoctorRequest(output, options.home(), device, weights, manifest, archive if pacs else None)
     diagnosis = examine(request)

@@ -1,14 +1,30 @@
-"""``agseg pacs``: pull series from an archive, push results to it, ask whether it is there."""
+"""``agseg pacs``: pull series from an archive, push results to it, ask what it lets us do."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agseg.cli import console
-from agseg.cli.archive import opened
+from agseg.cli.archive import (
+    CaFile,
+    CallingAet,
+    CredentialsFile,
+    MoveFrom,
+    MovePort,
+    PlainHttp,
+    Retries,
+    Timeout,
+    TlsCert,
+    TlsKey,
+    limits_of,
+    needs_of,
+    opened,
+    service_lines,
+)
 from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose
 from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
@@ -16,7 +32,7 @@ from agseg.errors import ExitCode
 if TYPE_CHECKING:
     from agseg.workflows.pacs import PacsReport
 
-__all__ = ["register"]
+__all__ = ["pacs_lines", "register"]
 
 group = typer.Typer(
     cls=Summaries,
@@ -24,21 +40,6 @@ group = typer.Typer(
     no_args_is_help=True,
 )
 
-CredentialsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--credentials", metavar="FILE", help="YAML with user and password, or token; mode 0600. Else AGSEG_PACS_USER, ..."
-    ),
-]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Longest wait for a connection or an answer.")]
-Retries = Annotated[int, typer.Option("--retries", metavar="N", help="Attempts after the first, with growing pauses.")]
-CaFile = Annotated[
-    Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to trust instead of the system's.")
-]
-CallingAet = Annotated[str, typer.Option("--aet", metavar="TITLE", help="Our own AE title (DIMSE).")]
-PlainHttp = Annotated[
-    bool, typer.Option("--allow-plain-http", help="Let images leave this machine over http; credentials never do.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be moved; move nothing.")]
 
 
@@ -55,16 +56,20 @@ def pull(
     series_uid: Annotated[str, typer.Option("--series-uid", metavar="UID", help="One series.")] = "",
     accession: Annotated[str, typer.Option("--accession", metavar="NUMBER", help="Studies with this accession number.")] = "",
     patient_id: Annotated[str, typer.Option("--patient-id", metavar="ID", help="Studies of this patient.")] = "",
-    dates: Annotated[str, typer.Option("--date", metavar="YYYYMMDD[-YYYYMMDD]", help="Studies of these days.")] = "",
+    dates: Annotated[
+        str, typer.Option("--date", metavar="DAY[-DAY]", help="Studies of these days: 20260131, 20260101-20260131, today.")
+    ] = "",
+    since: Annotated[str, typer.Option("--since", metavar="36h|2d|today", help="Studies of the days from then on.")] = "",
     modality: Annotated[list[str] | None, typer.Option("--modality", metavar="CT|MR|US", help="Default CT.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many series.")] = None,
-    move_port: Annotated[
-        int | None, typer.Option("--move-port", metavar="PORT", min=1, max=65535, help="Receive here by C-MOVE, not C-GET.")
-    ] = None,
+    move_port: MovePort = None,
+    move_from: MoveFrom = None,
     credentials: CredentialsFile = None,
     timeout: Timeout = 30.0,
     retries: Retries = 3,
     ca_file: CaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     aet: CallingAet = "AGSEG",
     plain_http: PlainHttp = False,
     dry_run: DryRun = False,
@@ -74,15 +79,25 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Bring series into a folder that `agseg segment` reads; those that are there already are left alone."""
-    from agseg.io.pacs.archive import PacsLimits, PacsQuery
-    from agseg.workflows.pacs import pull as run
+    from agseg.errors import UsageError
+    from agseg.io.pacs.days import dates_of, dates_since
+    from agseg.io.pacs.query import PacsQuery
+    from agseg.workflows.pull import pull as run
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
-    query = PacsQuery(study_uid, series_uid, accession, patient_id, dates, tuple(modality or ("CT",)))
-    archive = opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, move_port, plain_http))
+    if dates and since:
+        raise UsageError("--date and --since exclude each other", value=f"{dates}, {since}", expected="one of them")
+    now = datetime.now()
+    days = dates_since(since, now=now) if since else dates_of(dates, today=now.date())
+    query = PacsQuery(study_uid, series_uid, accession, patient_id, days, tuple(modality or ("CT",)))
+    limits = limits_of(
+        timeout=timeout, retries=retries, ca_file=ca_file, aet=aet, plain_http=plain_http, tls_cert=tls_cert, tls_key=tls_key,
+        move_port=move_port, move_from=move_from,
+    )  # fmt: skip
+    archive = opened(pacs, credentials, limits)
     with console.progress("pulling", quiet=quiet or as_json) as advance:
         report = run(archive, query=query, output=output, limit=limit, dry_run=dry_run, on_progress=advance)
-    _finish(report, as_json=as_json, quiet=quiet)
+    _finish(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @group.command("push")
@@ -92,10 +107,17 @@ def push(
     everything: Annotated[
         bool, typer.Option("--all", help="Send every DICOM object below PATH, not only those that agseg made.")
     ] = False,
+    move_port: Annotated[
+        int | None,
+        typer.Option("--move-port", metavar="PORT", min=1, max=65535, help="Fetch back by C-MOVE, not C-GET, to compare."),
+    ] = None,
+    move_from: MoveFrom = None,
     credentials: CredentialsFile = None,
     timeout: Timeout = 30.0,
     retries: Retries = 3,
     ca_file: CaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     aet: CallingAet = "AGSEG",
     plain_http: PlainHttp = False,
     dry_run: DryRun = False,
@@ -105,47 +127,82 @@ def push(
     debug: Debug = False,
 ) -> None:
     """Send results to the archive; what it holds already is not sent again."""
-    from agseg.io.pacs.archive import PacsLimits
-    from agseg.workflows.pacs import push as run
+    from agseg.workflows.push import push as run
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
-    archive = opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http))
+    limits = limits_of(
+        timeout=timeout, retries=retries, ca_file=ca_file, aet=aet, plain_http=plain_http, tls_cert=tls_cert, tls_key=tls_key,
+        move_port=move_port, move_from=move_from,
+    )  # fmt: skip
+    archive = opened(pacs, credentials, limits)
     with console.progress("pushing", quiet=quiet or as_json) as advance:
         report = run(archive, paths=paths, everything=everything, dry_run=dry_run, on_progress=advance)
-    _finish(report, as_json=as_json, quiet=quiet)
+    _finish(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @group.command("echo")
 def echo(
     pacs: PacsUrl,
+    need: Annotated[
+        list[str] | None, typer.Option("--need", metavar="find|retrieve|store", help="Ask for these only (repeatable).")
+    ] = None,
+    move_port: MovePort = None,
+    move_from: MoveFrom = None,
     credentials: CredentialsFile = None,
     timeout: Timeout = 30.0,
     retries: Retries = 0,
     ca_file: CaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     aet: CallingAet = "AGSEG",
     plain_http: PlainHttp = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask whether the archive is there and lets us in; exit 0 if so, 4 if not."""
-    from agseg.io.pacs.archive import PacsLimits
-
+    """Ask whether the archive is there and grants what a night needs; exit 0 if so, 4 if not."""
     console.setup_logging(quiet=quiet, debug=debug)
-    opened(pacs, credentials, PacsLimits(timeout, retries, ca_file, aet, None, plain_http)).echo()
+    needs = needs_of(need)
+    limits = limits_of(
+        timeout=timeout, retries=retries, ca_file=ca_file, aet=aet, plain_http=plain_http, tls_cert=tls_cert, tls_key=tls_key,
+        move_port=move_port, move_from=move_from,
+    )  # fmt: skip
+    archive = opened(pacs, credentials, limits)
+    archive.echo()
+    answers = archive.check(needs)
+    refused = any(answer.problem is not None for answer in answers)
     if not quiet:
         console.note("The archive answers.")
+    if not quiet or refused:
+        for line in service_lines(answers):
+            console.note(line)
+    if refused:
+        raise typer.Exit(ExitCode.NONE_DONE)
 
 
-def _finish(report: PacsReport, *, as_json: bool, quiet: bool) -> None:
+def _finish(report: PacsReport, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     if as_json:
         console.document(report.to_dict())
-    elif not quiet or report.exit_code is not ExitCode.OK:
-        for record in report.records:
-            if record.message is not None:
-                console.note(f"{record.path}: {record.code}: {record.message}")
+    else:
+        for line in pacs_lines(report):
+            console.note(line)
+        if verbose:
+            for record in report.records:
+                console.note(f"{record.status} {record.path}, {record.instances} objects{_why(record.message)}")
         counts = ", ".join(f"{number} {status}" for status, number in report.counts.items() if number)
         if counts and not quiet:
             console.note(f"{report.action}: {counts}")
-        if not report.records:
+        if not report.records and not quiet:
             console.note("Nothing matches.")
     raise typer.Exit(report.exit_code)
+
+
+def _why(message: str | None) -> str:
+    return "" if message is None else f": {message}"
+
+
+def pacs_lines(report: PacsReport) -> list[str]:
+    """One line for each kind of failure: the path of a single one, the number of several."""
+    return [
+        f"{records[0].path if len(records) == 1 else f'{len(records)} of {len(report.records)}'}: {text}"
+        for text, records in report.problems.items()
+    ]

@@ -1,4 +1,4 @@
-"""One file over https: allow-listed hosts, redirects checked one by one, timeouts, a size cap, and resumption.
+"""One file over https: allow-listed hosts, redirects checked one by one, a pace, a size cap, and resumption.
 
 The bytes grow in a partial file. An interrupted download is continued with a ``Range`` request that holds only if the server's
 copy is unchanged (``If-Range``); a server that does not know ranges starts again. Proxies come from the usual variables.
@@ -7,23 +7,20 @@ copy is unchanged (``If-Range``); a server that does not know ranges starts agai
 from __future__ import annotations
 
 import errno
-import http.client
 import ipaddress
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from email.message import Message
+from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from agseg import __version__
 from agseg.errors import Code, OutputError, WeightsError
 from agseg.io.atomic import FILE_MODE, make_folder
 from agseg.io.connection import why_no_connection
+from agseg.io.exchange import Answer, HttpClient, Pace, TooLongError, TooSlowError, trusted
 
 __all__ = [
     "ATTEMPTS",
@@ -47,13 +44,17 @@ ATTEMPTS = 4
 BACKOFF_S = 0.5
 """Pause before the second attempt; doubles with each further one."""
 
-TIMEOUT_S = 30.0
-"""Longest silence of a server."""
+PACE = Pace(silence_s=30.0, grace_s=20.0, bytes_per_s=2_000.0, longest_s=24 * 3600.0)
+"""How slow a download may be: a gateway that looks for viruses may hold it back, one that drips for ever is left."""
+
+SLOW_ATTEMPTS = 2
+"""A server that was too slow so often is not asked again."""
+
+MOST_REDIRECTS = 10
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 MAX_BYTES = 2 * 1024**3
 """Cap where the size is not known beforehand."""
-
-CHUNK_BYTES = 256 * 1024
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -146,20 +147,29 @@ def download(remote: Remote, partial: Path, *, size_bytes: int | None, progress:
     remote.rules.check(remote.url)
     make_folder(partial.parent)
     limit = size_bytes or remote.size_bytes or MAX_BYTES
-    opener = _opener(remote)
-    for attempt in range(ATTEMPTS):
-        pause(attempt)
-        try:
-            return _attempt(opener, remote, partial, limit=limit, progress=progress)
-        except urllib.error.HTTPError as error:
-            reason: Exception = error
-            if error.code not in TRANSIENT_STATUS:
-                break
-        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
-            reason = error
-        except OSError as error:
-            raise _disk_error(error, partial) from error
-    status = f"HTTP status {reason.code}" if isinstance(reason, urllib.error.HTTPError) else why_no_connection(reason)
+    client = HttpClient(pace=PACE, verify=trusted(), uses_proxies=not is_loopback(remote.url))
+    transient, slow = _transient(), 0
+    try:
+        for attempt in range(ATTEMPTS):
+            pause(attempt)
+            try:
+                return _attempt(client, remote, partial, limit=limit, progress=progress)
+            except _StatusError as error:
+                reason: Exception = error
+                if error.status not in TRANSIENT_STATUS:
+                    break
+            except TooLongError as error:
+                raise _too_large(remote, partial, error.found, limit) from None
+            except transient as error:
+                reason = error
+                slow += isinstance(error, TooSlowError)
+                if slow >= SLOW_ATTEMPTS:
+                    break
+            except OSError as error:
+                raise _disk_error(error, partial) from error
+    finally:
+        client.close()
+    status = f"HTTP status {reason.status}" if isinstance(reason, _StatusError) else why_no_connection(reason)
     raise WeightsError(
         f"the download from {urlsplit(remote.url).hostname} did not succeed: {status}", hint=NETWORK_HINT
     ) from reason
@@ -171,48 +181,99 @@ def pause(attempt: int) -> None:
         time.sleep(BACKOFF_S * 2 ** (attempt - 1))
 
 
-def _attempt(opener: urllib.request.OpenerDirector, remote: Remote, partial: Path, *, limit: int, progress: Progress) -> None:
+class _StatusError(Exception):
+    """The server answered with something else than the file."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _transient() -> tuple[type[Exception], ...]:
+    """What may pass: httpx2 is imported where a network is used, not before."""
+    import httpx2
+
+    return (TooSlowError, ConnectionError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL)
+
+
+def _attempt(client: HttpClient, remote: Remote, partial: Path, *, limit: int, progress: Progress) -> None:
     etag_path = partial.with_name(partial.name + ".etag")
-    request = _request(remote, partial, etag_path)
-    offset = partial.stat().st_size if request.has_header("Range") else 0
-    try:
-        response = opener.open(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            partial.unlink()  # it is no part of today's file
-            raise ConnectionError("range not satisfiable") from error
-        raise
-    with response:
-        if response.status != http.client.PARTIAL_CONTENT or not _continues(response.headers, offset):
-            offset = 0
-        length = response.headers.get("Content-Length")
-        total = offset + int(length) if length and length.isdigit() else None
-        if total is not None and total > limit:
-            raise _too_large(remote, partial, total, limit)
-        etag_path.write_text(response.headers.get("ETag") or "", encoding="utf-8")
-        _copy(response, partial, offset, limit=limit, total=total, remote=remote, progress=progress)
+    headers = _headers(remote, partial, etag_path)
+    held = partial.stat().st_size if "Range" in headers else 0
+    with ExitStack() as opened:
+        growing: list[_Growing] = []
+
+        def sink(answer: Answer) -> Callable[[bytes], None] | None:
+            if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and held:
+                partial.unlink()  # it is no part of today's file
+                raise ConnectionError("range not satisfiable")
+            if answer.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                return None
+            offset = held if answer.status == HTTPStatus.PARTIAL_CONTENT and _continues(answer, held) else 0
+            length = answer.headers.get("Content-Length", "")
+            total = offset + int(length) if length.isdigit() else None
+            if total is not None and total > limit:
+                raise TooLongError(total)
+            etag_path.write_text(answer.headers.get("ETag") or "", encoding="utf-8")
+            growing.append(opened.enter_context(_Growing(partial, offset, total, limit, progress)))
+            return growing[-1].write
+
+        answer = _follow(client, remote, headers, sink, most_bytes=limit)
+        if not growing:
+            raise _StatusError(answer.status)
+        growing[-1].check_whole()
     etag_path.unlink(missing_ok=True)
 
 
-def _copy(
-    response: IO[bytes], partial: Path, offset: int, *, limit: int, total: int | None, remote: Remote, progress: Progress
-) -> None:
-    done, name = offset, partial.name[:12]
-    with partial.open("r+b" if offset else "wb") as stream:
-        partial.chmod(FILE_MODE)
-        stream.seek(offset)
-        stream.truncate()
-        while chunk := response.read(CHUNK_BYTES):
-            done += len(chunk)
-            if done > limit:
-                raise _too_large(remote, partial, done, limit)
-            stream.write(chunk)
-            progress(done, total, name)
-    if total is not None and done < total:
-        raise http.client.IncompleteRead(b"", total - done)
+def _follow(
+    client: HttpClient, remote: Remote, headers: dict[str, str], sink: Callable[[Answer], Callable[[bytes], None] | None],
+    *, most_bytes: int,
+) -> Answer:  # fmt: skip
+    """Ask, and ask where the answer sends us if the rules allow; credentials stay with the first host."""
+    url = remote.url
+    for _ in range(MOST_REDIRECTS):
+        answer = client.ask("GET", url, headers=headers, sink=sink, most_bytes=most_bytes)
+        target = answer.headers.get("Location")
+        if answer.status not in REDIRECTS or target is None:
+            return answer
+        following = urljoin(url, target)
+        remote.rules.check(following)
+        if urlsplit(following).netloc != urlsplit(url).netloc:
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
+        url = following
+    raise ConnectionError("too many redirections")
 
 
-def _request(remote: Remote, partial: Path, etag_path: Path) -> urllib.request.Request:
+class _Growing:
+    """The partial file, as it grows from where the answer begins."""
+
+    def __init__(self, partial: Path, offset: int, total: int | None, limit: int, progress: Progress) -> None:
+        self._partial, self._offset, self._total, self._limit, self._progress = partial, offset, total, limit, progress
+        self._done = offset
+
+    def __enter__(self) -> _Growing:
+        self._stream = self._partial.open("r+b" if self._offset else "wb")
+        self._partial.chmod(FILE_MODE)
+        self._stream.seek(self._offset)
+        self._stream.truncate()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def write(self, piece: bytes) -> None:
+        self._done += len(piece)
+        if self._done > self._limit:
+            raise TooLongError(self._done)
+        self._stream.write(piece)
+        self._progress(self._done, self._total, self._partial.name[:12])
+
+    def check_whole(self) -> None:
+        if self._total is not None and self._done < self._total:
+            raise ConnectionError("the answer ended early")
+
+
+def _headers(remote: Remote, partial: Path, etag_path: Path) -> dict[str, str]:
     # Identity, because the digest is that of the bytes as published.
     headers = {"User-Agent": f"agseg/{__version__}", "Accept-Encoding": "identity"}
     if remote.authorization is not None:
@@ -222,34 +283,11 @@ def _request(remote: Remote, partial: Path, etag_path: Path) -> urllib.request.R
         etag = etag_path.read_text(encoding="utf-8") if etag_path.exists() else ""
         if etag and not etag.startswith("W/"):
             headers["If-Range"] = etag
-    return urllib.request.Request(remote.url, headers=headers)  # noqa: S310 - the scheme was checked by the rules
+    return headers
 
 
-def _continues(headers: Message, offset: int) -> bool:
-    return str(headers.get("Content-Range", "")).startswith(f"bytes {offset}-")
-
-
-def _opener(remote: Remote) -> urllib.request.OpenerDirector:
-    handlers: list[urllib.request.BaseHandler] = [_CheckedRedirects(remote.rules)]
-    if is_loopback(remote.url):
-        handlers.append(urllib.request.ProxyHandler({}))  # loopback is not a proxy's business
-    return urllib.request.build_opener(*handlers)
-
-
-class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only where the rules allow; credentials stay with the first host."""
-
-    def __init__(self, rules: HostRules) -> None:
-        self.rules = rules
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        self.rules.check(newurl)
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
-            following.remove_header("Authorization")
-        return following
+def _continues(answer: Answer, offset: int) -> bool:
+    return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {offset}-")
 
 
 def _too_large(remote: Remote, partial: Path, found: int, limit: int) -> WeightsError:

@@ -18,7 +18,7 @@ from agseg.batch.memory import machine_memory_bytes
 from agseg.errors import AgsegError, Code, ExitCode, UsageError
 from agseg.io.absence import in_words
 from agseg.io.dicom.pixels import check_codec
-from agseg.io.pacs.archive import Archive
+from agseg.io.pacs.archive import Archive, Need
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest
 from agseg.workflows.segment import default_entry
@@ -255,10 +255,20 @@ def _dicom_out() -> Check:
 def _pacs(archive: Callable[[], Archive] | None) -> Check:
     if archive is None:
         return Check("pacs", Health.OK, "no archive is configured (--pacs, or AGSEG_PACS)", facts={"configured": False})
+    facts: dict[str, Any] = {"configured": True}
     try:
-        archive().echo()
+        there = archive()
+        there.echo()
+        answers = there.check(tuple(Need))
     except AgsegError as error:
         hint = error.hint or "See docs/hospital.md, The archive."
-        facts = {"configured": True, "code": str(error.code or Code.INTERNAL)}
-        return Check("pacs", Health.FAIL, error.sentence(), hint, facts)
-    return Check("pacs", Health.OK, "the archive answers", facts={"configured": True})
+        return Check("pacs", Health.FAIL, error.sentence(), hint, {**facts, "code": str(error.code or Code.INTERNAL)})
+    facts["services"] = {
+        answer.service: answer.problem or ("granted" if answer.is_known else "not tried") for answer in answers
+    }
+    refused = [answer for answer in answers if answer.problem is not None]
+    if refused:
+        message = "the archive answers, and refuses " + "; ".join(f"{answer.service} ({answer.problem})" for answer in refused)
+        return Check("pacs", Health.FAIL, message, refused[0].hint or "See docs/pacs.md.", {**facts, "code": str(Code.PACS)})
+    granted = ", ".join(answer.service for answer in answers)
+    return Check("pacs", Health.OK, f"the archive answers and grants {granted}", facts=facts)

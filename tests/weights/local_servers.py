@@ -63,6 +63,8 @@ class LocalServer:
     """Statuses of the coming GETs, before any is served."""
     ranges: bool = True
     delay_s: float = 0.0
+    drip_s: float = 0.0
+    """Pause after each hundred bytes."""
     etag: bool = True
     lengths: bool = True
     """Whether the size is announced."""
@@ -129,6 +131,10 @@ def _handler(server: LocalServer) -> type[BaseHTTPRequestHandler]:
                 if server.break_off_after:
                     self.wfile.write(body[: server.break_off_after.pop(0)])
                     self.close_connection = True
+                elif server.drip_s:
+                    for at in range(0, len(body), 100):
+                        self.wfile.write(body[at : at + 100])
+                        time.sleep(server.drip_s)
                 else:
                     self.wfile.write(body)
             return None

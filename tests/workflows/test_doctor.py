@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from agseg.errors import ExitCode, PacsError
+from agseg.io.pacs.archive import Need, ServiceAnswer
 from agseg.workflows import doctor
 from agseg.workflows.doctor import Check, Diagnosis, DoctorRequest, Health, examine
 
@@ -64,8 +66,17 @@ def test_memory_has_two_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 class Answering:
+    refused: tuple[Need, ...] = ()
+
     def echo(self) -> None:
         pass
+
+    def check(self, needs: Sequence[Need]) -> list[ServiceAnswer]:
+        return [ServiceAnswer(n, n.value, "no" if n in self.refused else None, "why") for n in needs]
+
+
+class Refusing(Answering):
+    refused = (Need.RETRIEVE,)
 
 
 class Silent:
@@ -74,7 +85,11 @@ class Silent:
 
 
 def test_the_archive_is_asked_where_there_is_one(tmp_path: Path) -> None:
-    assert found(request(tmp_path, archive=Answering))["pacs"].facts == {"configured": True}
+    granted = found(request(tmp_path, archive=Answering))["pacs"]
+    assert (granted.health, granted.facts["services"]) == (Health.OK, dict.fromkeys(("find", "retrieve", "store"), "granted"))
+    refused = found(request(tmp_path, archive=Refusing))["pacs"]
+    assert (refused.health, refused.hint) == (Health.FAIL, "why")
+    assert "retrieve" in refused.message
     silent = found(request(tmp_path, archive=Silent))["pacs"]
     assert silent.health is Health.FAIL
     assert silent.facts["code"] == "E_PACS"

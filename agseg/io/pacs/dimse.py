@@ -6,233 +6,273 @@ address and port. Source: DICOM PS3.4 (Storage, Query/Retrieve), PS3.7.
 
 from __future__ import annotations
 
-import logging
-import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agseg.errors import PacsError, UsageError
+from agseg.errors import PacsError
+from agseg.io.pacs.address import PacsAddress
 from agseg.io.pacs.archive import (
     MOST_MATCHES,
-    PacsAddress,
-    PacsLimits,
-    PacsQuery,
-    RemoteSeries,
+    Accept,
+    Need,
+    ServiceAnswer,
     TransientPacsError,
-    checked_uid,
+    held_against_count,
+    understood,
     with_retries,
 )
-from agseg.io.pacs.unreachable import unreachable
+from agseg.io.pacs.association import Association, associated, pynetdicom_or_refusal
+from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES, RESULT_CLASSES, UNCOMPRESSED
+from agseg.io.pacs.limits import PacsLimits
+from agseg.io.pacs.listener import Listener, Received
+from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy, checked_uid
+from agseg.io.pacs.senders import Sender
+from agseg.io.pacs.stow import AlreadyHeldError
 
 __all__ = ["DimseArchive"]
 
-IMAGE_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.4",  # MR
-    "1.2.840.10008.5.1.4.1.1.6.1",  # US
-    "1.2.840.10008.5.1.4.1.1.3.1",  # US multi-frame
-)
-"""Storage classes that we take in."""
+VERIFICATION = "1.2.840.10008.1.1"
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
+"""Study Root Query/Retrieve."""
 
-IMAGE_SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # explicit VR little endian
-    "1.2.840.10008.1.2",  # implicit VR little endian
-    "1.2.840.10008.1.2.4.70",  # JPEG lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-    "1.2.840.10008.1.2.5",  # RLE
-)
-"""Transfer syntaxes that we take in, each proposed by itself: the archive keeps what it stores as it is."""
+NOWHERE = "2.25.0"
+"""A study that no archive has: what is asked for to see whether one may ask."""
 
 SUCCESS = 0x0000
 PENDING = (0xFF00, 0xFF01)
+SOME_NOT_SENT = 0xB000
 WARNINGS = range(0xB000, 0xC000)
 DUPLICATE_INSTANCE = 0x0111
-REFUSED_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+NOT_AUTHORISED = 0x0124
 CANNOT_UNDERSTAND = 0xC000
+OUT_OF_RESOURCES = range(0xA700, 0xA800)
+MOVE_DESTINATION_UNKNOWN = 0xA801
+NO_SERVICE = (NOT_AUTHORISED, 0x0112, 0x0122, 0x0211, MOVE_DESTINATION_UNKNOWN)
+"""Statuses that refuse a service as such; others only say that the study that no archive has is not there."""
+
+T = TypeVar("T")
 
 
 class DimseArchive:
     """See :class:`agseg.io.pacs.archive.Archive`."""
 
     def __init__(self, address: PacsAddress, limits: PacsLimits) -> None:
-        _pynetdicom()
+        pynetdicom_or_refusal()
         self._address, self._limits = address, limits
+
+    @property
+    def place(self) -> str:
+        """AE title, host and port."""
+        return f"dicom://{self._address.called_aet}@{self._address.place}"
 
     def echo(self) -> None:
         """C-ECHO."""
+        self._ask([(VERIFICATION, None)], "C-ECHO", lambda association: association.check(association.echo()))
 
-        def ask() -> None:
-            with self._associated([("1.2.840.10008.1.1", None)]) as association:
-                _check_status(association.send_c_echo())
+    def check(self, needs: Sequence[Need]) -> list[ServiceAnswer]:
+        """C-FIND, and C-GET or C-MOVE, of a study that nobody has; of C-STORE, whether the archive agrees to our objects."""
+        retrieve = "C-GET" if self._limits.move_port is None else "C-MOVE"
+        tried: dict[Need, tuple[str, Callable[[], object]]] = {
+            Need.FIND: ("C-FIND", lambda: self._find("STUDY", {"StudyInstanceUID": NOWHERE}, ())),
+            Need.RETRIEVE: (retrieve, self._try_retrieve),
+            Need.STORE: ("C-STORE", self._try_store),
+        }
+        answers = []
+        for need in needs:
+            service, attempt = tried[need]
+            try:
+                attempt()
+                answers.append(ServiceAnswer(need, service))
+            except PacsError as error:
+                answers.append(ServiceAnswer(need, service, error.sentence(), error.hint))
+        return answers
 
-        with_retries(ask, self._limits)
-
-    def find_series(self, query: PacsQuery) -> list[RemoteSeries]:
-        """C-FIND for studies, then for the series of each."""
-        studies = sorted(
-            {checked_uid(f.get("StudyInstanceUID")) for f in self._find("STUDY", query.study_keys, "StudyInstanceUID")}
+    def _try_retrieve(self) -> None:
+        model, identifier = (
+            (GET if self._limits.move_port is None else MOVE),
+            _identifier("STUDY", {"StudyInstanceUID": NOWHERE}),
         )
-        matches: dict[str, RemoteSeries] = {}
-        for study_uid in studies:
-            keys = {"StudyInstanceUID": study_uid}
-            for found in self._find("SERIES", keys, "SeriesInstanceUID", "Modality"):
-                series = RemoteSeries(study_uid, checked_uid(found.get("SeriesInstanceUID")), str(found.get("Modality", "")))
-                if series.modality in query.modalities and query.series_uid in ("", series.series_uid):
-                    matches[series.series_uid] = series
-        return [matches[uid] for uid in sorted(matches)]
+        service = "C-GET" if model == GET else "C-MOVE"
+        contexts: list[tuple[str, str | None]] = [(model, None), (IMAGE_CLASSES[0], UNCOMPRESSED[0])]
 
-    def instances(self, study_uid: str, series_uid: str) -> frozenset[str]:
+        def ask(association: Association) -> None:
+            answers = association.get(identifier, model) if model == GET else association.move(identifier, model)
+            for status, _ in answers:
+                code = association.code(status)
+                if code in NO_SERVICE:
+                    association.check(status)
+
+        roles = [IMAGE_CLASSES[0]] if model == GET else []
+        self._ask(contexts if model == GET else contexts[:1], service, ask, roles=roles)
+
+    def _try_store(self) -> None:
+        wanted = [(sop_class, syntax) for sop_class in RESULT_CLASSES for syntax in UNCOMPRESSED]
+
+        def look(association: Association) -> None:
+            missing = [RESULT_CLASSES[c] for c in RESULT_CLASSES if not association.accepts(c)]
+            if missing:
+                raise PacsError(f"the archive does not take {' and '.join(missing)}",
+                                hint="Its keeper must allow these storage classes, and us to send them.")  # fmt: skip
+
+        self._ask(wanted, "C-STORE", look)
+
+    def find_studies(self, query: PacsQuery) -> list[RemoteStudy]:
+        """C-FIND for studies."""
+        studies = {}
+        for found in self._find("STUDY", query.study_keys, ("StudyInstanceUID", "PatientID", "NumberOfStudyRelatedSeries")):
+            uid = checked_uid(found.get("StudyInstanceUID"))
+            patient_id = found.get("PatientID")
+            studies[uid] = RemoteStudy(uid, None if patient_id is None else str(patient_id),
+                                       _count(found, "NumberOfStudyRelatedSeries"))  # fmt: skip
+        return [studies[uid] for uid in sorted(studies)]
+
+    def find_patient(self, study_uid: str) -> str | None:
+        """C-FIND for the study."""
+        for found in self._find("STUDY", {"StudyInstanceUID": checked_uid(study_uid)}, ("PatientID",)):
+            if str(found.get("StudyInstanceUID", "")) == study_uid and found.get("PatientID") is not None:
+                return str(found.PatientID)
+        return None
+
+    def find_series(self, study: RemoteStudy, query: PacsQuery) -> list[RemoteSeries]:
+        """C-FIND for the series of a study."""
+        matches = {}
+        wanted = ("SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances")
+        for found in self._find("SERIES", {"StudyInstanceUID": study.study_uid}, wanted):
+            if str(found.get("StudyInstanceUID", study.study_uid)) != study.study_uid:
+                raise PacsError("the archive answered with a series of another study")
+            series = RemoteSeries(study.study_uid, checked_uid(found.get("SeriesInstanceUID")), str(found.get("Modality", "")),
+                                  study.patient_id, _count(found, "NumberOfSeriesRelatedInstances"))  # fmt: skip
+            matches[series.series_uid] = series
+        held_against_count(len(matches), study.n_series, "series of a study")
+        return [series for _, series in sorted(matches.items()) if query.wants(series)]
+
+    def instances(self, study_uid: str, series_uid: str, *, expected: int | None = None) -> frozenset[str]:
         """C-FIND for the instances of a series."""
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid}
-        return frozenset(checked_uid(found.get("SOPInstanceUID")) for found in self._find("IMAGE", keys, "SOPInstanceUID"))
+        uids = frozenset(checked_uid(found.get("SOPInstanceUID")) for found in self._find("IMAGE", keys, ("SOPInstanceUID",)))
+        held_against_count(len(uids), expected, "images of a series")
+        return uids
 
-    def fetch(self, series: RemoteSeries, accept: Callable[[Any], None]) -> None:
+    def fetch(self, series: RemoteSeries, instances: frozenset[str], accept: Accept) -> None:
         """C-GET, or C-MOVE to our own port."""
-        fetch = self._get if self._limits.move_port is None else self._move
-        with_retries(lambda: fetch(series, accept), self._limits)
+        keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid}
+        self._retrieve(_identifier("SERIES", keys), IMAGE_CLASSES, accept)
 
-    def store(self, paths: Sequence[Path]) -> None:
-        """C-STORE of every file, over one association."""
-        from agseg.io.dicom.header import read_header
+    def fetch_object(self, study_uid: str, series_uid: str, sop_uid: str, accept: Accept) -> None:
+        """C-GET or C-MOVE of one object: an image, or one of the kinds that agseg writes."""
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": sop_uid}
+        self._retrieve(_identifier("IMAGE", keys), (*RESULT_CLASSES, *IMAGE_CLASSES), accept)
 
-        headers = [(path, read_header(path)) for path in paths]
-        wanted = sorted({(header.sop_class, header.transfer_syntax) for _, header in headers})
+    def store(self, paths: Sequence[Path]) -> dict[Path, PacsError | None]:
+        """C-STORE of every file, over one association; one that breaks is made again for what is left."""
+        from agseg.io.pacs.objects import uids_of
 
-        def send() -> None:
-            with self._associated(wanted) as association:
-                for path, _ in headers:
-                    _store_one(association, path)
+        kinds = {path: uids_of(path) for path in paths}
+        wanted = {(kind.sop_class, kind.transfer_syntax) for kind in kinds.values()}
+        # Every archive takes implicit VR (PS3.5, section 10.1); what is not compressed can be sent in it.
+        wanted |= {(sop_class, syntax) for sop_class, own in wanted if own in UNCOMPRESSED for syntax in UNCOMPRESSED}
+        ended: dict[Path, PacsError | None] = {}
 
-        with_retries(send, self._limits)
+        def send(association: Association) -> None:
+            for path in paths:
+                if path not in ended:
+                    ended[path] = self._store_one(association, path)
 
-    def _find(self, level: str, keys: dict[str, str], *wanted: str) -> list[Any]:
-        return with_retries(lambda: self._find_once(level, keys, wanted), self._limits)
+        self._ask(sorted(wanted), "C-STORE", send)
+        return ended
 
-    def _find_once(self, level: str, keys: dict[str, str], wanted: Sequence[str]) -> list[Any]:
-        from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Model  # type: ignore[attr-defined]
+    @staticmethod
+    def _store_one(association: Association, path: Path) -> PacsError | None:
+        status = association.code(association.store(path))
+        if status in OUT_OF_RESOURCES:
+            raise TransientPacsError("the archive is out of resources", value=f"status {status:#06x}")
+        if status == DUPLICATE_INSTANCE:
+            return AlreadyHeldError("the archive says that it has an object of this UID")
+        if status != SUCCESS and status not in WARNINGS:
+            return PacsError("the archive refused an object", value=f"status {status:#06x}")
+        return None
 
+    def _find(self, level: str, keys: Mapping[str, str], wanted: Sequence[str]) -> list[Any]:
         identifier = _identifier(level, {**dict.fromkeys(wanted, ""), **keys})
-        found = []
-        with self._associated([(Model, None)]) as association:
-            for status, match in association.send_c_find(identifier, Model):
-                _check_status(status, *PENDING)
-                if status.Status in PENDING:
+
+        def ask(association: Association) -> list[Any]:
+            found = []
+            for status, match in association.find(identifier, FIND):
+                association.check(status, *PENDING)
+                if association.code(status) in PENDING:
+                    if match is None:
+                        raise PacsError("the archive's answer cannot be understood")
                     found.append(match)
                 if len(found) > MOST_MATCHES:
                     raise PacsError("the archive has too many matches", expected=f"at most {MOST_MATCHES}")
-        return found
+            return found
 
-    def _get(self, series: RemoteSeries, accept: Callable[[Any], None]) -> None:
-        from pynetdicom import build_role, evt
-        from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Model  # type: ignore[attr-defined]
+        return self._ask([(FIND, None)], "C-FIND", ask)
 
-        contexts = [(Model, None), *((image, syntax) for image in IMAGE_CLASSES for syntax in IMAGE_SYNTAXES)]
-        roles = [build_role(image, scp_role=True) for image in IMAGE_CLASSES]
-        receiver = _Receiver(accept)
-        with self._associated(contexts, ext_neg=roles, handlers=[(evt.EVT_C_STORE, receiver)]) as association:
-            self._drive(association.send_c_get(_series_identifier(series), Model), receiver)
+    def _retrieve(self, identifier: Any, classes: Sequence[str], accept: Accept) -> None:
+        if self._limits.move_port is None:
+            self._get(identifier, classes, accept)
+        else:
+            self._move(identifier, classes, accept, self._limits.move_port)
 
-    def _move(self, series: RemoteSeries, accept: Callable[[Any], None]) -> None:
-        from pynetdicom import evt
-        from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as Model  # type: ignore[attr-defined]
+    def _get(self, identifier: Any, classes: Sequence[str], accept: Accept) -> None:
+        contexts: list[tuple[str, str | None]] = [(GET, None)]
+        contexts += [(image, syntax) for image in classes for syntax in IMAGE_SYNTAXES]
 
-        receiver = _Receiver(accept)
-        listener = self._entity()
-        listener.require_called_aet = True
-        for image in IMAGE_CLASSES:
-            listener.add_supported_context(image, list(IMAGE_SYNTAXES))
-        try:
+        def ask(association: Association) -> None:
+            receiver = _Receiver(accept)
+            association.on_store(lambda event: receiver.take(event.encoded_dataset()))
+            _follow(association, association.get(identifier, GET), receiver)
+
+        self._ask(contexts, "C-GET", ask, roles=classes)
+
+    def _move(self, identifier: Any, classes: Sequence[str], accept: Accept, port: int) -> None:
+        limits = self._limits
+        archive = Sender(self._address.called_aet, self._address.host)
+        contexts = [(image, IMAGE_SYNTAXES) for image in classes]
+
+        def ask(association: Association) -> None:
+            receiver = _Receiver(accept)
+
+            def take(received: Received) -> int:
+                association.alive(len(received.content))
+                return receiver.take(received.content)
+
             # The archive opens this connection, so the port must be open to it, whatever the interface.
-            server = listener.start_server(
-                ("", self._limits.move_port), block=False, evt_handlers=[(evt.EVT_C_STORE, receiver)]
-            )
-        except OSError:
-            raise PacsError("the port to receive on is taken", value=self._limits.move_port) from None
-        try:
-            with self._associated([(Model, None)]) as association:
-                answers = association.send_c_move(_series_identifier(series), self._limits.calling_aet, Model)
-                self._drive(answers, receiver)
-        finally:
-            server.shutdown()
+            with Listener(
+                port, aet=limits.calling_aet, senders=(archive, *limits.senders), contexts=contexts, take=take,
+                tls=limits.server_context() if self._address.tls else None, silence_s=limits.timeout_s,
+            ):  # fmt: skip
+                _follow(association, association.move(identifier, MOVE), receiver)
 
-    def _drive(self, answers: Iterator[tuple[Any, Any]], receiver: _Receiver) -> None:
-        """Follow the answers of C-GET or C-MOVE to the end; what went wrong while receiving stands before them."""
-        for status, _ in answers:
-            receiver.raise_error()
-            if status and status.Status in REFUSED_OUT_OF_RESOURCES:
-                raise TransientPacsError("the archive is out of resources", value=f"status {status.Status:#06x}")
-            _check_status(status, *PENDING)
-        receiver.raise_error()
+        self._ask([(MOVE, None)], "C-MOVE", ask)
 
-    def _entity(self) -> Any:
-        pynetdicom = _pynetdicom()
-        entity = pynetdicom.AE(ae_title=self._limits.calling_aet)
-        timeout_s = self._limits.timeout_s
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
-        return entity
+    def _ask(
+        self, contexts: Sequence[tuple[str, str | None]], service: str, action: Callable[[Association], T], *,
+        roles: Sequence[str] = (),
+    ) -> T:  # fmt: skip
+        def once() -> T:
+            with associated(self._address, self._limits, contexts, service=service, roles=roles) as association, understood():
+                return action(association)
 
-    @contextmanager
-    def _associated(
-        self, contexts: Sequence[tuple[str, str | None]], *, ext_neg: Sequence[Any] = (), handlers: Sequence[Any] = ()
-    ) -> Iterator[Any]:
-        entity = self._entity()
-        for service, transfer_syntax in contexts:
-            entity.add_requested_context(service, transfer_syntax)
-        try:
-            association = entity.associate(
-                self._address.host,
-                self._address.port,
-                ae_title=self._address.called_aet,
-                ext_neg=list(ext_neg),
-                evt_handlers=list(handlers),
-                tls_args=self._tls(),
-            )
-        except OSError as error:  # a name that cannot be resolved
-            raise unreachable(self._address, self._limits, error) from None
-        try:
-            if association.is_rejected:
-                raise PacsError(
-                    f"the archive at {self._address.place} rejected the association",
-                    hint="It must know our AE title; see --aet and the address.",
-                )
-            if not association.is_established:
-                raise unreachable(self._address, self._limits)
-            try:
-                yield association
-            except (RuntimeError, ValueError) as error:
-                # pynetdicom says so if the connection broke, or if the archive did not accept a presentation context.
-                kind = PacsError if association.is_established else TransientPacsError
-                raise kind(f"the archive does not offer this service, or went away ({type(error).__name__})") from None
-        finally:
-            if association.is_established:
-                association.release()
-
-    def _tls(self) -> tuple[ssl.SSLContext, str] | None:
-        if not self._address.tls:
-            return None
-        ca_file = self._limits.ca_file
-        return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file)), self._address.host
+        return with_retries(once, self._limits)
 
 
 class _Receiver:
     """Takes in what the archive sends during C-GET or C-MOVE, and keeps the first error."""
 
-    def __init__(self, accept: Callable[[Any], None]) -> None:
+    def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self._error: Exception | None = None
 
-    def __call__(self, event: Any) -> int:
+    def take(self, content: bytes) -> int:
         if self._error is not None:
             return CANNOT_UNDERSTAND
         try:
-            dataset = event.dataset
-            dataset.file_meta = event.file_meta
-            self._accept(dataset)
+            self._accept(content)
         except Exception as error:
             self._error = error
             return CANNOT_UNDERSTAND
@@ -243,7 +283,31 @@ class _Receiver:
             raise self._error
 
 
-def _identifier(level: str, keys: dict[str, str]) -> Any:
+def _follow(association: Association, answers: Iterator[tuple[Any, Any]], receiver: _Receiver) -> None:
+    """Follow the answers of C-GET or C-MOVE to the end; what went wrong while receiving stands before them."""
+    for status, _ in answers:
+        receiver.raise_error()
+        code = association.code(status)
+        if code in OUT_OF_RESOURCES:
+            raise TransientPacsError("the archive is out of resources", value=f"status {code:#06x}")
+        if code == SOME_NOT_SENT:
+            failed = status.get("NumberOfFailedSuboperations")
+            raise PacsError(
+                "the archive could not send all images of a series", value=f"{failed} failed",
+                hint="Their kind or transfer syntax may be one that is not taken in.",
+            )  # fmt: skip
+        association.check(status, *PENDING)
+    receiver.raise_error()
+
+
+def _count(found: Any, keyword: str) -> int | None:
+    try:
+        return int(found.get(keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _identifier(level: str, keys: Mapping[str, str]) -> Any:
     from pydicom import Dataset
 
     identifier = Dataset()
@@ -251,37 +315,3 @@ def _identifier(level: str, keys: dict[str, str]) -> Any:
     for keyword, value in keys.items():
         setattr(identifier, keyword, value)
     return identifier
-
-
-def _series_identifier(series: RemoteSeries) -> Any:
-    return _identifier("SERIES", {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid})
-
-
-def _check_status(status: Any, *also: int) -> None:
-    if not status:
-        raise TransientPacsError("the archive stopped answering")
-    if status.Status != SUCCESS and status.Status not in also:
-        raise PacsError("the archive refused the request", value=f"status {status.Status:#06x}")
-
-
-def _store_one(association: Any, path: Path) -> None:
-    import pydicom
-
-    status = association.send_c_store(pydicom.dcmread(path))
-    if not status:
-        raise TransientPacsError("the archive stopped answering")
-    code = int(status.Status)
-    if code in REFUSED_OUT_OF_RESOURCES:
-        raise TransientPacsError("the archive is out of resources", value=f"status {code:#06x}")
-    if code not in (SUCCESS, DUPLICATE_INSTANCE) and code not in WARNINGS:
-        raise PacsError("the archive refused an object", path=path, value=f"status {code:#06x}")
-
-
-def _pynetdicom() -> Any:
-    try:
-        import pynetdicom
-    except ImportError:
-        raise UsageError("DIMSE needs pynetdicom", hint="pip install 'agseg[pacs]'") from None
-    # Its log lines hold UIDs and keys of queries.
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    return pynetdicom

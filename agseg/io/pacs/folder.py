@@ -11,18 +11,18 @@ import hashlib
 import os
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from agseg.errors import PacsError
 from agseg.io.atomic import FILE_MODE, TEMPORARY_SUFFIX, make_folder, output_error
 from agseg.io.dicom_out.result import is_own_object
-from agseg.io.pacs.archive import RemoteSeries
+from agseg.io.pacs.query import RemoteSeries
 
-__all__ = ["Arrival", "arriving", "has_arrived", "series_folder"]
+__all__ = ["Arrival", "arriving", "has_arrived", "hashed_name", "header_of", "series_folder"]
 
 NAME_DIGITS = 24
 """Hex digits of a name."""
@@ -39,58 +39,87 @@ def series_folder(root: Path, series: RemoteSeries) -> Path:
 
 
 def has_arrived(root: Path, series: RemoteSeries, instances: frozenset[str]) -> bool:
-    """Whether exactly the images with these SOPInstanceUIDs lie in the series' folder: a replaced one changes no count."""
+    """Whether exactly these images lie in the series' folder, of the patient that the archive has them under now.
+
+    A replaced image changes no count, and a study that was filed under the right patient afterwards changes no UID.
+    """
     folder = series_folder(root, series)
-    return folder.is_dir() and {path.stem for path in folder.glob("*.dcm")} == {hashed_name(uid) for uid in instances}
+    names = {path.stem for path in folder.glob("*.dcm")} if folder.is_dir() else set()
+    if names != {hashed_name(uid) for uid in instances} or not names:
+        return False
+    if series.patient_id is None:
+        return True
+    header = header_of((folder / f"{min(names)}.dcm").read_bytes(), "PatientID")
+    return header is not None and str(header.get("PatientID", "") or "").strip() == series.patient_id.strip()
+
+
+def header_of(content: bytes, *keywords: str) -> Any:
+    """These elements of a DICOM file, or None if it is none."""
+    import pydicom
+
+    try:
+        return pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=list(keywords))
+    except Exception:
+        return None
 
 
 class Arrival:
-    """A series on its way in."""
+    """A series on its way in; ``instances`` are the SOPInstanceUIDs that the archive listed."""
 
-    def __init__(self, folder: Path, series: RemoteSeries) -> None:
-        self._folder, self._series = folder, series
-        self.names: set[str] = set()
-        self.own = 0
+    def __init__(self, folder: Path, series: RemoteSeries, instances: frozenset[str]) -> None:
+        self._folder, self._series, self._listed = folder, series, instances
+        self._digests: dict[str, bytes] = {}
+        self._own: set[str] = set()
 
-    def accept(self, dataset: Any) -> None:
-        """Write one instance (a pydicom data set).
+    @property
+    def count(self) -> int:
+        """Images that have come."""
+        return len(self._digests)
+
+    def accept(self, content: bytes) -> None:
+        """Write one instance, byte for byte as it came (a DICOM file).
 
         Raises
         ------
         PacsError
-            If it is not of the series that was asked for, or has no UID of its own.
+            If it is none, is not of the series that was asked for, was not listed, or differs from one of the same UID that
+            has come before.
         """
-        asked = (self._series.study_uid, self._series.series_uid)
-        if (str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SeriesInstanceUID", ""))) != asked:
+        header = header_of(content, "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Manufacturer")
+        if header is None:
+            raise PacsError("the archive sent something that is no DICOM object")
+        uids = [str(header.get(k, "") or "") for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+        if uids[:2] != [self._series.study_uid, self._series.series_uid]:
             raise PacsError("the archive sent an image of another series")
-        if is_own_object(dataset):
-            self.own += 1
+        if uids[2] not in self._listed:
+            raise PacsError("an image came that the archive had not listed")
+        if is_own_object(header):
+            self._own.add(uids[2])
             return
-        uid = str(dataset.get("SOPInstanceUID", ""))
-        if not uid:
-            raise PacsError("the archive sent an image without a UID")
-        name = hashed_name(uid)
-        path = self._folder / f"{name}.dcm"
+        digest = hashlib.sha256(content).digest()
+        if (known := self._digests.get(uids[2])) is not None:
+            if known != digest:
+                raise PacsError("two different images came under one UID")
+            return
+        path = self._folder / f"{hashed_name(uids[2])}.dcm"
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), FILE_MODE)
-            with os.fdopen(descriptor, "wb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                dataset.save_as(file, enforce_file_format=True)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+            with os.fdopen(os.open(path, flags, FILE_MODE), "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise output_error(error, "an image could not be written", path=path.parent.parent) from None
-        except Exception as error:
-            raise PacsError(f"the archive sent an image that cannot be written ({type(error).__name__})") from None
-        self.names.add(name)
+        self._digests[uids[2]] = digest
 
-    def missing(self, instances: frozenset[str]) -> int:
-        """How many of these SOPInstanceUIDs have not come."""
-        return max(0, len({hashed_name(uid) for uid in instances} - self.names) - self.own)
+    @property
+    def missing(self) -> int:
+        """How many of the listed images have not come."""
+        return len(self._listed - self._digests.keys() - self._own)
 
 
 @contextmanager
-def arriving(root: Path, series: RemoteSeries) -> Iterator[Arrival]:
+def arriving(root: Path, series: RemoteSeries, instances: frozenset[str]) -> Iterator[Arrival]:
     """Receive a series into a hidden folder; at the end it gets its name and replaces an older state, or nothing changes."""
     final = series_folder(root, series)
     make_folder(final.parent)
@@ -99,9 +128,9 @@ def arriving(root: Path, series: RemoteSeries) -> Iterator[Arrival]:
     make_folder(hidden)
     old = hidden.with_name(hidden.name + "-old")
     try:
-        arrival = Arrival(hidden, series)
+        arrival = Arrival(hidden, series, instances)
         yield arrival
-        if not arrival.names:
+        if not arrival.count:
             return
         if final.is_dir():
             final.rename(old)

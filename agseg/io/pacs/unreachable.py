@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-import ssl
 
 from agseg.errors import PacsError
 from agseg.io.connection import UNTRUSTED, why_no_connection
-from agseg.io.pacs.archive import PacsAddress, PacsLimits, TransientPacsError
+from agseg.io.pacs.address import PacsAddress
+from agseg.io.pacs.archive import NoAnswerError
+from agseg.io.pacs.limits import PacsLimits
 
 __all__ = ["probe", "unreachable"]
 
@@ -31,7 +32,7 @@ def unreachable(address: PacsAddress, limits: PacsLimits, error: BaseException |
         return PacsError(
             f"the certificate of the archive at {address.place} is not trusted", hint="Name its authority with --ca-file."
         )
-    return TransientPacsError(f"the archive at {address.place} does not answer: {cause}")
+    return NoAnswerError(f"the archive at {address.place} does not answer: {cause}")
 
 
 def probe(address: PacsAddress, limits: PacsLimits) -> OSError | None:
@@ -39,8 +40,7 @@ def probe(address: PacsAddress, limits: PacsLimits) -> OSError | None:
     try:
         with socket.create_connection((address.host, address.port), timeout=limits.timeout_s) as connection:
             if address.tls:
-                context = ssl.create_default_context(cafile=None if limits.ca_file is None else str(limits.ca_file))
-                context.wrap_socket(connection, server_hostname=address.host).close()
+                limits.client_context().wrap_socket(connection, server_hostname=address.host).close()
     except OSError as error:
         return error
     return None

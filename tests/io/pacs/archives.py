@@ -134,6 +134,11 @@ class WebShelf(Shelf):
         self.redirect = ""
         self.say_uid = ""
         self.ignores_offset = False
+        self.most_matches: int | None = None
+        self.counts = False
+        self.stow_answer: bytes | None = None
+        self.says: bytes | None = None
+        self.image: bytes | None = None
 
 
 @contextmanager
@@ -178,6 +183,9 @@ def web_archive(shelf: WebShelf, *, ssl_context: Any = None) -> Iterator[str]:
             study, series_word, series, instances_word, instance = path.groups()
             keys = {"StudyInstanceUID": study or "", "SeriesInstanceUID": series or "", "SOPInstanceUID": instance or ""}
             if instance:
+                if shelf.image is not None:
+                    self._answer(200, shelf.image, f'multipart/related; type="application/dicom"; boundary={BOUNDARY}')
+                    return
                 content = BytesIO()
                 shelf.matching("IMAGE", keys)[0].save_as(content, enforce_file_format=True)
                 start = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -188,16 +196,24 @@ def web_archive(shelf: WebShelf, *, ssl_context: Any = None) -> Iterator[str]:
             for key, value in query.items():
                 if key not in ("limit", "offset", "includefield"):
                     keys[key] = value
+            if shelf.says is not None:
+                self._answer(200, shelf.says)
+                return
             found = shelf.matching(level, keys)
             start_at = 0 if shelf.ignores_offset else int(query.get("offset", 0))
-            page = found[start_at : start_at + int(query.get("limit", len(found) or 1))]
+            length = min(int(query.get("limit", len(found) or 1)), shelf.most_matches or len(found))
+            page = found[start_at : start_at + length]
             self._answer(200, json.dumps([self._match(dataset) for dataset in page]).encode())
 
         @staticmethod
         def _match(dataset: Dataset) -> dict[str, Any]:
             answer = Dataset()
-            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"):
+            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "PatientID"):
                 answer.add(dataset[keyword])
+            if shelf.counts:
+                answer.NumberOfSeriesRelatedInstances = len(
+                    [d for d in shelf.held.values() if d.SeriesInstanceUID == dataset.SeriesInstanceUID]
+                )
             content = answer.to_json_dict()
             if shelf.say_uid:
                 content["0020000D"] = {"vr": "UI", "Value": [shelf.say_uid]}
@@ -211,17 +227,19 @@ def web_archive(shelf: WebShelf, *, ssl_context: Any = None) -> Iterator[str]:
             assert boundary is not None
             answer = Dataset()
             answer.FailedSOPSequence = []
+            answer.ReferencedSOPSequence = []
             for part in body.split(f"--{boundary[1]}".encode())[1:-1]:
                 shelf.sent += 1
                 dataset = pydicom.dcmread(BytesIO(part.split(b"\r\n\r\n", 1)[1][:-2]))
+                item = Dataset()
+                item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
                 if shelf.refuse is None:
                     shelf.put(dataset)
-                    continue
-                failed = Dataset()
-                failed.FailureReason = shelf.refuse
-                failed.ReferencedSOPClassUID, failed.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
-                answer.FailedSOPSequence.append(failed)
-            self._answer(200, answer.to_json().encode())
+                    answer.ReferencedSOPSequence.append(item)
+                else:
+                    item.FailureReason = shelf.refuse
+                    answer.FailedSOPSequence.append(item)
+            self._answer(200, answer.to_json().encode() if shelf.stow_answer is None else shelf.stow_answer)
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":

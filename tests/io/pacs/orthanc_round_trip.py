@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
+import httpx2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -21,8 +21,14 @@ from agseg.errors import PacsError
 from agseg.io.dicom.read import read_headers
 from agseg.io.dicom_out.write import DicomKind, write_from_headers
 from agseg.io.discover import discover
-from agseg.io.pacs.archive import Archive, Credentials, PacsAddress, PacsLimits, PacsQuery, open_archive
-from agseg.workflows.pacs import PacsReport, pull, push
+from agseg.io.pacs.address import Credentials, PacsAddress
+from agseg.io.pacs.archive import Archive, Need
+from agseg.io.pacs.connect import open_archive
+from agseg.io.pacs.limits import PacsLimits
+from agseg.io.pacs.query import PacsQuery
+from agseg.workflows.pacs import PacsReport
+from agseg.workflows.pull import pull
+from agseg.workflows.push import push
 from tests.io.ct_series import WEIGHTS, make_mask, make_series, measured
 
 HTTP, DICOM, OURS = 8042, 4242, 11113
@@ -48,9 +54,9 @@ def orthanc(folder: Path) -> Iterator[None]:
         try:
             for _ in range(100):
                 try:
-                    if requests.get(f"{ROOT}/system", auth=LOGIN, timeout=1).ok:
+                    if httpx2.get(f"{ROOT}/system", auth=LOGIN, timeout=1).is_success:
                         break
-                except requests.ConnectionError:
+                except httpx2.TransportError:
                     time.sleep(0.1)
             else:
                 raise RuntimeError((folder / "log.txt").read_text())
@@ -61,11 +67,15 @@ def orthanc(folder: Path) -> Iterator[None]:
 
 
 def count() -> int:
-    return int(requests.get(f"{ROOT}/statistics", auth=LOGIN, timeout=5).json()["CountInstances"])
+    return int(httpx2.get(f"{ROOT}/statistics", auth=LOGIN, timeout=5).json()["CountInstances"])
 
 
 def counts(report: PacsReport) -> dict[str, int]:
     return {status: number for status, number in report.counts.items() if number}
+
+
+def granted(*archives: Archive) -> list[dict[str, object]]:
+    return [{a.service: a.problem or a.is_known for a in archive.check(tuple(Need))} for archive in archives]
 
 
 def main(folder: Path) -> dict[str, object]:
@@ -78,6 +88,7 @@ def main(folder: Path) -> dict[str, object]:
         dimse = open_archive(dimse_address, credentials=nobody, limits=limits)
         move = open_archive(dimse_address, credentials=nobody, limits=PacsLimits(timeout_s=10, retries=1, move_port=OURS))
         dimse.echo()
+        facts["granted_empty"] = granted(web, dimse, move)
         make_series().write(folder / "ct")
         facts["push_ct"] = counts(push(web, paths=[folder / "ct"], everything=True))
         ways: dict[str, Archive] = {"web": web, "get": dimse, "move": move}
@@ -94,7 +105,7 @@ def main(folder: Path) -> dict[str, object]:
         (folder / "out" / "study.json").write_text(json.dumps({"status": "done", "files": written}))
         facts["push_results"] = counts(push(web, paths=[folder / "out"]))
         study_uid = make_series().headers[0].StudyInstanceUID
-        found = requests.get(f"{ROOT}/dicom-web/studies/{study_uid}/series", auth=LOGIN, timeout=5).json()
+        found = httpx2.get(f"{ROOT}/dicom-web/studies/{study_uid}/series", auth=LOGIN, timeout=5).json()
         facts["modalities_of_the_study"] = sorted({series["00080060"]["Value"][0] for series in found})
         facts["count_after_first"] = count()
         facts["push_again_web"] = counts(push(web, paths=[folder / "out"]))
@@ -103,6 +114,10 @@ def main(folder: Path) -> dict[str, object]:
         web.store(sorted((folder / "out").glob("*.dcm")))
         dimse.store(sorted((folder / "out").glob("*.dcm")))
         facts["count_after_forced"] = count()
+        facts["granted"] = granted(web, dimse, move)
+        unknown = PacsLimits(timeout_s=10, retries=0, calling_aet="NOBODY")
+        answers = open_archive(dimse_address, credentials=nobody, limits=unknown).check(tuple(Need))
+        facts["stranger"] = {answer.service: answer.hint for answer in answers if answer.problem is not None}
         facts["pull_again"] = counts(pull(web, query=query, output=folder / "web"))
         try:
             open_archive(web_address, credentials=Credentials(LOGIN[0], "wrong"), limits=limits).echo()

@@ -1,0 +1,61 @@
+"""Whether the object that an archive holds is the one that we have.
+
+An archive may send it in another transfer syntax, and may have put right what belongs to the patient's and the study's
+records (a name, an accession number). Everything else must be as it was sent, and the patient the same.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from agseg.errors import PacsError
+
+__all__ = ["difference"]
+
+COERCED = frozenset(
+    {
+        "SpecificCharacterSet", "PatientName", "PatientBirthDate", "PatientBirthTime", "PatientSex", "PatientAge",
+        "PatientSize", "PatientWeight", "PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames",
+        "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "AccessionNumber", "IssuerOfAccessionNumberSequence",
+        "StudyID", "StudyDate", "StudyTime", "StudyDescription", "ReferringPhysicianName", "InstitutionName",
+        "TimezoneOffsetFromUTC", "InstanceAvailability", "RetrieveAETitle", "RetrieveURL", "OriginalAttributesSequence",
+    }
+)  # fmt: skip
+"""What an archive may change in an object that it takes in (PS3.4, B.4.1.2: coercion)."""
+
+
+def difference(ours: Path, theirs: bytes) -> str | None:
+    """In words, what tells the archive's object from ours; None if it is the same.
+
+    Raises
+    ------
+    PacsError
+        If the archive's object cannot be read.
+    """
+    import pydicom
+
+    mine = pydicom.dcmread(ours)
+    try:
+        other = pydicom.dcmread(BytesIO(theirs))
+        if _text(mine, "PatientID") != _text(other, "PatientID"):
+            return "it holds this object under another patient"
+        for element in mine:
+            if element.keyword in COERCED or element.tag.element == 0 or element.tag.is_private:
+                continue
+            if element.tag not in other or not _equal(element, other[element.tag]):
+                return "it holds another object of the same UID"
+    except Exception as error:
+        raise PacsError(f"the archive sent an object that cannot be read ({type(error).__name__})") from None
+    return None
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    return str(dataset.get(keyword, "") or "").strip()
+
+
+def _equal(mine: Any, other: Any) -> bool:
+    if isinstance(mine.value, bytes) and isinstance(other.value, bytes):
+        return mine.value.rstrip(b"\0") == other.value.rstrip(b"\0")
+    return bool(mine.value == other.value) or (not mine.value and not other.value)

@@ -1,0 +1,42 @@
+"""What is offered to an archive: kinds of objects and the forms in which they travel."""
+
+from __future__ import annotations
+
+__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "UNCOMPRESSED"]
+
+IMAGE_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.4",  # MR
+    "1.2.840.10008.5.1.4.1.1.6.1",  # US
+    "1.2.840.10008.5.1.4.1.1.3.1",  # US multi-frame
+)
+"""Storage classes that we take in."""
+
+RESULT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "segmentations",
+    "1.2.840.10008.5.1.4.1.1.88.34": "structured reports",
+    "1.2.840.10008.5.1.4.1.1.481.3": "RT structure sets",
+}
+"""Storage classes of what we send, and what people call them."""
+
+UNCOMPRESSED = (
+    "1.2.840.10008.1.2.1",  # explicit VR little endian
+    "1.2.840.10008.1.2",  # implicit VR little endian
+)
+
+IMAGE_SYNTAXES = (
+    *UNCOMPRESSED,
+    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.57",  # JPEG lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
+    "1.2.840.10008.1.2.5",  # RLE
+    "1.2.840.10008.1.2.4.50",  # JPEG baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG extended
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+)
+"""Transfer syntaxes that we take in, each proposed by itself: the archive keeps what it stores as it is."""
