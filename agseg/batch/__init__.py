@@ -12,10 +12,13 @@ The parent process imports no torch and reads no pixels. *Reader* processes call
 returns an object with
 
 * ``environment: dict[str, Any]``: what it runs on (device, torch version, ...), JSON-able; it goes into run.json;
-* ``process(task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport``: one study, start to end. It writes
-  the study's files through :class:`~agseg.batch.folder.StudyFolder`, calls ``stage("predict")`` and the like as it goes, and
-  returns a report with status ``done``. To refuse or give up it raises: InputError -> ``rejected``; InferenceError, MemoryError
-  and anything unexpected -> ``failed``; OutputError -> ``failed`` and exit 8. ::
+* ``process(task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport | Draft``: one study. It calls
+  ``stage("predict")`` and the like as it goes. To refuse or give up it raises: InputError -> ``rejected``; InferenceError,
+  MemoryError and anything unexpected -> ``failed``; OutputError -> ``failed`` and exit 8.
+
+It may leave a :class:`~agseg.batch.draft.Draft` (labels and JSON-able facts): the *writer* process, made by ``job.writer()``,
+turns it into files by ``write(task, volume, draft, stage)`` while the model has the next study. Or it writes for itself. Either
+way files are written through :class:`~agseg.batch.folder.StudyFolder`, and the report's status is ``done``::
 
     class Segmenter:
         def process(self, task, volume, stage):
@@ -23,9 +26,10 @@ returns an object with
                 write_mask(folder.path / "pancreas.nii.gz", ...)          # any files, any sub-folders
                 return folder.publish(organs=..., warnings=..., seconds={...})   # writes study.json, swaps the folder in
 
-``job.read`` and ``job.model`` cross a process boundary: they must be picklable (a top-level function; a frozen dataclass with
-``__call__``). They are imported in the child from the module that defines them, so that module must not import torch at its
-top if the parent imports it too. ``task.read_seconds`` is what the reader took; ``seconds`` of the report should include it.
+``job.read``, ``job.model`` and ``job.writer`` cross a process boundary: they must be picklable (a top-level function; a frozen
+dataclass with ``__call__``). They are imported in the child from the module that defines them, so that module must not import
+torch at its top if the parent imports it too. ``task.read_seconds`` is what the reader took; ``seconds`` of the report should
+include it.
 
 A child that crashes, hangs longer than ``limits.study_timeout_s`` or grows beyond its memory limit costs the study it was
 working on (``E_CRASHED``, ``E_TIMEOUT``, ``E_OUT_OF_MEMORY``), nothing else.

@@ -1,4 +1,4 @@
-"""What runs in a reader process, a frame reader, or the model process.
+"""What runs in a reader process, a frame reader, the model process, or the writer process.
 
 It answers in JSON and raw bytes: the parent unpickles nothing from a child.
 """
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.arrival import check_unchanged, files_beside
-from agseg.batch.handover import pack, unpack
-from agseg.batch.job import Processor, StudyTask
+from agseg.batch.draft import Draft
+from agseg.batch.handover import pack, pack_array, unpack, unpack_array
+from agseg.batch.job import Processor, StudyTask, Writer
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.batch.output import PRIVATE_UMASK
 from agseg.io.video.frames import FrameSource
-from agseg.volume import Volume
 
 __all__ = ["Hello", "Role", "Says", "main"]
 
@@ -47,6 +47,7 @@ class Role(StrEnum):
     READER = "reader"
     FRAMES = "frames"
     MODEL = "model"
+    WRITER = "writer"
 
 
 class Says(StrEnum):
@@ -55,6 +56,7 @@ class Says(StrEnum):
     READY = "ready"
     STAGE = "stage"
     VOLUME = "volume"
+    DRAFT = "draft"
     SOURCE = "source"
     FRAME = "frame"
     REPORT = "report"
@@ -72,7 +74,7 @@ class Hello:
         What it is for.
     target
         ``read(study) -> Volume`` for a reader, ``open(clip) -> FrameSource`` for a frame reader, the model factory for the
-        model process.
+        model process, the writer factory for the writer process.
     address_space_bytes
         How much more it may map: a hard limit that the child sets on itself (not the model process; a GPU's driver reserves
         more addresses than there is memory).
@@ -114,6 +116,8 @@ def main(descriptor: int, parent: int) -> None:
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             _serve_reader(connection, hello)
+        elif hello.role is Role.WRITER:
+            _serve_writer(connection, hello)
         else:
             _serve_model(connection, hello)
     # No interpreter shutdown: whatever a library does there must not keep the parent waiting.
@@ -130,7 +134,7 @@ def _serve_reader(connection: Connection, hello: Hello) -> None:
             check_unchanged(task.study, task.states)
             volume = hello.target(task.study)
             check_unchanged(task.study, task.states, listing=beside)
-            header, voxels = _packed(volume)
+            header, voxels = _in_memory(pack, volume)
             del volume
         except BaseException as error:
             if _fail(connection, error, task, hello.debug, writing=False):
@@ -143,10 +147,10 @@ def _serve_reader(connection: Connection, hello: Hello) -> None:
             os.close(voxels)
 
 
-def _packed(volume: Volume) -> tuple[dict[str, Any], int]:
-    """The volume in anonymous memory; no room for it is not the fault of the study's files."""
+def _in_memory(pack_up: Callable[[Any], tuple[dict[str, Any], int]], what: Any) -> tuple[dict[str, Any], int]:
+    """What is handed over, in anonymous memory; no room for it is not the fault of the study's files or of the output."""
     try:
-        return pack(volume)
+        return pack_up(what)
     except OSError as error:
         raise MemoryError from error
 
@@ -193,24 +197,60 @@ def _serve_model(connection: Connection, hello: Hello) -> None:
         return
     _say(connection, Says.READY, environment=processor.environment)
     while True:
-        task, header, read_seconds = connection.recv()
+        task, header = connection.recv()
         voxels = recv_handle(connection)
         try:
-            provenance = replace(task.provenance, environment=processor.environment)
-            task = replace(task, provenance=provenance, read_seconds=read_seconds)
-            answer = _process(processor, task, header, voxels, connection)
+            task = replace(task, provenance=replace(task.provenance, environment=processor.environment))
+            _process(processor, task, header, voxels, connection)
+        except BaseException as error:
+            if _fail(connection, error, task, hello.debug, writing=True):
+                return
+
+
+def _process(processor: Processor, task: StudyTask, header: dict[str, Any], voxels: int, connection: Connection) -> None:
+    """One study; its volume is gone when this returns."""
+    made = processor.process(task, unpack(header, voxels), lambda stage: _say(connection, Says.STAGE, stage=stage))
+    if not isinstance(made, Draft):
+        _say(connection, Says.REPORT, report=made.to_dict())
+        return
+    layout, labels = _in_memory(pack_array, made.labels)
+    try:
+        _say(connection, Says.DRAFT, layout=layout, facts=made.facts)
+        send_handle(connection, labels, os.getppid())
+    finally:
+        os.close(labels)
+
+
+def _serve_writer(connection: Connection, hello: Hello) -> None:
+    try:
+        writer = hello.target()
+    except BaseException as error:
+        _fail(connection, error, None, hello.debug, writing=False)
+        return
+    _say(connection, Says.READY, environment={})
+    while True:
+        task, header, layout, facts = connection.recv()
+        voxels, labels = recv_handle(connection), recv_handle(connection)
+        try:
+            report = _write(writer, task, (header, voxels), (layout, labels, facts), connection)
         except BaseException as error:
             if _fail(connection, error, task, hello.debug, writing=True):
                 return
         else:
-            _say(connection, Says.REPORT, report=answer)
+            _say(connection, Says.REPORT, report=report)
 
 
-def _process(
-    processor: Processor, task: StudyTask, header: dict[str, Any], voxels: int, connection: Connection
+def _write(
+    writer: Writer,
+    task: StudyTask,
+    volume: tuple[dict[str, Any], int],
+    draft: tuple[dict[str, Any], int, dict[str, Any]],
+    connection: Connection,
 ) -> dict[str, Any]:
-    """One study; its volume is gone when this returns."""
-    return processor.process(task, unpack(header, voxels), lambda stage: _say(connection, Says.STAGE, stage=stage)).to_dict()
+    """One study; its volume and labels are gone when this returns."""
+    layout, labels, facts = draft
+    left = Draft(unpack_array(layout, labels), facts)
+    return writer.write(task, unpack(*volume), left, lambda stage: _say(connection, Says.STAGE, stage=stage)).to_dict()
 
 
 def _say(connection: Connection, kind: Says, **content: Any) -> None:

@@ -91,6 +91,12 @@ class DaskEngine:
         self._seen: dict[str, set[str]] = {}
         self._used: set[str] = set()
 
+    def prepare(self) -> None:
+        """Nothing: workers load the weights when they get their first study."""
+
+    def close(self) -> None:
+        """Nothing."""
+
     def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
         """Do the studies; see :class:`agseg.batch.engines.Engine`.
 

@@ -21,6 +21,14 @@ class Engine(Protocol):
 
     environment: dict[str, Any]
 
+    def prepare(self) -> None:
+        """Begin what takes long before the studies are known: a model process imports while they are being found."""
+        ...
+
+    def close(self) -> None:
+        """End what :meth:`prepare` began, where no study is to be done; :meth:`run` does so by itself."""
+        ...
+
     def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
         """Do the studies.
 

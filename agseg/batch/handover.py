@@ -1,4 +1,4 @@
-"""Hands a volume from the process that read it to the one that segments it, without a copy on any disk.
+"""Hands a volume from the process that read it to those that segment and write it, without a copy on any disk.
 
 The voxels lie in anonymous memory (``memfd``, or an unlinked temporary file where the system has none); only its descriptor
 and a small JSON header travel. Nothing has to be cleaned up, whatever dies.
@@ -12,12 +12,13 @@ import tempfile
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agseg.errors import Code
 from agseg.grid import Grid
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "pack_array", "unpack", "unpack_array"]
 
 _CHUNK_BYTES = 1 << 26
 
@@ -32,22 +33,9 @@ def pack(volume: Volume) -> tuple[dict[str, Any], int]:
     descriptor
         Open file of exactly the voxels' bytes.
     """
-    voxels = volume.voxels
-    order = "C" if voxels.flags.c_contiguous and not voxels.flags.f_contiguous else "F"
-    data = np.ascontiguousarray(voxels if order == "C" else voxels.T)
-    descriptor = _anonymous()
-    try:
-        view = data.reshape(-1).view(np.uint8).data
-        position = 0
-        while position < len(view):
-            position += os.write(descriptor, view[position : position + _CHUNK_BYTES])
-    except BaseException:
-        os.close(descriptor)
-        raise
+    layout, descriptor = pack_array(volume.voxels)
     header = {
-        "shape": list(volume.grid.shape),
-        "dtype": voxels.dtype.str,
-        "order": order,
+        **layout,
         "affine": volume.grid.affine.tolist(),
         "quantity": str(volume.quantity),
         "modality": volume.modality,
@@ -61,18 +49,38 @@ def unpack(header: dict[str, Any], descriptor: int) -> Volume:
 
     Its voxels may be written to: the pages are copied on write.
     """
-    try:
-        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
-    finally:
-        os.close(descriptor)
-    flat = np.frombuffer(memory, dtype=np.dtype(header["dtype"]))
     return Volume(
-        flat.reshape(header["shape"], order=header["order"]),
+        unpack_array(header, descriptor),
         Grid(tuple(header["shape"]), np.array(header["affine"], dtype=np.float64)),
         quantity=Quantity(header["quantity"]),
         modality=header["modality"],
         warnings=tuple(Warned(Code(w["code"]), w["message"]) for w in header["warnings"]),
     )
+
+
+def pack_array(array: NDArray[Any]) -> tuple[dict[str, Any], int]:
+    """Shape, dtype and memory order (JSON-able), and a descriptor of exactly the array's bytes, which the caller closes."""
+    order = "C" if array.flags.c_contiguous and not array.flags.f_contiguous else "F"
+    data = np.ascontiguousarray(array if order == "C" else array.T)
+    descriptor = _anonymous()
+    try:
+        view = data.reshape(-1).view(np.uint8).data
+        position = 0
+        while position < len(view):
+            position += os.write(descriptor, view[position : position + _CHUNK_BYTES])
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "order": order}, descriptor
+
+
+def unpack_array(layout: dict[str, Any], descriptor: int) -> NDArray[Any]:
+    """The array over the memory that :func:`pack_array` filled; closes the descriptor. Pages are copied on write."""
+    try:
+        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(memory, dtype=np.dtype(layout["dtype"])).reshape(layout["shape"], order=layout["order"])
 
 
 def _anonymous() -> int:

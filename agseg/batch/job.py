@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agseg.batch.arrival import FileState
+from agseg.batch.draft import Draft
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Study
 from agseg.volume import Volume
 
-__all__ = ["BatchJob", "Limits", "ModelFactory", "NetworkUse", "Part", "Processor", "StudyTask"]
+__all__ = ["BatchJob", "Limits", "ModelFactory", "NetworkUse", "Part", "Processor", "StudyTask", "Writer", "WriterFactory"]
 
 DEFAULT_STUDY_TIMEOUT_S = 3600.0
 """A study that takes longer than this is hung: the slowest known one (512x512x1200 on two cores) stays below half of it."""
@@ -96,8 +97,6 @@ class StudyTask:
         Size and time of each input file when the run saw it first.
     read_seconds
         What the reader took; 0 before it is read.
-    failures
-        How many runs in a row it has failed in until now.
     """
 
     study: Study
@@ -106,7 +105,6 @@ class StudyTask:
     provenance: Provenance
     states: tuple[FileState, ...] = ()
     read_seconds: float = 0.0
-    failures: int = 0
 
     @property
     def folder(self) -> Path:
@@ -119,8 +117,24 @@ class Processor(Protocol):
 
     environment: dict[str, Any]
 
-    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
-        """Segment one study and write its files."""
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport | Draft:
+        """Segment one study and write its files, or leave them to the job's writer."""
+        ...
+
+
+class Writer(Protocol):
+    """What lives in the writer process."""
+
+    def write(self, task: StudyTask, volume: Volume, draft: Draft, stage: Callable[[str], None]) -> StudyReport:
+        """Measure one study and write its files."""
+        ...
+
+
+class WriterFactory(Protocol):
+    """Makes the writer inside the writer process; picklable."""
+
+    def __call__(self) -> Writer:
+        """Import what writing needs."""
         ...
 
 
@@ -158,6 +172,8 @@ class BatchJob:
         Globs on paths below INPUT.
     read
         Makes a Volume from a Study in a reader process.
+    writer
+        Makes the writer in the writer process, for a processor that leaves drafts.
     overwrite
         Do finished studies again.
     dry_run
@@ -177,6 +193,7 @@ class BatchJob:
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     read: Callable[[Study], Volume] = _read_volume
+    writer: WriterFactory | None = None
     overwrite: bool = False
     dry_run: bool = False
     debug: bool = False

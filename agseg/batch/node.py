@@ -311,7 +311,7 @@ class Node:
 
     def _close(self, supervisor: Supervisor | None, last: dict[str, Any]) -> None:
         if supervisor is not None:
-            supervisor.end_all()
+            supervisor.close()
         with self._lock:
             self.closed = True
             self._bell.close()

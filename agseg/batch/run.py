@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from agseg import __version__
-from agseg.batch.decide import FAILURES, Decisions, decide
-from agseg.batch.engines import EngineFactory
+from agseg.batch.decide import Decisions, decide
+from agseg.batch.engines import Engine, EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
@@ -20,7 +20,7 @@ from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
 from agseg.batch.record import unlooked, write_records, write_unlooked
-from agseg.batch.run_id import begin_run
+from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
@@ -106,9 +106,11 @@ class _Run:
         from agseg.io.discover import discover
 
         found, decisions = Discovery((), ()), None
-        with noting_signals(self._note):
+        with noting_signals(self._note), self._engine() as engine:
             with suppress(_Caught):
                 self.finding = True
+                if self._is_likely_to_work():
+                    engine.prepare()
                 found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
                 decisions = decide(found, self.job, self.output, run=self.id.id)
                 self.finding = False
@@ -120,7 +122,8 @@ class _Run:
                     self.records[name] = self._without_outdated(name, settled)
                 self._event(EventKind.PLANNED)
                 if not self.job.dry_run and decisions.tasks:
-                    self._work(decisions)
+                    self._work(decisions, engine)
+            engine.close()
             report = self._report(found)
             if not self.job.dry_run:
                 self.output.release_reserve()
@@ -128,10 +131,9 @@ class _Run:
                 write(report, self.output)
         return report
 
-    def _work(self, decisions: Decisions) -> None:
+    def _work(self, decisions: Decisions, engine: Engine) -> None:
         stop, left = self._should_stop(), decisions.tasks
         if stop is None:
-            engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._ended)
             stop, left = engine.run(decisions.tasks)
             self.environment = engine.environment
         if stop is not None:
@@ -139,6 +141,21 @@ class _Run:
                 self.asked.add(_EXIT_CODES[stop.blame])
             for task in left:
                 self._end(task, self._left_over(task, stop), Fault.NONE)
+
+    @contextmanager
+    def _engine(self) -> Iterator[Engine]:
+        engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._ended)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    def _is_likely_to_work(self) -> bool:
+        """Whether there will be a study to do, as far as can be said before one is looked for.
+
+        A run over a folder that has been done before often finds nothing new: it is not to load a network every night for that.
+        """
+        return not self.job.dry_run and (self.job.overwrite or not (self.output.root / RUN_JSON).exists())
 
     @staticmethod
     def _left_over(task: StudyTask, stop: Stop) -> StudyReport:
@@ -194,10 +211,8 @@ class _Run:
     def _end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
         if report.status is not StudyStatus.DONE:
             published = published_by_this_run(task)
-            if published is None:
-                report = _explained(report, task, blame)
-            else:
-                report, blame = replace(published, extra=task.provenance.identity), Fault.NONE
+            report = _with_key(report, task) if published is None else replace(published, extra=task.provenance.identity)
+            blame = Fault.NONE if published is not None else blame
         if blame in _EXIT_CODES:
             self.asked.add(_EXIT_CODES[blame])
         self.records[task.output] = report
@@ -251,9 +266,5 @@ class _Run:
             raise _Caught
 
 
-def _explained(report: StudyReport, task: StudyTask, blame: Fault) -> StudyReport:
-    """The record with what the next run needs to know: the key, and how often the study has failed."""
-    failed = report.status is StudyStatus.FAILED and blame not in _NOT_THE_STUDYS
-    failures = task.failures + 1 if failed else task.failures if report.status is not StudyStatus.REJECTED else 0
-    count = {FAILURES: failures} if failures else {}
-    return replace(report, extra={**report.extra, **task.provenance.identity, **count})
+def _with_key(report: StudyReport, task: StudyTask) -> StudyReport:
+    return replace(report, extra={**report.extra, **task.provenance.identity})

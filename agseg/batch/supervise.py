@@ -1,4 +1,4 @@
-"""Drives reader processes and the model process through a list of studies; a child that dies costs the study it held.
+"""Drives readers, the model and the writer process through a list of studies; a child that dies costs the study it held.
 
 One thread, one loop: give work, wait for a pipe to speak, look at clocks and memory. It must be the thread that started the
 children, because on Linux they are tied to its life.
@@ -7,19 +7,19 @@ children, because on Linux they are tied to its life.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from agseg.batch.child import Role, Says
+from agseg.batch.crew import Crew
 from agseg.batch.job import BatchJob, StudyTask
-from agseg.batch.memory import machine_memory_bytes
 from agseg.batch.outcome import Failure, Fault
+from agseg.batch.stations import Drafted, Ready
 from agseg.batch.stop import Stop
 from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code, UsageError
@@ -29,28 +29,6 @@ __all__ = ["Supervisor", "how_it_ended"]
 
 _TICK_S = 0.25
 """How often clocks and memory are looked at while no child speaks."""
-
-_READER_MEMORY_SHARE = 0.5
-_MODEL_MEMORY_SHARE = 0.9
-_LEAST_READER_MEMORY_BYTES = 2 << 30
-_STUDIES_PER_READER = 100
-"""A reader is replaced after so many studies: what decoders leak does not add up over a night."""
-
-_START_S = 600.0
-"""Time a child may take until it is ready: the model process imports torch and loads the weights."""
-
-_STARTS = 3
-"""A child that dies this often in a row before it is ready will not start at all."""
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A study that has been read and waits for the model; the voxels' descriptor is open."""
-
-    task: StudyTask
-    header: dict[str, Any]
-    voxels: int
-    seconds: float
 
 
 class Supervisor:
@@ -84,14 +62,14 @@ class Supervisor:
         self.bell: Connection | None = None
         """Whoever adds studies from another thread rings here, so that a turn does not wait for its tick."""
         self._pending: deque[StudyTask] = deque()
-        self._ready: deque[_Ready] = deque()
-        self._readers: list[Worker] = []
-        self._model: Worker | None = None
-        self._starts = dict.fromkeys(Role, 0)
-        memory = machine_memory_bytes()
-        least = min(_LEAST_READER_MEMORY_BYTES, memory)
-        self._reader_bytes = job.limits.reader_memory_bytes or max(least, int(memory * _READER_MEMORY_SHARE))
-        self._model_bytes = job.limits.model_memory_bytes or int(memory * _MODEL_MEMORY_SHARE)
+        self._ready: deque[Ready] = deque()
+        self._drafts: deque[Drafted] = deque()
+        self._in_model: Ready | None = None
+        self._crew = Crew(job)
+
+    def prepare(self) -> None:
+        """Start the model process."""
+        self._crew.need_model()
 
     def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
         """Do the studies.
@@ -110,7 +88,7 @@ class Supervisor:
         except Stop as stop:
             return stop, self.left()
         finally:
-            self.end_all()
+            self.close()
         return None, ()
 
     def add(self, tasks: Iterable[StudyTask]) -> None:
@@ -133,30 +111,31 @@ class Supervisor:
             If the model cannot be made as asked.
         """
         stop = self.should_stop()
-        if stop is not None and (stop.blame is Fault.SIGNAL or not self._model_busy()):
+        if stop is not None and (stop.blame is Fault.SIGNAL or not self._begun()):
             raise stop
         if stop is None:
             self._give_work()
         else:
             self._recall()
+        self._give_writing()
         self._listen()
         self._look_at_clocks()
 
     # -- giving work ------------------------------------------------------------------------------------------------
 
     def _busy(self) -> bool:
-        return bool(self._ready) or self._model_busy() or any(reader.task for reader in self._readers)
+        return bool(self._ready) or self._begun() or any(reader.task for reader in self._crew.readers)
 
-    def _model_busy(self) -> bool:
-        return self._model is not None and self._model.task is not None
+    def _begun(self) -> bool:
+        """Whether a study is in the model or behind it."""
+        return bool(self._drafts) or any(worker is not None and worker.task for worker in (self._crew.model, self._crew.writer))
 
     def _give_work(self) -> None:
-        limits = self.job.limits
-        if self._model is None:
-            self._start_model()
-        self._start_readers()
-        reading = sum(reader.task is not None for reader in self._readers)
-        for reader in self._readers:
+        limits, crew = self.job.limits, self._crew
+        crew.need_model()
+        crew.need_readers(len(self._pending))
+        reading = sum(reader.task is not None for reader in crew.readers)
+        for reader in crew.readers:
             if not self._pending or reading + len(self._ready) >= limits.ahead:
                 break
             if reader.ready and reader.task is None:
@@ -164,54 +143,42 @@ class Supervisor:
                 self.on_stage(task, "read")
                 reader.give(task, limit_s=limits.study_timeout_s)
                 reading += 1
-        model = self._model
-        if self._ready and model is not None and model.ready and model.task is None:
+        model = crew.model
+        # A draft that waits for the writer holds the model up: never more than one study more is in memory.
+        if self._ready and model is not None and model.ready and model.task is None and not self._drafts:
             ready = self._ready.popleft()
-            limit_s = max(0.0, limits.study_timeout_s - ready.seconds)
+            self._in_model = ready.copy()
             self.on_stage(ready.task, "segment")
-            model.give(ready.task, limit_s=limit_s, volume=(ready.header, ready.voxels, ready.seconds))
+            model.give(ready.task, limit_s=ready.left_s, content=(ready.header,), descriptors=(ready.voxels,))
 
-    def _start_readers(self) -> None:
-        """As many readers as there is work for; one that has served long enough is replaced."""
-        for reader in [r for r in self._readers if r.task is None and r.studies >= _STUDIES_PER_READER]:
-            self._readers.remove(reader)
-            reader.end(at_once=True)
-        idle = sum(reader.task is None for reader in self._readers)
-        for _ in range(min(self.job.limits.readers - len(self._readers), len(self._pending) - idle)):
-            size = self._reader_bytes
-            reader = self._start(Role.READER, self.job.read, memory_bytes=size, address_space_bytes=size)
-            self._readers.append(reader)
-
-    def _start_model(self) -> None:
-        self._model = self._start(Role.MODEL, self.job.model, memory_bytes=self._model_bytes, address_space_bytes=None)
-
-    def _start(self, role: Role, target: Callable[..., Any], *, memory_bytes: int, address_space_bytes: int | None) -> Worker:
-        if self._starts[role] >= _STARTS:
-            raise Stop(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame=Fault.BUG)
-        self._starts[role] += 1
-        worker = Worker(role, target, memory_bytes=memory_bytes, address_space_bytes=address_space_bytes, debug=self.job.debug)
-        worker.due = time.monotonic() + _START_S
-        return worker
+    def _give_writing(self) -> None:
+        """The writer starts when the first study has been read: before, the processors have other things to import."""
+        if self._ready or self._begun():
+            self._crew.need_writer()
+        writer = self._crew.writer
+        if self._drafts and writer is not None and writer.ready and writer.task is None:
+            draft = self._drafts.popleft()
+            ready = draft.ready
+            task = replace(ready.task, provenance=replace(ready.task.provenance, environment=self.environment))
+            content = (ready.header, draft.layout, draft.facts)
+            writer.give(task, limit_s=draft.left_s, content=content, descriptors=(ready.voxels, draft.labels))
 
     def _recall(self) -> None:
         """After the deadline: what is read but not begun goes back; the study in the model may end."""
-        for reader in [r for r in self._readers if r.task is not None]:
-            self._readers.remove(reader)
+        for reader in [r for r in self._crew.readers if r.task is not None]:
+            self._crew.remove(reader)
             if reader.task is not None:
                 self._pending.append(reader.task)
             reader.end(at_once=True)
         while self._ready:
             ready = self._ready.popleft()
-            os.close(ready.voxels)
+            ready.close()
             self._pending.append(ready.task)
 
     # -- listening --------------------------------------------------------------------------------------------------
 
-    def _workers(self) -> list[Worker]:
-        return [*self._readers, *([self._model] if self._model is not None else [])]
-
     def _listen(self) -> None:
-        speakers = {worker.connection: worker for worker in self._workers()}
+        speakers = {worker.connection: worker for worker in self._crew.all()}
         bell = [self.bell] if self.bell is not None else []
         for connection in wait([*speakers, *bell], timeout=_TICK_S):
             if connection is self.bell:
@@ -226,9 +193,7 @@ class Supervisor:
     def _take(self, worker: Worker, message: dict[str, Any]) -> None:
         kind, task = message.pop("kind"), worker.task
         if kind == Says.READY:
-            worker.ready = True
-            worker.due = float("inf")
-            self._starts[worker.role] = 0
+            self._crew.is_ready(worker)
             if worker.role is Role.MODEL:
                 self.environment = message["environment"]
         elif kind == Says.LOG:
@@ -237,9 +202,16 @@ class Supervisor:
             self.on_stage(task, str(message["stage"]))
         elif kind == Says.VOLUME and task is not None:
             voxels = worker.receive_descriptor()
-            self._ready.append(_Ready(task, message["header"], voxels, message["seconds"]))
+            read = replace(task, read_seconds=message["seconds"])
+            self._ready.append(Ready(read, message["header"], voxels, worker.left_s))
+            worker.idle()
+        elif kind == Says.DRAFT and task is not None and self._in_model is not None:
+            labels = worker.receive_descriptor()
+            self._drafts.append(Drafted(self._in_model, message["layout"], labels, message["facts"], worker.left_s))
+            self._in_model = None
             worker.idle()
         elif kind == Says.REPORT and task is not None:
+            self._forget(worker)
             worker.idle()
             self.on_end(task, StudyReport.from_dict(message["report"]), Fault.NONE)
         elif kind == Says.FAILURE:
@@ -247,6 +219,7 @@ class Supervisor:
 
     def _failed(self, worker: Worker, failure: Failure) -> None:
         task = worker.task
+        self._forget(worker)
         worker.idle()
         if task is None:
             # The factory itself raised: no study can be done without it.
@@ -267,7 +240,7 @@ class Supervisor:
 
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
-        for worker in self._workers():
+        for worker in self._crew.all():
             if now > worker.due:
                 message = f"it took longer than {self.job.limits.study_timeout_s:g} s"
                 self._lost(worker, worker.end(at_once=True), Failure(StudyStatus.FAILED, Code.TIMEOUT, message))
@@ -284,24 +257,32 @@ class Supervisor:
         why = why or Failure(StudyStatus.FAILED, Code.CRASHED, how_it_ended(status))
         self.on_end(task, why.report(task.study), why.blame)
 
+    def _forget(self, worker: Worker) -> None:
+        """Give back what was kept of the study in the model."""
+        if worker is self._crew.model and self._in_model is not None:
+            self._in_model.close()
+            self._in_model = None
+
     def _remove(self, worker: Worker) -> None:
-        if worker is self._model:
-            self._model = None
-        elif worker in self._readers:
-            self._readers.remove(worker)
+        self._forget(worker)
+        self._crew.remove(worker)
 
     def left(self) -> tuple[StudyTask, ...]:
         """The studies that were added and have no record."""
-        held = [worker.task for worker in self._workers() if worker.task is not None]
-        return (*held, *(ready.task for ready in self._ready), *self._pending)
+        held = [worker.task for worker in self._crew.all() if worker.task is not None]
+        waiting = [*(draft.ready.task for draft in self._drafts), *(ready.task for ready in self._ready)]
+        return (*held, *waiting, *self._pending)
 
-    def end_all(self) -> None:
+    def close(self) -> None:
         """End every child at once."""
-        for worker in self._workers():
+        for worker in self._crew.all():
             worker.end(at_once=True)
+            self._remove(worker)
+        for draft in self._drafts:
+            draft.close()
         for ready in self._ready:
-            os.close(ready.voxels)
-        self._readers, self._model = [], None
+            ready.close()
+        self._drafts.clear()
         self._ready.clear()
 
 

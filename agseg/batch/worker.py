@@ -71,7 +71,9 @@ class Worker:
             level = logging.getLogger("agseg").getEffectiveLevel()
             self.connection.send(Hello(role, target, address_space_bytes, debug, level))
 
-    def give(self, task: StudyTask, *, limit_s: float, volume: tuple[dict[str, Any], int, float] | None = None) -> None:
+    def give(
+        self, task: StudyTask, *, limit_s: float, content: tuple[Any, ...] = (), descriptors: tuple[int, ...] = ()
+    ) -> None:
         """Start the child on a study.
 
         Parameters
@@ -80,23 +82,26 @@ class Worker:
             The study.
         limit_s
             How long it may take.
-        volume
-            For the model process: header, descriptor (closed here) and the seconds the reader took.
+        content, descriptors
+            What goes with it to the model and the writer process; the descriptors are closed here.
         """
         self.task = task
         self.studies += 1
         self.due = time.monotonic() + limit_s
         # If it has just died, the next look at the pipe says so.
-        with suppress(BrokenPipeError, ConnectionError):
-            if volume is None:
-                self.connection.send(task)
-            else:
-                header, descriptor, read_seconds = volume
-                try:
-                    self.connection.send((task, header, read_seconds))
+        try:
+            with suppress(BrokenPipeError, ConnectionError):
+                self.connection.send((task, *content) if content else task)
+                for descriptor in descriptors:
                     send_handle(self.connection, descriptor, self.process.pid)
-                finally:
-                    os.close(descriptor)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    @property
+    def left_s(self) -> float:
+        """How much of its study's time is left."""
+        return max(0.0, self.due - time.monotonic())
 
     def hear(self) -> dict[str, Any]:
         """The next message; raises :class:`Gone` at the end of the child."""
@@ -109,7 +114,7 @@ class Worker:
         return message
 
     def receive_descriptor(self) -> int:
-        """The descriptor that follows a ``volume`` message."""
+        """The descriptor that follows a ``volume`` or ``draft`` message."""
         try:
             return recv_handle(self.connection)
         except (EOFError, OSError, RuntimeError) as error:

@@ -81,6 +81,10 @@ def segment(
     deadline: Annotated[float | None, typer.Option(metavar="MIN", help="Begin no study later than this (minutes).")] = None,
     min_age: Annotated[float, typer.Option(metavar="S", help="Defer studies with files younger than this (seconds).")] = 0.0,
     study_timeout: Annotated[float | None, typer.Option(metavar="S", help="Give a study up after this long (seconds).")] = None,
+    readers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read studies; each holds one more.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Threads of the network on a CPU; default: one per core.")
+    ] = None,
     include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only paths below INPUT that match.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="No paths below INPUT that match.")] = None,
     num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
@@ -107,7 +111,7 @@ def segment(
     from agseg.errors import UsageError
     from agseg.models.precision import Precision
     from agseg.workflows import segment as workflow
-    from agseg.workflows.study_segmenter import OutputType, SegmenterOptions
+    from agseg.workflows.segmenter_config import OutputType, SegmenterOptions
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     paths = (*(inputs or []), *(more_inputs or []))
@@ -149,7 +153,10 @@ def segment(
             study_timeout_s=DEFAULT_STUDY_TIMEOUT_S if study_timeout is None else study_timeout,
             deadline_s=None if deadline is None else deadline * 60.0,
             min_age_s=min_age,
+            readers=readers,
+            ahead=readers + 1,
         ),
+        threads=threads,
         part=Part(part_id, num_parts),
         cluster=_cluster(cluster, cluster_config, device),
         overwrite=overwrite,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agseg.weights.cache import WeightsCache
-from agseg.workflows.study_segmenter import SegmenterConfig, StudySegmenter
+from agseg.workflows.segmenter_config import SegmenterConfig
+from agseg.workflows.study_segmenter import StudySegmenter
 
 __all__ = ["PlacedSegmenter"]
 
@@ -40,9 +41,5 @@ class PlacedSegmenter:
         """Check or fetch the weights, load the network; called once per worker."""
         cache = WeightsCache(self.home, offline=self.offline, allowed_hosts=self.allowed_hosts)
         networks = tuple(replace(network, paths=cache.ensure(network.entry)) for network in self.config.networks)
-        segmenter = replace(self.config, networks=networks)()
-        if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
-        return segmenter
+        threads = self.config.threads if self.threads is None else self.threads
+        return replace(self.config, networks=networks, threads=threads)()

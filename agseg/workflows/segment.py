@@ -24,7 +24,7 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.placed_segmenter import PlacedSegmenter
-from agseg.workflows.study_segmenter import NetworkConfig, SegmenterConfig, SegmenterOptions, check_outputs
+from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, SegmenterOptions, WriterConfig, check_outputs
 
 __all__ = ["SegmentRequest", "choose_networks", "default_entry", "segment"]
 
@@ -56,7 +56,9 @@ class SegmentRequest:
     include, exclude
         Globs on paths below the inputs.
     limits, part
-        Deadline, ages, time-outs; and which share of the studies is ours.
+        Deadline, ages, time-outs, readers; and which share of the studies is ours.
+    threads
+        Threads of the network on a CPU; None is one per core. It changes no result, so it is in no record's parameters.
     cluster
         Where the studies are done; None is this machine.
     overwrite, dry_run, debug, include_identifiers
@@ -74,6 +76,7 @@ class SegmentRequest:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    threads: int | None = None
     part: Part = field(default_factory=Part)
     cluster: Cluster | None = None
     overwrite: bool = False
@@ -117,7 +120,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             NetworkConfig(cache.known(entry), found, makes) for (entry, makes), found in zip(chosen, paths, strict=True)
         )
         parameters = request.parameters(networks, organs)
-        config = SegmenterConfig(networks, organs, request.options, parameters)
+        config = SegmenterConfig(networks, organs, request.options, parameters, request.threads)
         job = BatchJob(
             inputs=request.inputs,
             model=config if request.cluster is None else _placed(config, request, manifest),
@@ -126,6 +129,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             include=request.include,
             exclude=request.exclude,
             limits=request.limits,
+            writer=WriterConfig(config),
             overwrite=request.overwrite,
             dry_run=request.dry_run,
             debug=request.debug,

@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 
 from agseg.batch import BatchJob, Limits, Processor, StudyFolder, StudyTask
+from agseg.batch.draft import Draft
 from agseg.batch.provenance import NetworkUse
 from agseg.errors import Code, InferenceError, InputError, UsageError, WeightsError
 from agseg.grid import Grid
@@ -78,15 +79,37 @@ def read(study: Study) -> Volume:
 
 
 class Threshold:
-    """A model: soft tissue is liver."""
+    """A model: soft tissue is liver. What it found is left to the writer."""
 
     environment: dict[str, Any] = {"device": "none"}  # noqa: RUF012
 
-    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport | Draft:
         started = time.monotonic()
         stage("predict")
         misbehave(task.study, "model")
         labels = (volume.voxels > 100).astype(np.uint8)
+        if "waves" in task.study.id:
+            (task.root.parent / "waving").touch()
+        return Draft(labels, {"seconds": time.monotonic() - started})
+
+
+class WholeThreshold(Threshold):
+    """The same model, which writes for itself."""
+
+    def process(self, task: StudyTask, volume: Volume, stage: Callable[[str], None]) -> StudyReport:
+        draft = super().process(task, volume, stage)
+        assert isinstance(draft, Draft)
+        return LiverWriter().write(task, volume, draft, stage)
+
+
+class LiverWriter:
+    """Writes the mask and its volume, or gets into trouble before and after."""
+
+    def write(self, task: StudyTask, volume: Volume, draft: Draft, stage: Callable[[str], None]) -> StudyReport:
+        stage("write")
+        labels = draft.labels
+        while "waits" in task.study.id and not (task.root.parent / "waving").exists():
+            time.sleep(0.02)
         with StudyFolder(task) as folder:
             nibabel.save(nibabel.Nifti1Image(labels, volume.grid.affine), folder.path / "liver.nii.gz")
             misbehave(task.study, "write")
@@ -94,7 +117,9 @@ class Threshold:
             organ = Measurement(
                 "liver", OrganStatus.PRESENT, voxels * volume.grid.voxel_volume_ml, voxels, 200.0, weights="fake"
             )
-            return folder.publish(volume, organs=(organ,), seconds={"total": time.monotonic() - started})
+            report = folder.publish(volume, organs=(organ,), seconds={"total": draft.facts["seconds"]})
+        misbehave(task.study, "written")
+        return report
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,7 @@ class MakeThreshold:
     """The factory, or trouble in it."""
 
     trouble: str = ""
+    whole: bool = False
 
     def __call__(self) -> Processor:
         if self.trouble == "kill":
@@ -110,7 +136,7 @@ class MakeThreshold:
             raise WeightsError("a tensor is missing")
         if self.trouble == "usage":
             raise UsageError("there is no GPU")
-        return Threshold()
+        return WholeThreshold() if self.whole else Threshold()
 
 
 def read_well(study: Study) -> Volume:
@@ -123,6 +149,7 @@ def job(*inputs: Path, **changes: Any) -> BatchJob:
     """A run of the fakes over the inputs; short limits."""
     given: dict[str, Any] = {
         "model": MakeThreshold(),
+        "writer": LiverWriter,
         "networks": (NETWORK,),
         "parameters": {"organs": ["liver"]},
         "read": read,

@@ -45,7 +45,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["a writer behind the model", "the model writes"])
+def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path, whole: bool) -> None:
     troubles = {
         "read-kill": (F, Code.CRASHED),
         "read-segv": (F, Code.CRASHED),
@@ -61,11 +62,16 @@ def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to
         "model-infer": (F, Code.INFERENCE),
         "model-reject": (R, Code.MISSING_SLICES),
         "write-kill": (F, Code.CRASHED),
+        "write-segv": (F, Code.CRASHED),
+        "write-exit": (F, Code.CRASHED),
+        "write-grow": (F, Code.OUT_OF_MEMORY),
+        "write-bug": (F, Code.INTERNAL),
+        "written-kill": (D, None),
     }
     for name in (*troubles, *(f"{name}-well" for name in ("a", "n", "z"))):
         write_study(tmp_path / "in" / f"{name.replace('-well', '')}.nii.gz")
     limits = Limits(study_timeout_s=30, reader_memory_bytes=1 << 30, model_memory_bytes=1 << 29, readers=2, ahead=3)
-    report = run(tmp_path / "in", tmp_path / "out", limits=limits)
+    report = run(tmp_path / "in", tmp_path / "out", limits=limits, model=MakeThreshold(whole=whole))
     found = {study.input: (study.status, study.code) for study in report.studies}
     assert found == {**troubles, **dict.fromkeys("anz", (D, None))}
     assert len(report.studies) == len(found)
@@ -76,7 +82,7 @@ def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
 
 
-@pytest.mark.parametrize("name", ["read-hang", "model-hang"])
+@pytest.mark.parametrize("name", ["read-hang", "model-hang", "write-hang"])
 def test_promises_12_13_a_hang_costs_one_study(tmp_path: Path, name: str) -> None:
     for study in ("a", name, "z"):
         write_study(tmp_path / "in" / f"{study}.nii.gz")
@@ -84,6 +90,13 @@ def test_promises_12_13_a_hang_costs_one_study(tmp_path: Path, name: str) -> Non
     assert {study.input: (study.status, study.code) for study in report.studies} == {
         "a": (D, None), name: (F, Code.TIMEOUT), "z": (D, None),
     }  # fmt: skip
+
+
+def test_the_model_has_the_next_study_while_one_is_written(tmp_path: Path) -> None:
+    for study in ("a-waits", "b-waves", "c"):
+        write_study(tmp_path / "in" / f"{study}.nii.gz")
+    report = run(tmp_path / "in", tmp_path / "out", limits=Limits(study_timeout_s=15))
+    assert set(statuses(report).values()) == {D}
 
 
 def test_events_tell_each_study_once(source: Path, tmp_path: Path) -> None:
@@ -118,9 +131,7 @@ def test_a_rejection_that_may_pass_is_tried_again_and_one_that_lies_in_the_files
     assert set(statuses(run(tmp_path / "in", tmp_path / "out", read=read_well, overwrite=True)).values()) == {D}
 
 
-@pytest.mark.parametrize(
-    "what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "file cut", "overwrite"]
-)
+@pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "overwrite"])
 def test_promise_18_what_a_result_depends_on_reruns_it(
     source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,14 +159,8 @@ def test_promise_18_what_a_result_depends_on_reruns_it(
         changes["networks"] = (replace(NETWORK, usage_sha256="1" * 64),)
     elif what == "version":
         monkeypatch.setattr("agseg.batch.decide.__version__", "9.9.9")
-    elif what == "lost":
+    elif what == "file lost":
         (tmp_path / "out" / "a" / "liver.nii.gz").unlink()
-        again = alone
-    elif what == "cut":
-        mask = tmp_path / "out" / "a" / "liver.nii.gz"
-        before = mask.stat()
-        mask.write_bytes(mask.read_bytes()[:-9])
-        os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
         again = alone
     else:
         changes["overwrite"] = True
@@ -315,32 +320,6 @@ def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) ->
     assert counts["done"] + counts["deferred"] == 8
     assert {study.code for study in report.studies if study.status is W} == {Code.DEADLINE}
     assert run(tmp_path / "in", tmp_path / "out").counts["done"] == counts["deferred"]
-
-
-def test_what_failed_comes_last_and_what_is_new_first(tmp_path: Path) -> None:
-    """A study that fails every night keeps no other from its turn, also where the deadline cuts the night short."""
-    order: list[str] = []
-
-    def begun(event: Any) -> None:
-        if event.kind is EventKind.STARTED:
-            order.append(event.study)
-
-    def night(**changes: Any) -> list[str]:
-        order.clear()
-        run(tmp_path / "in", tmp_path / "out", on_event=begun, **changes)
-        return list(order)
-
-    for name in ("a-model-kill", "b-model-infer"):
-        write_study(tmp_path / "in" / f"{name}.nii.gz")
-    assert night() == ["a-model-kill", "b-model-infer"]
-    write_study(tmp_path / "in" / "c.nii.gz")
-    assert night(limits=Limits(deadline_s=0)) == []
-    (tmp_path / "in" / "b-model-infer.nii.gz").rename(tmp_path / "in" / "z.nii.gz")
-    # z is new; c has waited once; a failed, was not come to, and still comes last.
-    assert night() == ["z", "c", "a-model-kill"]
-    (failed,) = (study for study in json.loads((tmp_path / "out" / "run.json").read_bytes())["studies"] if "failures" in study)
-    assert (failed["input"], failed["failures"]) == ("a-model-kill", 2)
-    assert night(read=read_well, model=MakeThreshold("weights")) == ["a-model-kill"]
 
 
 @pytest.mark.parametrize("part", [Part(), Part(1, 2)])

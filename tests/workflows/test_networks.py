@@ -13,7 +13,7 @@ from agseg.errors import UsageError
 from agseg.report import StudyStatus
 from agseg.weights.manifest import Manifest
 from agseg.workflows.segment import SegmentRequest, choose_networks, segment
-from agseg.workflows.study_segmenter import SegmenterOptions
+from agseg.workflows.segmenter_config import SegmenterOptions
 from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 

@@ -1,0 +1,188 @@
+"""What a run makes and how: crosses to the model process, which loads the networks, and to the writer process.
+
+This module is imported by the parent process too, so torch and the writing are imported inside functions only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agseg.batch.provenance import NetworkUse
+from agseg.errors import UsageError
+from agseg.report import WeightsRef
+from agseg.weights.entry import WeightsEntry
+
+if TYPE_CHECKING:
+    from agseg.workflows.study_segmenter import StudySegmenter
+    from agseg.workflows.study_writer import StudyWriter
+
+__all__ = [
+    "NetworkConfig",
+    "OutputType",
+    "SegmenterConfig",
+    "SegmenterOptions",
+    "WriterConfig",
+    "check_outputs",
+    "usage_digest",
+]
+
+
+MANY_CLASSES = 32
+"""Above this a tile's scores are hundreds of megabytes: freed memory is then returned to the system, slower but smaller."""
+
+
+class OutputType(StrEnum):
+    """What is written per study, beside the records."""
+
+    NIFTI = "nifti"
+    DICOM_SEG = "dicom-seg"
+    DICOM_SR = "dicom-sr"
+    RTSTRUCT = "rtstruct"
+
+
+def check_outputs(outputs: tuple[OutputType, ...]) -> None:
+    """Refuse what this installation cannot write, before a run rather than after each study's inference.
+
+    Raises
+    ------
+    UsageError
+        Naming the extra that is missing.
+    """
+    objects = [kind.value for kind in outputs if kind is not OutputType.NIFTI]
+    if objects and find_spec("highdicom") is None:
+        raise UsageError("DICOM objects need highdicom", value=", ".join(objects), hint="pip install 'agseg[dicom]'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions:
+    """How masks are made and what is written of them, whatever the study.
+
+    Parameters
+    ----------
+    device, precision, overlap, fast, mirror, prune_depth
+        How to compute.
+    outputs, multilabel, preview, attention
+        What to write.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    overlap: float | None = None
+    fast: bool = False
+    mirror: bool = False
+    prune_depth: int | None = None
+    outputs: tuple[OutputType, ...] = (OutputType.NIFTI,)
+    multilabel: bool = False
+    preview: bool = True
+    attention: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in records."""
+        return asdict(self) | {"outputs": [kind.value for kind in self.outputs]}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """One network of a run.
+
+    Parameters
+    ----------
+    entry, paths
+        The weights and their verified files.
+    organs
+        What it makes; each is one of the entry's labels.
+    """
+
+    entry: WeightsEntry
+    paths: tuple[Path, ...]
+    organs: tuple[str, ...]
+
+    @property
+    def weights(self) -> WeightsRef:
+        """The weights as a record names them."""
+        return WeightsRef(self.entry.id, self.entry.sha256 or "", self.entry.architecture, self.entry.licence)
+
+    @property
+    def use(self) -> NetworkUse:
+        """The network as the batch knows it, without its files."""
+        return NetworkUse(self.weights, self.organs, usage_digest(self.entry))
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+
+    Parameters
+    ----------
+    networks
+        At least one; no organ is made by two of them. Where two claim a voxel, the earlier one keeps it.
+    organs
+        What to report, in the order asked for; those that no network makes are reported as such.
+    options
+        How to compute and what to write.
+    parameters
+        The run's parameters for the record.
+    threads
+        Threads of the networks on a CPU; None leaves it to torch.
+    """
+
+    networks: tuple[NetworkConfig, ...]
+    organs: tuple[str, ...]
+    options: SegmenterOptions = field(default_factory=SegmenterOptions)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+
+    @property
+    def weights(self) -> tuple[WeightsRef, ...]:
+        """The weights of all networks."""
+        return tuple(network.weights for network in self.networks)
+
+    def __call__(self) -> StudySegmenter:
+        """Load the networks; called once in the model process."""
+        from agseg.inference.allocator import keep_freed_memory
+        from agseg.workflows.study_segmenter import StudySegmenter
+
+        if all(network.entry.labels.class_count <= MANY_CLASSES for network in self.networks):
+            keep_freed_memory()
+        return StudySegmenter(self)
+
+
+@dataclass(frozen=True)
+class WriterConfig:
+    """What the writer process needs; crosses the process boundary, and makes the writer there.
+
+    Parameters
+    ----------
+    segmenter
+        What the run makes.
+    """
+
+    segmenter: SegmenterConfig
+
+    def __call__(self) -> StudyWriter:
+        """Import what writing needs; called once in the writer process."""
+        from agseg.workflows.study_writer import StudyWriter
+
+        return StudyWriter(self.segmenter)
+
+
+def usage_digest(entry: WeightsEntry) -> str:
+    """SHA-256 (hex) of what an entry says about making a mask with its files: a site may correct it under the same files.
+
+    Scores, licence and the like are left out: they change no voxel.
+    """
+    usage = {
+        "architecture": entry.architecture,
+        "config": entry.config,
+        "format": entry.format,
+        "input": entry.input.identity(),
+        "labels": [[label.index, label.name] for label in entry.labels],
+        "cleanup": entry.cleanup,
+    }
+    return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
