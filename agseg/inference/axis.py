@@ -7,14 +7,32 @@ one-dimensional ones. One axis of one of them is an :class:`AxisMap`: output ind
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["AxisMap", "interpolate", "resample", "weight_matrix"]
+__all__ = ["AxisMap", "Kernel", "interpolate", "resample", "weight_matrix"]
+
+SPLINE_MARGIN = 12
+"""Voxels by which a line is continued with its last value before the spline is fitted (SciPy's number): 0.27^12 is nothing."""
+
+
+class Kernel(Enum):
+    """What an output voxel takes from the input voxels around it."""
+
+    LINEAR = auto()
+    TRIANGLE = auto()
+    """Linear, widened to the distance of two output voxels where that is more than one input voxel: noise is averaged, not
+    picked (what Pillow and ``torch.nn.functional.interpolate(antialias=True)`` do)."""
+    CUBIC = auto()
+    """The cubic B-spline through the input voxels, which go on at both ends with the last value (SciPy's ``nearest``)."""
+    NEAREST = auto()
+    """One voxel; of two that are equally near the later one, in the order of the output."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +57,68 @@ class AxisMap:
         """Input coordinate of every output index, clamped to the input, shape (n_out,)."""
         return np.clip(self.offset + self.scale * np.arange(self.n_out), 0.0, self.n_in - 1.0)
 
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """Index of the nearest input voxel of every output voxel, shape (n_out,); see :attr:`Kernel.NEAREST`."""
+        at = self.offset + self.scale * np.arange(self.n_out)
+        if _covers(self):
+            # In nnU-Net's own arithmetic, so that a voxel half way between two goes to the same one.
+            ratio = self.n_in / self.n_out
+            at = ratio * (np.arange(self.n_out) + 0.5) - 0.5
+            at = at if self.scale > 0 else self.n_in - 1.0 - at
+        picked = np.floor(at + 0.5) if self.scale > 0 else np.ceil(at - 0.5)
+        return np.asarray(np.clip(picked, 0, self.n_in - 1), dtype=np.int64)
+
     def inverse(self) -> AxisMap:
         """The map of the way back."""
         return AxisMap(self.n_out, self.n_in, 1.0 / self.scale, -self.offset / self.scale)
 
 
-def weight_matrix(axis: AxisMap, *, antialias: bool) -> NDArray[np.float32]:
-    """Weights (n_out, n_in) of linear interpolation; every row sums to 1.
+def weight_matrix(axis: AxisMap, kernel: Kernel = Kernel.LINEAR) -> NDArray[np.float32]:
+    """Weights (n_out, n_in) of an interpolation along one axis; every row sums to 1."""
+    match kernel:
+        case Kernel.NEAREST:
+            return np.asarray(np.arange(axis.n_in)[None, :] == axis.nearest[:, None], dtype=np.float32)
+        case Kernel.CUBIC:
+            return _spline_matrix(axis)
+        case Kernel.LINEAR | Kernel.TRIANGLE:
+            width = max(1.0, abs(axis.scale)) if kernel is Kernel.TRIANGLE else 1.0
+            distance = np.abs(np.arange(axis.n_in)[None, :] - axis.coordinates[:, None])
+            weights = np.maximum(0.0, 1.0 - distance / width)
+            return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    With ``antialias`` the triangle widens to the distance of two output voxels where that is more than one input voxel
-    (what Pillow and ``torch.nn.functional.interpolate(antialias=True)`` do), so that fine noise is averaged, not picked.
-    """
-    width = max(1.0, abs(axis.scale)) if antialias else 1.0
-    distance = np.abs(np.arange(axis.n_in)[None, :] - axis.coordinates[:, None])
-    weights = np.maximum(0.0, 1.0 - distance / width)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
-
-def resample(array: Tensor, axes: tuple[AxisMap, AxisMap, AxisMap], *, antialias: bool, slab: int = 32) -> Tensor:
+def resample(
+    array: Tensor,
+    axes: tuple[AxisMap, AxisMap, AxisMap],
+    kernels: tuple[Kernel, Kernel, Kernel] = (Kernel.LINEAR,) * 3,
+    *,
+    slab: int = 32,
+    prepared: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Resample a volume (any dtype, three axes, C-contiguous) to float32 along all three axes.
 
     The two fast axes are done slab by slab, so that never more than one slab of the input is held as float32. Everything is
     a matrix product: the same code is fast on CPU and GPU.
+
+    Parameters
+    ----------
+    array, axes, kernels
+        The volume, and what is done along each of its axes.
+    slab
+        Planes per slab.
+    prepared
+        What is done to each slab (float32) first.
     """
     slow, middle, fast = axes
     device = array.device
-    to_slow, to_middle, to_fast = (torch.from_numpy(weight_matrix(axis, antialias=antialias)).to(device) for axis in axes)
+    matrices = (torch.from_numpy(weight_matrix(axis, kernel)) for axis, kernel in zip(axes, kernels, strict=True))
+    to_slow, to_middle, to_fast = (matrix.to(device) for matrix in matrices)
     planes = torch.empty((slow.n_in, middle.n_out, fast.n_out), dtype=torch.float32, device=device)
     for first in range(0, slow.n_in, slab):
         piece = array[first : first + slab].to(torch.float32)
+        if prepared is not None:
+            piece = prepared(piece)
         piece = piece @ to_fast.T
         planes[first : first + slab] = torch.matmul(to_middle, piece)
     return (to_slow @ planes.reshape(slow.n_in, -1)).reshape(slow.n_out, middle.n_out, fast.n_out)
@@ -99,3 +150,32 @@ def _blend(values: Tensor, coordinates: NDArray[np.float64], *, dim: int) -> Ten
 def _fast_weights(coordinates: NDArray[np.float64], n_in: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(n_in)[:, None] - coordinates[None, :]))
     return torch.from_numpy(weights.astype(np.float32)).to(device=device, dtype=dtype)
+
+
+def _covers(axis: AxisMap) -> bool:
+    """Whether the output axis runs from edge to edge of the input axis."""
+    ratio = axis.n_in / axis.n_out
+    start = 0.5 * ratio - 0.5
+    begins = start if axis.scale > 0 else axis.n_in - 1.0 - start
+    return bool(np.isclose(abs(axis.scale), ratio, rtol=1e-9) and np.isclose(axis.offset, begins, atol=1e-6))
+
+
+def _spline_matrix(axis: AxisMap) -> NDArray[np.float32]:
+    """The cubic B-spline as a matrix: fitted to the input voxels, then read off at the output voxels.
+
+    Source: Unser, "Splines: a perfect fit for signal and image processing" (1999); edges as ``scipy.ndimage.zoom`` with mode
+    ``nearest`` has them. Coordinates are not clamped: up to half a voxel beyond the last centre the spline still bends.
+    """
+    from scipy.ndimage import spline_filter1d
+
+    continued = np.pad(np.eye(axis.n_in), ((SPLINE_MARGIN, SPLINE_MARGIN), (0, 0)), mode="edge")
+    coefficients = spline_filter1d(continued, order=3, axis=0, mode="mirror")
+    at = np.clip(axis.offset + axis.scale * np.arange(axis.n_out), -1.0, float(axis.n_in)) + SPLINE_MARGIN
+    first = np.floor(at).astype(np.int64) - 1
+    weights = np.zeros((axis.n_out, axis.n_in))
+    for tap in range(4):
+        distance = np.abs(at - (first + tap))[:, None]
+        inner = 2 / 3 - distance**2 * (1 - distance / 2)
+        outer = np.maximum(2 - distance, 0.0) ** 3 / 6
+        weights += np.where(distance < 1, inner, outer) * coefficients[first + tap]
+    return weights.astype(np.float32)

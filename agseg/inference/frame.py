@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agseg.grid import Grid
 from agseg.inference.axis import AxisMap
+from agseg.weights.entry import Carry, GridRule, InputSpec
 
-__all__ = ["AxisLink", "Frame"]
+__all__ = ["AxisLink", "Frame", "coarse_axis"]
+
+ANISOTROPY = 3.0
+"""Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""
+
+SAME_SPACING = 1e-4
+"""Relative difference below which two spacings are one: headers keep single precision."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Frame:
         One per model axis.
     start, stop
         The box of the source (per source axis) that the model grid covers; outside it the label is 0.
+    nearest_in, nearest_out
+        Model axes along which the image, or what is carried back, takes the nearest voxel instead of blending several.
     """
 
     source: Grid
@@ -44,6 +53,36 @@ class Frame:
     links: tuple[AxisLink, AxisLink, AxisLink]
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
+    nearest_in: tuple[int, ...] = ()
+    nearest_out: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, source: Grid, spec: InputSpec, *, start: Sequence[int] = (0, 0, 0), stop: Sequence[int] | None = None) -> Frame:
+        """The model grid of ``spec`` over a box of the source; over all of it by default."""
+        if spec.spacing_mm is None:
+            raise ValueError("these weights need a box, not a spacing")
+        axis_codes = spec.axis_codes_on(source.axis_codes)
+        if spec.grid is GridRule.FIRST_VOXEL:
+            return cls.at_spacing(source, axis_codes=axis_codes, spacing_mm=spec.spacing_mm)
+        stop = source.shape if stop is None else stop
+        oriented, permutation, _ = source.reoriented(axis_codes)
+        old = oriented.spacing_mm
+        # A spacing of 0 is the scan's own.
+        new = tuple(wanted or own for wanted, own in zip(spec.spacing_mm, old, strict=True))
+        size = [stop[axis] - start[axis] for axis in permutation]
+        shape = tuple(max(1, round(o / n * count)) for o, n, count in zip(old, new, size, strict=True))
+        made = cls.of_box(
+            source,
+            axis_codes=axis_codes,
+            shape=(shape[0], shape[1], shape[2]),
+            start=start,
+            stop=stop,
+            corners=spec.grid is GridRule.CORNERS,
+        )
+        nearest_in = coarse_axis(old, new) if spec.separate_z else ()
+        nearest_out = coarse_axis(new, old) if spec.separate_z else ()
+        # Labels at the nearest voxel are those of the scores there.
+        return replace(made, nearest_in=nearest_in, nearest_out=(0, 1, 2) if spec.carry is Carry.LABELS else nearest_out)
 
     @classmethod
     def at_spacing(cls, source: Grid, *, axis_codes: str, spacing_mm: Sequence[float]) -> Frame:
@@ -58,15 +97,27 @@ class Frame:
 
     @classmethod
     def of_box(
-        cls, source: Grid, *, axis_codes: str, shape: tuple[int, int, int], start: Sequence[int], stop: Sequence[int]
+        cls,
+        source: Grid,
+        *,
+        axis_codes: str,
+        shape: tuple[int, int, int],
+        start: Sequence[int],
+        stop: Sequence[int],
+        corners: bool = False,
     ) -> Frame:
-        """A box of the source stretched to a fixed shape, half-pixel centres (what resizing an image means)."""
+        """A box of the source stretched to a fixed shape, half-pixel centres (what resizing an image means).
+
+        With ``corners`` the first and last voxel centres coincide instead of the outer edges.
+        """
         _, permutation, flips = source.reoriented(axis_codes)
         links = []
         for a, (axis, flip) in enumerate(zip(permutation, flips, strict=True)):
-            scale = (stop[axis] - start[axis]) / shape[a]
-            low = start[axis] + 0.5 * scale - 0.5
-            links.append(AxisLink(axis, -scale, stop[axis] - 0.5 * scale - 0.5) if flip else AxisLink(axis, scale, low))
+            size = stop[axis] - start[axis]
+            scale, low = size / shape[a], 0.5 * size / shape[a] - 0.5
+            if corners and shape[a] > 1 and size > 1:
+                scale, low = (size - 1) / (shape[a] - 1), 0.0
+            links.append(AxisLink(axis, -scale, stop[axis] - 1 - low) if flip else AxisLink(axis, scale, start[axis] + low))
         box = tuple(int(n) for n in start), tuple(int(n) for n in stop)
         return cls(source, shape, (links[0], links[1], links[2]), *box)  # type: ignore[arg-type]
 
@@ -86,7 +137,8 @@ class Frame:
             ends = sorted((link.offset - 0.5 * link.scale, link.offset + link.scale * (shape[a] - 0.5)))
             low[link.source_axis] = max(self.start[link.source_axis], int(np.ceil(ends[0])))
             high[link.source_axis] = min(self.stop[link.source_axis], int(np.floor(ends[1])) + 1)
-        return Frame(self.source, shape, links, tuple(low), tuple(high))  # type: ignore[arg-type]
+        box = tuple(low), tuple(high)
+        return Frame(self.source, shape, links, *box, self.nearest_in, self.nearest_out)  # type: ignore[arg-type]
 
     @property
     def grid(self) -> Grid:
@@ -110,9 +162,16 @@ class Frame:
         return maps[0], maps[1], maps[2]
 
     def model_coordinates(self, source_axis: int) -> NDArray[np.float64]:
-        """Model coordinate of every source index along an axis (whole source, clamped to the model grid)."""
+        """Model coordinate of every source index along an axis (whole source, clamped to the model grid).
+
+        Along :attr:`nearest_out` they are whole numbers.
+        """
         a, link = self._model_axis(source_axis)
         index = np.arange(self.source.shape[source_axis])
+        if a in self.nearest_out:
+            start, stop = self.start[source_axis], self.stop[source_axis]
+            inside = AxisMap(self.shape[a], stop - start, 1.0 / link.scale, (start - link.offset) / link.scale).nearest
+            return inside.astype(np.float64)[np.clip(index - start, 0, stop - start - 1)]
         return np.clip((index - link.offset) / link.scale, 0.0, self.shape[a] - 1.0)
 
     def model_order(self, source_order: Sequence[int]) -> tuple[int, int, int]:
@@ -125,3 +184,16 @@ class Frame:
             if link.source_axis == source_axis:
                 return a, link
         raise ValueError(f"no model axis runs along source axis {source_axis}")
+
+
+def coarse_axis(current_mm: Sequence[float], new_mm: Sequence[float]) -> tuple[int, ...]:
+    """The one axis of thick slices when going from one spacing to another, or none (nnU-Net's ``determine_do_sep_z_and_axis``).
+
+    The current spacing is asked first. Where two axes are equally coarse there are no slices.
+    """
+    for spacing in (current_mm, new_mm):
+        coarsest = max(spacing)
+        if coarsest / min(spacing) > ANISOTROPY:
+            axes = tuple(axis for axis, side in enumerate(spacing) if coarsest - side < SAME_SPACING * coarsest)
+            return axes if len(axes) == 1 else ()
+    return ()

@@ -15,7 +15,7 @@ from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.precision import Precision
 from agseg.models.registry import build
-from agseg.weights.entry import WeightsEntry
+from agseg.weights.entry import Carry, WeightsEntry
 
 __all__ = ["ReadyNetwork", "load_network"]
 
@@ -29,10 +29,20 @@ class ReadyNetwork:
         The members; several are averaged after their softmax.
     device, precision
         Where and in which number format the arithmetic runs. Outputs are float32 or the precision's type.
+    averages_logits
+        Whether members (and mirror images) are averaged as they are, without a softmax: the outputs are then always logits.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        *,
+        device: torch.device,
+        precision: Precision,
+        averages_logits: bool = False,
+    ) -> None:
         self.device = device
+        self.averages_logits = averages_logits
         # Some networks do not stand half precision; they run in fp32 whatever was asked, and the record says so.
         whole = any(getattr(module, "full_precision_only", False) for module in modules)
         self.precision = Precision.FP32 if whole else precision
@@ -47,12 +57,12 @@ class ReadyNetwork:
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether outputs are probabilities (ensemble) instead of logits (one network)."""
-        return len(self.modules) > 1
+        """Whether outputs are probabilities (an ensemble's) instead of logits."""
+        return len(self.modules) > 1 and not self.averages_logits
 
     def moved(self, device: torch.device, precision: Precision) -> ReadyNetwork:
         """The same network elsewhere."""
-        return ReadyNetwork(self.modules, device=device, precision=precision)
+        return ReadyNetwork(self.modules, device=device, precision=precision, averages_logits=self.averages_logits)
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Tensor:
@@ -61,7 +71,12 @@ class ReadyNetwork:
         batch = batch.to(device=self.device, dtype=self.precision.dtype, memory_format=layout)
         if not self.is_ensemble:
             scores: Tensor = self.modules[0](batch)
-            return scores
+            if len(self.modules) == 1:
+                return scores
+            total = scores.float()
+            for module in self.modules[1:]:
+                total += module(batch)
+            return total.div_(len(self.modules))
         return torch.stack([torch.softmax(module(batch).float(), dim=1) for module in self.modules]).mean(dim=0)
 
 
@@ -100,4 +115,5 @@ def load_network(
         module = build(entry.architecture, config)
         load_strict(module, path, prune=prune_depth is not None)
         modules.append(fold_batch_norm(module.eval()))
-    return ReadyNetwork(modules, device=device, precision=precision)
+    averages_logits = entry.input.carry is not Carry.PROBABILITIES
+    return ReadyNetwork(modules, device=device, precision=precision, averages_logits=averages_logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,7 @@ from agseg.inference.tiling import Block, TilePlan
 from agseg.labels import LabelSet
 from agseg.weights.entry import Padding
 
-__all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "probabilities", "tile_scores"]
+__all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "mirrored_logits", "probabilities", "tile_scores"]
 
 
 def tile_scores(
@@ -49,7 +50,12 @@ def tile_scores(
     cut = cut_tiles(tensor, tiles, padding=padding)
     while chunk := list(islice(cut, batch)):
         stack = torch.stack(chunk)[:, None]
-        scores = mirrored(network, stack, axes=mirror, swap=swap) if mirror else network(stack)
+        if not mirror:
+            scores = network(stack)
+        elif network.averages_logits:
+            scores = mirrored_logits(network, stack, axes=mirror)
+        else:
+            scores = mirrored(network, stack, axes=mirror, swap=swap)
         if len(chunk) > 1:
             yield from scores
             continue
@@ -106,6 +112,20 @@ def as_probabilities(block: Block, network: ReadyNetwork) -> Block:
     scores.sub_(scores.amax(dim=0, keepdim=True)).exp_()
     scores.div_(scores.sum(dim=0, keepdim=True))
     return block
+
+
+@torch.inference_mode()
+def mirrored_logits(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+    """Mean logits (float32) over the image and its mirror images along every combination of axes (nnU-Net).
+
+    Such a network was trained with mirror images under the same labels: no class changes its name.
+    """
+    total = network(batch).float()
+    combinations = [subset for size in range(1, len(axes) + 1) for subset in itertools.combinations(axes, size)]
+    for subset in combinations:
+        flips = [axis + 2 for axis in subset]
+        total += network(batch.flip(flips)).flip(flips)
+    return total.div_(len(combinations) + 1)
 
 
 def left_right_pairs(labels: LabelSet) -> tuple[tuple[int, int], ...]:

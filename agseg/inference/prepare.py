@@ -1,27 +1,32 @@
-"""From a Volume to what a network was trained to see (its InputSpec)."""
+"""From a Volume to what a network was trained to see (its InputSpec).
+
+The first way resamples and then normalises. nnU-Net's normalises first, over the box of voxels that are not 0, resamples with
+cubic splines and clips what they overshoot; thick slices are never blended.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.errors import Code, InferenceError
-from agseg.inference.axis import resample
+from agseg.inference.axis import AxisMap, Kernel, resample
 from agseg.inference.frame import Frame
+from agseg.inference.normalise import normalise
 from agseg.slabs import memory_order
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.entry import InputSpec, Interpolation, Normalisation
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "normalise", "prepare", "sample"]
+__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "frame_of", "prepare", "sample"]
 
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
-
-SLAB = 32
-"""Planes of the model grid that are normalised at a time: bounds the temporary arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,65 +48,151 @@ class ModelInput:
 def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", frame: Frame | None = None) -> ModelInput:
     """Resample a volume to the grid of ``spec`` and normalise it.
 
-    The volume's grid must be rectangular and nearly along the patient's axes; :mod:`agseg.inference.straighten` sees to
-    that. Interpolation is trilinear between voxel centres.
+    The volume's grid must be rectangular and, unless ``spec`` takes scans as stored, nearly along the patient's axes;
+    :mod:`agseg.inference.straighten` sees to that.
 
     Raises
     ------
     InferenceError
         If the model grid would be unreasonably large.
     """
-    if frame is None:
-        if spec.spacing_mm is None:
-            raise InferenceError("these weights need a box, not a spacing", expected="a frame")
-        frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    frame = frame_of(volume, spec) if frame is None else frame
     if int(np.prod(frame.shape)) > MODEL_GRID_LIMIT_VOXELS:
         raise InferenceError(
             "the scan is too large for the network's grid", code=Code.TOO_LARGE, value=frame.shape, expected=spec.spacing_mm
         )
-    return ModelInput(normalise(sample(volume, frame, antialias=spec.antialias, device=device), spec), frame)
+    if spec.normalise_first:
+        return ModelInput(_normalised_sample(volume, frame, spec, device=device), frame)
+    values = _sample(volume, frame, spec, device=device)
+    return ModelInput(normalise(values.trunc_() if spec.truncate else values, spec), frame)
 
 
-def sample(volume: Volume, frame: Frame, *, antialias: bool, device: torch.device | str = "cpu") -> Tensor:
-    """The volume's values (float32) on the model grid of ``frame``, in model axis order."""
+def frame_of(volume: Volume, spec: InputSpec) -> Frame:
+    """The model grid of ``spec`` over the volume, or over the box of its voxels that are not 0.
+
+    Raises
+    ------
+    InferenceError
+        If the weights need a box of fixed size instead.
+    """
+    if spec.spacing_mm is None:
+        raise InferenceError("these weights need a box, not a spacing", expected="a frame")
+    start, stop = _nonzero_box(volume.voxels) if spec.crop_nonzero else ((0, 0, 0), volume.grid.shape)
+    return Frame.of(volume.grid, spec, start=start, stop=stop)
+
+
+def sample(
+    volume: Volume,
+    frame: Frame,
+    *,
+    antialias: bool,
+    interpolation: Interpolation = Interpolation.LINEAR,
+    device: torch.device | str = "cpu",
+    prepared: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The volume's values (float32) on the model grid of ``frame``, in model axis order.
+
+    Parameters
+    ----------
+    antialias
+        Whether linear interpolation averages over the new voxel's extent.
+    interpolation
+        How to interpolate, along all axes but those that take the nearest voxel.
+    prepared
+        What is done to the values first, slab by slab.
+    """
+    is_cubic = interpolation is Interpolation.CUBIC
+    kernel = Kernel.CUBIC if is_cubic else Kernel.TRIANGLE if antialias else Kernel.LINEAR
     order = memory_order(volume.voxels.strides)
+    model_axes = frame.model_order(order)
+    maps = frame.sampling(order)
+    nearest = [axis in frame.nearest_in for axis in model_axes]
+    kernels = [Kernel.NEAREST if near else kernel for near in nearest]
+    limits = _Limits(nearest.index(True) if any(nearest) else None, maps) if is_cubic else None
+
+    def first(slab: Tensor) -> Tensor:
+        slab = slab if prepared is None else prepared(slab)
+        if limits is not None:
+            limits.see(slab)
+        return slab
+
     box = tuple(slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True))
     array = torch.from_numpy(np.ascontiguousarray(volume.voxels[box].transpose(order))).to(device)
-    values = resample(array, frame.sampling(order), antialias=antialias)
-    model_axes = frame.model_order(order)
+    values = resample(array, maps, (kernels[0], kernels[1], kernels[2]), prepared=first)
+    if limits is not None:
+        limits.clip(values)
     return values.permute([model_axes.index(a) for a in range(3)]).contiguous()
 
 
-def normalise(values: Tensor, spec: InputSpec) -> Tensor:
-    """HU or signal to network input, in place: clip to the window, then the rule of ``spec.normalisation``."""
-    if spec.window_hu is not None:
-        values.clamp_(*spec.window_hu)
-    match spec.normalisation:
-        case Normalisation.WINDOW_TO_UNIT | Normalisation.WINDOW_TO_SYMMETRIC:
-            if spec.window_hu is None:
-                raise InferenceError("a window normalisation needs a window", value=spec.normalisation)
-            low, high = spec.window_hu
-            unit = values.sub_(low).div_(high - low)
-            return unit if spec.normalisation is Normalisation.WINDOW_TO_UNIT else unit.mul_(2.0).sub_(1.0)
-        case Normalisation.HU_OVER_1024:
-            return values.div_(1024.0).add_(1.0)
-        case Normalisation.ZSCORE:
-            return values.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-6))
-        case Normalisation.ZSCORE_NONZERO_MINMAX:
-            _zscore_nonzero(values)
-            smallest, extent = values.min(), (values.max() - values.min()).clamp_min(1e-6)
-            return values.sub_(smallest).div_(extent).mul_(2.0).sub_(1.0)
+def _sample(
+    volume: Volume,
+    frame: Frame,
+    spec: InputSpec,
+    *,
+    device: torch.device | str,
+    prepared: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    return sample(volume, frame, antialias=spec.antialias, interpolation=spec.interpolation, device=device, prepared=prepared)
 
 
-def _zscore_nonzero(values: Tensor) -> None:
-    """(x - mean) / standard deviation over the voxels that are not 0, in place, slab by slab; zeros stay zero."""
-    count = int(torch.count_nonzero(values))
-    if count == 0:
-        return
-    slabs = torch.split(values, SLAB)
-    mean = float(sum(slab.sum(dtype=torch.float64) for slab in slabs) / count)
-    square = sum(((slab.double() - mean).square() * (slab != 0)).sum() for slab in slabs)
-    deviation = max(float(square / count) ** 0.5, 1e-6)
-    for slab in slabs:
-        zero = slab == 0
-        slab.sub_(mean).div_(deviation).masked_fill_(zero, 0.0)
+class _Limits:
+    """The range of the values before a spline, which may overshoot: per slice where slices are not blended, else over all.
+
+    Parameters
+    ----------
+    axis
+        The axis of slices among the three in memory order, or None.
+    maps
+        From the input to the output axes, in the same order.
+    """
+
+    def __init__(self, axis: int | None, maps: tuple[AxisMap, AxisMap, AxisMap]) -> None:
+        self._axis, self._maps = axis, maps
+        self._low: list[Tensor] = []
+        self._high: list[Tensor] = []
+
+    def see(self, slab: Tensor) -> None:
+        """Take the next slab along the first axis into account."""
+        others = [axis for axis in range(3) if axis != self._axis]
+        self._low.append(slab.amin(dim=others))
+        self._high.append(slab.amax(dim=others))
+
+    def clip(self, values: Tensor) -> None:
+        """Clip resampled values in place."""
+        if self._axis is None:
+            values.clamp_(torch.stack(self._low).min(), torch.stack(self._high).max())
+            return
+        if self._axis == 0:
+            low, high = torch.cat(self._low), torch.cat(self._high)
+        else:
+            low, high = torch.stack(self._low).amin(dim=0), torch.stack(self._high).amax(dim=0)
+        picked = torch.from_numpy(self._maps[self._axis].nearest).to(values.device)
+        shape = [1, 1, 1]
+        shape[self._axis] = -1
+        torch.clamp(values, low[picked].reshape(shape), high[picked].reshape(shape), out=values)
+
+
+def _normalised_sample(volume: Volume, frame: Frame, spec: InputSpec, *, device: torch.device | str) -> Tensor:
+    """Values normalised on the source grid, then resampled."""
+    if spec.normalisation in (Normalisation.CT, Normalisation.NONE):
+        # What one voxel becomes depends on no other: slab by slab.
+        return _sample(volume, frame, spec, device=device, prepared=lambda slab: normalise(slab, spec))
+    box = tuple(slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True))
+    whole = np.zeros(volume.voxels.shape, dtype=np.float32, order="F")
+    inside = np.array(volume.voxels[box], dtype=np.float32)
+    whole[box] = normalise(torch.from_numpy(inside), spec).numpy()
+    return _sample(replace(volume, voxels=whole), frame, spec, device=device)
+
+
+def _nonzero_box(voxels: NDArray[Any]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """First and one-past-last index of the voxels that are not 0, per axis; everything where there are none."""
+    start, stop = [0, 0, 0], list(voxels.shape)
+    for axis in range(3):
+        planes = np.moveaxis(voxels, axis, 0)
+        while stop[axis] > start[axis] and not planes[stop[axis] - 1].any():
+            stop[axis] -= 1
+        if stop[axis] == start[axis]:
+            return (0, 0, 0), (voxels.shape[0], voxels.shape[1], voxels.shape[2])
+        while not planes[start[axis]].any():
+            start[axis] += 1
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])

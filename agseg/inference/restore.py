@@ -1,12 +1,7 @@
 """From scores on the model grid to labels on the source grid, block by block.
 
-All classes at the source's resolution would be gigabytes; only a running maximum is kept. Three facts make it fast and
-leave the labels exactly what the whole map would give:
-
-* Where background wins at all eight surrounding model voxels it wins between them too, because interpolation weights are
-  non-negative and the same for every class. Such regions are never interpolated.
-* A class that nowhere in a block reaches 1 / classes cannot win in it, because probabilities sum to 1.
-* A block together with one layer of voxels of its lower neighbours is all that the source voxels inside it depend on.
+What a voxel's label is, :mod:`agseg.inference.decide` says; regions where background wins are never interpolated. A block
+together with one layer of voxels of its lower neighbours is all that the source voxels inside it depend on.
 """
 
 from __future__ import annotations
@@ -19,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.inference.axis import interpolate
+from agseg.inference.decide import ByProbability, Rule
 from agseg.inference.frame import Frame
 from agseg.inference.tiling import Block, TilePlan
 
-__all__ = ["Restored", "Restorer", "winner"]
+__all__ = ["Restored", "Restorer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +48,12 @@ class Restorer:
         The plan whose blocks will come.
     order
         Source axes from slowest to fastest in memory; the label map is laid out the same way.
+    rule
+        How scores become labels.
     """
 
-    def __init__(self, frame: Frame, *, tiles: TilePlan, order: Sequence[int]) -> None:
+    def __init__(self, frame: Frame, *, tiles: TilePlan, order: Sequence[int], rule: Rule | None = None) -> None:
+        self._rule = rule or ByProbability()
         self._frame = frame
         self._tiles = tiles
         self._loop = tiles.order
@@ -68,12 +66,12 @@ class Restorer:
         self._sum = np.zeros(256)
 
     def add(self, block: Block) -> None:
-        """Label every source voxel that this block completes; its scores are probabilities (classes, ...)."""
+        """Label every source voxel that this block completes; its scores (classes, ...) are what the rule expects."""
         extended = self._with_halo(block)
         if extended is None:
             return
         scores, start = extended
-        foreground = scores[1:].amax(dim=0) >= scores[0]
+        foreground = self._rule.foreground(scores)
         ranges, local = [], []
         for position, axis in enumerate(self._model_axes):
             others = tuple(a for a in range(3) if a != axis)
@@ -92,7 +90,7 @@ class Restorer:
             ranges.append(slice(int(picked[0]), int(picked[-1]) + 1))
             local.append(m[picked] - low)
         arranged = scores.permute(0, *(axis + 1 for axis in self._model_axes))
-        label, best = winner(arranged, (local[0], local[1], local[2]))
+        label, best = self._rule.decide(arranged, (local[0], local[1], local[2]))
         self._labels[tuple(ranges)] = label.cpu().numpy()
         self._tally(label, best)
 
@@ -122,7 +120,7 @@ class Restorer:
         for axis, more in zip(loop, extended, strict=True):
             start[axis] -= more
         whole = _without_front(block.room, [axis for axis, more in zip(loop, extended, strict=True) if not more])
-        some = _has_foreground(block.scores)
+        some = self._has_foreground(block.scores)
         for level in (2, 1, 0):
             axis = loop[level] + 1
             outer = [loop[o] for o in range(level) if extended[o]]
@@ -134,8 +132,11 @@ class Restorer:
             if extended[level]:
                 front = _without_front(whole.narrow(axis, 0, 1), outer)
                 front.copy_(memory.layer(level, block.index[level] - 1, start, front.shape))
-                some = some or _has_foreground(front)
+                some = some or self._has_foreground(front)
         return (whole, (start[0], start[1], start[2])) if some else None
+
+    def _has_foreground(self, scores: Tensor) -> bool:
+        return bool(self._rule.foreground(scores).any())
 
 
 class _HaloMemory:
@@ -171,27 +172,3 @@ def _without_front(scores: Tensor, axes: Sequence[int]) -> Tensor:
     for axis in axes:
         scores = scores.narrow(axis + 1, 1, scores.shape[axis + 1] - 1)
     return scores
-
-
-def _has_foreground(scores: Tensor) -> bool:
-    return bool((scores[1:].amax(dim=0) >= scores[0]).any())
-
-
-def winner(scores: Tensor, coordinates: tuple[NDArray[np.float64], ...]) -> tuple[Tensor, Tensor]:
-    """Index (uint8) and value (float32) of the largest interpolated score at the product of three coordinate lists.
-
-    ``scores`` are probabilities (classes, slow, middle, fast), contiguous or not. On a tie the lower class wins.
-    """
-    classes = scores.shape[0]
-    shape = tuple(len(c) for c in coordinates)
-    best = interpolate(scores[0].contiguous(), coordinates)
-    label = torch.zeros(shape, dtype=torch.uint8, device=scores.device)
-    peaks = scores.flatten(1).amax(dim=1).tolist() if scores.is_contiguous() else scores.amax(dim=(1, 2, 3)).tolist()
-    for index in range(1, classes):
-        if peaks[index] < 1.0 / classes:
-            continue
-        value = interpolate(scores[index].contiguous(), coordinates)
-        better = value > best
-        torch.where(better, value, best, out=best)
-        label.masked_fill_(better, index)
-    return label, best

@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InferenceError
 from agseg.inference.body import body_extents
 from agseg.inference.cleanup import clean_up
+from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
-from agseg.inference.prepare import ModelInput, prepare
+from agseg.inference.prepare import ModelInput, frame_of, prepare
 from agseg.inference.restore import Restored, Restorer
-from agseg.inference.soundness import NonFiniteScoresError, check_probabilities
+from agseg.inference.soundness import NonFiniteScoresError, check_logits, check_probabilities
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
-from agseg.inference.tiling import plan, sweep
+from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.slabs import memory_order, slabs
 from agseg.volume import LabelMask, Quantity, Volume, Warned
-from agseg.weights.entry import Cleanup, InputSpec, WeightsEntry
+from agseg.weights.entry import Carry, Cleanup, InputSpec, Placement, WeightsEntry
 
 __all__ = ["Segmentation", "Settings", "TileProgress", "segment_volume", "segment_with_entry"]
 
@@ -35,6 +36,9 @@ TileProgress = Callable[[int, int], None]
 
 BODY_MARGIN_MM = 10.0
 """Margin around the body box in ``fast`` mode (mm)."""
+
+FAST_OVERLAP = 0.2
+"""In ``fast`` mode the tiles of nnU-Net's networks share no more than this (TotalSegmentator's own choice)."""
 
 LARGEST_TILE_VOXELS = 160 * 160 * 128
 """In ``fast`` mode a tile grows up to this many voxels."""
@@ -126,8 +130,8 @@ def segment_volume(
     wanted = labels if organs is None else labels.only(organs)
     clock = _Clock()
     subject = volume
-    if needs_straightening(volume.grid):
-        finest = min(spec.spacing_mm) if spec.spacing_mm else None
+    if needs_straightening(volume.grid, as_stored=spec.as_stored):
+        finest = min(side for side in spec.spacing_mm if side) if spec.spacing_mm else None
         subject = straighten(volume, finest_mm=finest)
         clock.lap("prepare")
     restored, warnings = _with_fallbacks(subject, network, spec, labels, settings, clock, progress)
@@ -240,26 +244,43 @@ def _tiled(
     progress: TileProgress | None,
 ) -> Restored:
     shape = prepared.frame.shape
-    tile = _largest_tile(shape, spec.tile) if settings.fast else spec.tile
-    tiles = plan(shape, tile=tile, overlap=spec.overlap if settings.overlap is None else settings.overlap)
-    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(volume.voxels.strides))
+    tiles = _tile_plan(shape, spec, settings)
+    carries_logits = spec.carry is not Carry.PROBABILITIES
+    rule: Rule = ByProbability()
+    if carries_logits:
+        rule = ByRegion(spec.regions) if spec.regions else ByLogit()
+    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(volume.voxels.strides), rule=rule)
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
+    mirror = spec.mirror_axes if carries_logits else left_right
     outputs = tile_scores(
         network,
         prepared.tensor,
         tiles,
         padding=spec.padding,
         batch=settings.tile_batch if network.device.type != "cpu" else 1,
-        mirror=left_right if settings.mirror else (),
+        mirror=mirror if settings.mirror else (),
         swap=left_right_pairs(labels) if settings.mirror else (),
     )
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         clock.lap("predict")
-        block = as_probabilities(block, network)
-        check_probabilities(block.scores, labels)
+        if carries_logits:
+            check_logits(block.scores, labels, regions=spec.regions)
+        else:
+            block = as_probabilities(block, network)
+            check_probabilities(block.scores, labels)
         restorer.add(block)
         clock.lap("restore")
     return restorer.finish()
+
+
+def _tile_plan(shape: tuple[int, int, int], spec: InputSpec, settings: Settings) -> TilePlan:
+    overlap = spec.overlap if settings.overlap is None else settings.overlap
+    if spec.tiles is Placement.SPREAD:
+        # Instance norms see one tile: a larger one is another image to them. Only the overlap may give way.
+        overlap = min(overlap, FAST_OVERLAP) if settings.fast else overlap
+        return plan(shape, tile=spec.tile, overlap=overlap, placement=spec.tiles)
+    tile = _largest_tile(shape, spec.tile) if settings.fast else spec.tile
+    return plan(shape, tile=tile, overlap=overlap)
 
 
 def _keep_only(labels: NDArray[np.uint8], wanted: LabelSet) -> None:
@@ -275,7 +296,7 @@ def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:
     """The part of the model grid around the body, or None where there is no body to be found."""
     if spec.spacing_mm is None:
         return None
-    whole = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+    whole = frame_of(volume, spec)
     _, permutation, _ = volume.grid.reoriented("RAS")
     axis = permutation[2]
     extents = body_extents(volume, axis)
@@ -291,7 +312,7 @@ def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:
             continue
         o = others.index(link.source_axis)
         ends = sorted(((low[o] - link.offset) / link.scale, (high[o] - 1 - link.offset) / link.scale))
-        margin = BODY_MARGIN_MM / spec.spacing_mm[a]
+        margin = BODY_MARGIN_MM / (spec.spacing_mm[a] or whole.grid.spacing_mm[a])
         start[a] = max(0, int(np.floor(ends[0] - margin)))
         stop[a] = min(whole.shape[a], int(np.ceil(ends[1] + margin)) + 1)
     return whole.cropped(start, stop)

@@ -8,7 +8,7 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError, WeightsError
 from agseg.labels import LabelSet
 
-__all__ = ["NonFiniteScoresError", "check_probabilities"]
+__all__ = ["NonFiniteScoresError", "check_logits", "check_probabilities"]
 
 
 class NonFiniteScoresError(InferenceError):
@@ -45,7 +45,34 @@ def check_probabilities(probabilities: Tensor, labels: LabelSet) -> None:
             hint="Correct labels or config in the manifest.",
         )
     if not bool(torch.isfinite(probabilities[0]).all()):
-        raise NonFiniteScoresError(
-            "the network's scores are not finite numbers",
-            hint="Run it with --precision fp32; if that fails too, the weights are broken.",
+        raise _not_finite()
+
+
+def check_logits(logits: Tensor, labels: LabelSet, *, regions: tuple[int, ...] = ()) -> None:
+    """The same for logits, shape (heads, x, y, z); ``regions`` are the labels of the heads, where those are regions.
+
+    Raises
+    ------
+    NonFiniteScoresError
+        If any is not a finite number.
+    WeightsError
+        If there is another number of heads than the labels name.
+    """
+    heads, expected = logits.shape[0], len(regions) or labels.class_count
+    if heads < expected or (regions and heads != expected):
+        raise WeightsError(
+            "the weights' labels do not fit their network",
+            value=f"{heads} heads",
+            expected=f"{expected}",
+            hint="Correct labels, regions or config in the manifest.",
         )
+    # One sum finds all: NaN and infinities stay what they are, and opposite ones make NaN.
+    if not bool(torch.isfinite(logits.sum(dtype=torch.float64))):
+        raise _not_finite()
+
+
+def _not_finite() -> NonFiniteScoresError:
+    return NonFiniteScoresError(
+        "the network's scores are not finite numbers",
+        hint="Run it with --precision fp32; if that fails too, the weights are broken.",
+    )

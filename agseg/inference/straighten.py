@@ -20,9 +20,12 @@ _ROUNDING = 1e-6
 """How far beyond a face (voxels) still counts as on it: affine maps are rounded."""
 
 
-def needs_straightening(grid: Grid) -> bool:
-    """Whether the axes of this grid are too far from the patient's, or not perpendicular."""
-    return not grid.is_rectangular or grid.obliquity_deg > OBLIQUE_LIMIT_DEG
+def needs_straightening(grid: Grid, *, as_stored: bool = False) -> bool:
+    """Whether the axes of this grid are not perpendicular, or too far from the patient's.
+
+    Networks that take scans ``as_stored`` were trained on oblique ones too, voxel by voxel.
+    """
+    return not grid.is_rectangular or (not as_stored and grid.obliquity_deg > OBLIQUE_LIMIT_DEG)
 
 
 def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:

@@ -18,8 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from agseg.weights.entry import Placement
 
 __all__ = ["GAUSSIAN_SIGMA", "MINIMAL_IMPORTANCE", "Block", "TilePlan", "importance", "plan", "sweep"]
 
@@ -50,6 +53,8 @@ class TilePlan:
         First index of each tile per axis, ascending.
     order
         Axes from outermost to innermost loop; the longest axis is outermost, so that what is held is smallest.
+    placement
+        By whose rule tiles lie and are blended.
     """
 
     shape: tuple[int, int, int]
@@ -58,6 +63,7 @@ class TilePlan:
     tile: tuple[int, int, int]
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     order: tuple[int, int, int]
+    placement: Placement = Placement.STEPS
 
     @property
     def count(self) -> int:
@@ -103,24 +109,36 @@ class Block:
     room: Tensor
 
 
-def plan(shape: tuple[int, int, int], *, tile: tuple[int, int, int], overlap: float) -> TilePlan:
-    """Tiles of one shape with at least ``overlap`` shared between neighbours; the last one is moved back to fit.
+def plan(
+    shape: tuple[int, int, int], *, tile: tuple[int, int, int], overlap: float, placement: Placement = Placement.STEPS
+) -> TilePlan:
+    """Tiles of one shape with at least ``overlap`` shared between neighbours.
 
-    A grid smaller than the tile is padded evenly on both sides (MONAI's rule).
+    The last one is moved back to fit, or all are spread evenly (nnU-Net's ``compute_steps_for_sliding_window``). A grid smaller
+    than the tile is padded evenly on both sides (MONAI's rule, and nnU-Net's).
     """
     padded = tuple(max(n, t) for n, t in zip(shape, tile, strict=True))
     before = tuple((p - n) // 2 for p, n in zip(padded, shape, strict=True))
     starts = []
     for size, extent in zip(padded, tile, strict=True):
+        if placement is Placement.SPREAD:
+            count = 1 + int(np.ceil((size - extent) / (extent * (1.0 - overlap))))
+            step_size = (size - extent) / max(1, count - 1)
+            starts.append(tuple(dict.fromkeys(int(np.round(step_size * n)) for n in range(count))))
+            continue
         step = max(1, int(extent * (1.0 - overlap)))
         count = 1 + -(-(size - extent) // step)
         starts.append(tuple(dict.fromkeys(min(n * step, size - extent) for n in range(count))))
     order = tuple(sorted(range(3), key=lambda axis: (-padded[axis], -axis)))
-    return TilePlan(padded, before, shape, tile, tuple(starts), order)  # type: ignore[arg-type]
+    return TilePlan(padded, before, shape, tile, tuple(starts), order, placement)  # type: ignore[arg-type]
 
 
-def importance(tile: tuple[int, int, int], *, device: torch.device | str = "cpu") -> Tensor:
+def importance(
+    tile: tuple[int, int, int], *, placement: Placement = Placement.STEPS, device: torch.device | str = "cpu"
+) -> Tensor:
     """Blending weights of a tile, float32: a Gaussian around its centre with a floor."""
+    if placement is Placement.SPREAD:
+        return _nnunet_importance(tile).to(device)
     weights = torch.ones((), dtype=torch.float32, device=device)
     for axis, extent in enumerate(tile):
         x = torch.arange(extent, dtype=torch.float32, device=device) - (extent - 1) / 2
@@ -129,6 +147,18 @@ def importance(tile: tuple[int, int, int], *, device: torch.device | str = "cpu"
         shape[axis] = extent
         weights = weights * profile.reshape(shape)
     return weights.clamp_min(MINIMAL_IMPORTANCE)
+
+
+def _nnunet_importance(tile: tuple[int, int, int]) -> Tensor:
+    """nnU-Net's ``compute_gaussian``: around voxel ``size // 2``, cut off at four deviations, 10 at most, in float16."""
+    weights = np.ones((), dtype=np.float64)
+    for extent in tile:
+        sigma = GAUSSIAN_SIGMA * extent
+        x = np.arange(extent) - extent // 2
+        profile = np.where(np.abs(x) <= int(4 * sigma + 0.5), np.exp(-0.5 * (x / sigma) ** 2), 0.0)
+        weights = weights[..., None] * profile
+    scaled = torch.from_numpy(10 * weights).half().float()
+    return scaled.masked_fill(scaled == 0, float(scaled[scaled > 0].min()))
 
 
 def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int], None] | None = None) -> Iterator[Block]:
@@ -193,10 +223,12 @@ class _Memory:
 
     def __init__(self, tiles: TilePlan, *, classes: int, dtype: torch.dtype, device: torch.device) -> None:
         self._tiles = tiles
-        self.weights = importance(tiles.tile, device=device)
+        self.weights = importance(tiles.tile, placement=tiles.placement, device=device)
         self.room = torch.empty((classes + 1, *(extent + 1 for extent in tiles.tile)), device=device)
         self.tile = self.room[:, 1:, 1:, 1:]
-        kept_as = torch.float16 if dtype in (torch.float16, torch.bfloat16) else torch.float32
+        # nnU-Net's weights fall to 6e-8: times a score they would be lost in half precision.
+        halved = dtype in (torch.float16, torch.bfloat16) and tiles.placement is Placement.STEPS
+        kept_as = torch.float16 if halved else torch.float32
         extents = [self._extent(level) for level in range(3)]
         self._scores = [torch.empty((classes, *extent), dtype=kept_as, device=device) for extent in extents]
         self._weights = [torch.empty(extent, device=device) for extent in extents]

@@ -19,8 +19,9 @@ from agseg.inference.axis import interpolate
 from agseg.inference.body import Box, body_extents, median_box
 from agseg.inference.frame import Frame
 from agseg.inference.network import ReadyNetwork
+from agseg.inference.normalise import normalise
 from agseg.inference.predict import probabilities
-from agseg.inference.prepare import normalise, sample
+from agseg.inference.prepare import sample
 from agseg.inference.restore import Restored
 from agseg.inference.soundness import check_probabilities
 from agseg.labels import LabelSet

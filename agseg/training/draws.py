@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agseg.inference.prepare import normalise
+from agseg.inference.normalise import normalise
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
 from agseg.training.sampler import Sample, step_generator

@@ -19,11 +19,15 @@ from agseg.labels import LabelSet
 __all__ = [
     "VOLUMETRIC",
     "WEIGHTS_ID",
+    "Carry",
     "Cleanup",
     "FileSource",
+    "GridRule",
     "InputSpec",
+    "Interpolation",
     "Normalisation",
     "Padding",
+    "Placement",
     "SourceKind",
     "WeightsEntry",
     "WeightsFile",
@@ -40,7 +44,10 @@ MODALITIES = (*VOLUMETRIC, "US", "RGB")
 WEIGHTS_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 """An entry's name on the command line."""
 
-_AXIS_CODES = frozenset(
+_STORED_AXES = frozenset("".join(order) for order in permutations("IJK"))
+"""The axes of the stored voxels, in any order."""
+
+_AXIS_CODES = _STORED_AXES | frozenset(
     "".join(codes) for order in permutations(("LR", "PA", "IS")) for codes in product(*order)
 )  # RAS, LPI, SAR, ...: each axis of the patient once
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -79,6 +86,52 @@ class Normalisation(StrEnum):
     """(x - mean) / standard deviation over the whole model grid."""
     ZSCORE_NONZERO_MINMAX = "zscore_nonzero_minmax"
     """z-score over the non-zero voxels, then min-max to [-1, 1] (MONAI's whole-body bundle)."""
+    CT = "ct"
+    """(x - mean) / standard deviation with the training data's two numbers, ``mean_std`` (nnU-Net's ``CTNormalization``)."""
+    ZSCORE_MASKED = "zscore_masked"
+    """z-score over the non-zero voxels and the holes between them; what is outside stays (nnU-Net's ``use_mask_for_norm``)."""
+    RESCALE_TO_UNIT = "rescale_to_unit"
+    """Smallest value -> 0, largest -> 1."""
+    NONE = "none"
+    """As it is."""
+
+
+class GridRule(StrEnum):
+    """How the model grid is laid over a scan."""
+
+    FIRST_VOXEL = "first_voxel"
+    """The first voxel centre and the exact spacing are kept (MONAI)."""
+    EDGES = "edges"
+    """The outer edges of the scan are kept: the spacing gives way to a whole number of voxels (nnU-Net)."""
+    CORNERS = "corners"
+    """The first and last voxel centres are kept (TotalSegmentator)."""
+
+
+class Interpolation(StrEnum):
+    """How a scan is resampled to the model grid."""
+
+    LINEAR = "linear"
+    CUBIC = "cubic"
+    """Cubic B-spline, clipped to the range of the values that it came from (nnU-Net)."""
+
+
+class Carry(StrEnum):
+    """What is carried back from the model grid to the scan's own, where labels are decided."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+    """Scores as the network gives them, averaged over folds and mirror images (nnU-Net)."""
+    LABELS = "labels"
+    """Labels are decided on the model grid and go back to the nearest voxel (TotalSegmentator)."""
+
+
+class Placement(StrEnum):
+    """Where tiles lie and how they are blended."""
+
+    STEPS = "steps"
+    """Fixed steps, the last tile moved back to fit; a Gaussian around the tile's centre with a floor (MONAI)."""
+    SPREAD = "spread"
+    """Evenly spread; a Gaussian around voxel ``size // 2`` (nnU-Net)."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +147,11 @@ class InputSpec:
     tile
         Tile shape along the tensor axes (voxels).
     axis_codes
-        Where the tensor axes (first, second, third spatial) grow towards, e.g. ``"RAS"``; empty for frames.
+        Where the tensor axes (first, second, third spatial) grow towards, e.g. ``"RAS"``; an order of ``"IJK"`` names the axes
+        of the stored voxels instead, whatever their direction (nnU-Net on files); empty for frames.
     spacing_mm
-        Voxel spacing of the model grid along those axes; ``None`` where ``fixed_shape`` rules.
+        Voxel spacing of the model grid along those axes; ``None`` where ``fixed_shape`` rules. 0 on the first axis keeps the
+        scan's own, for 2D networks.
     window_hu
         Clipping window before normalisation, or None.
     overlap
@@ -112,6 +167,27 @@ class InputSpec:
         Model grid size for networks that see a box at a fixed size.
     window_height_mm
         Height (along z) of the windows in which long scans are covered, for ``body_box`` networks.
+    mean_std
+        Mean and standard deviation of the training data's foreground, for normalisation ``ct``.
+    normalise_first
+        Whether values are normalised before they are resampled, instead of after.
+    truncate
+        Whether resampled values are cut to whole numbers (TotalSegmentator).
+    grid, interpolation, carry, tiles
+        See :class:`GridRule`, :class:`Interpolation`, :class:`Carry`, :class:`Placement`.
+    separate_z
+        Whether thick slices are never blended: where the coarsest spacing is more than three times the finest, that axis takes
+        the nearest slice, on the way in and on the way back (nnU-Net).
+    crop_nonzero
+        Whether only the box of voxels that are not 0 is seen.
+    regions
+        For networks with one head per region instead of one per organ: the label that each head paints, in the order of
+        painting; a later one overwrites. Empty otherwise.
+    mirror_axes
+        With carried logits: tensor axes along which training mirrored scans under the same labels, so that ``--mirror`` may
+        average over all combinations of them. (Other networks: ``--mirror`` means left and right, whose names change places.)
+    as_stored
+        Whether oblique scans are taken voxel by voxel as they were stored, instead of turned to the patient's axes first.
 
     Raises
     ------
@@ -132,6 +208,18 @@ class InputSpec:
     body_box: bool = False
     fixed_shape: tuple[int, int, int] | None = None
     window_height_mm: float | None = None
+    mean_std: tuple[float, float] | None = None
+    normalise_first: bool = False
+    truncate: bool = False
+    grid: GridRule = GridRule.FIRST_VOXEL
+    interpolation: Interpolation = Interpolation.LINEAR
+    separate_z: bool = False
+    crop_nonzero: bool = False
+    carry: Carry = Carry.PROBABILITIES
+    tiles: Placement = Placement.STEPS
+    regions: tuple[int, ...] = ()
+    mirror_axes: tuple[int, ...] = ()
+    as_stored: bool = False
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -144,7 +232,9 @@ class InputSpec:
         if self.fixed_shape is not None:
             _check_sizes("fixed_shape", self.fixed_shape)
         if self.spacing_mm is not None:
-            _check_numbers("spacing_mm", self.spacing_mm, 3, above=0.0)
+            # A 2D network sees slices at the distance that they have.
+            own = self.grid is GridRule.EDGES and self.tile[0] == 1 and self.spacing_mm[0] == 0
+            _check_numbers("spacing_mm", self.spacing_mm[1:] if own else self.spacing_mm, 2 if own else 3, above=0.0)
         elif self.fixed_shape is None and self.modality in VOLUMETRIC and self.tile[2] > 1:  # depth 1: pictures without a scale
             raise FieldError("spacing_mm", "either spacing_mm or fixed_shape is needed")
         self._check_window()
@@ -155,6 +245,28 @@ class InputSpec:
             raise FieldError("body_box", "a body box needs fixed_shape and window_height_mm")
         if self.window_height_mm is not None:
             _check_numbers("window_height_mm", (self.window_height_mm,), 1, above=0.0)
+        self._check_second_way()
+
+    def _check_second_way(self) -> None:
+        """What nnU-Net's and TotalSegmentator's networks ask for."""
+        for name, kind in (("grid", GridRule), ("interpolation", Interpolation), ("carry", Carry), ("tiles", Placement)):
+            _check_enum(name, getattr(self, name), kind)
+        if self.normalisation is Normalisation.CT and self.mean_std is None:
+            raise FieldError("mean_std", "normalisation ct needs mean_std", expected="mean and standard deviation")
+        if self.mean_std is not None:
+            _check_numbers("mean_std", self.mean_std, 2)
+            _check_numbers("mean_std", self.mean_std[1:], 1, above=0.0)
+        if len(set(self.mirror_axes)) != len(self.mirror_axes) or not set(self.mirror_axes) <= {0, 1, 2}:
+            raise FieldError("mirror_axes", "not axes", value=list(self.mirror_axes), expected="some of 0, 1 and 2")
+        if self.regions and self.carry is not Carry.LOGITS:
+            raise FieldError("regions", "regions need carry: logits", value=self.carry)
+        if self.normalise_first and self.truncate:
+            raise FieldError("truncate", "normalised values cannot be whole numbers")
+        if self.grid is not GridRule.FIRST_VOXEL and (self.antialias or self.body_box):
+            raise FieldError("grid", f"{self.grid} goes with neither antialias nor body_box")
+        fresh = self.interpolation is Interpolation.CUBIC or self.separate_z or self.normalise_first
+        if self.grid is GridRule.FIRST_VOXEL and (fresh or self.crop_nonzero):
+            raise FieldError("grid", "cubic, separate_z, normalise_first and crop_nonzero need another grid", value=self.grid)
 
     def _check_window(self) -> None:
         if self.window_hu is not None:
@@ -163,6 +275,12 @@ class InputSpec:
                 raise FieldError("window_hu", "not a window", value=list(self.window_hu), expected="low below high")
         elif self.normalisation in (Normalisation.WINDOW_TO_UNIT, Normalisation.WINDOW_TO_SYMMETRIC):
             raise FieldError("normalisation", f"{self.normalisation} needs window_hu")
+
+    def axis_codes_on(self, stored: str) -> str:
+        """Where the tensor axes grow to on a scan whose stored axes grow to ``stored``, e.g. ``"LPS"``."""
+        if self.axis_codes not in _STORED_AXES:
+            return self.axis_codes
+        return "".join(stored["IJK".index(axis)] for axis in self.axis_codes)
 
     def identity(self) -> dict[str, Any]:
         """Plain values for a digest.
@@ -315,6 +433,9 @@ class WeightsEntry:
             raise FieldError("classes", "two classes of one name")
         if bool(self.labels) == bool(self.classes):
             raise FieldError("labels", "an entry has either labels (organs) or classes (of frames)")
+        regions = self.input.regions
+        if regions and sorted(regions) != [label.index for label in self.labels]:
+            raise FieldError("input", "regions must list every label once, in the order of painting", value=list(regions))
         known = self.labels.names or self.classes
         for name, named in (("default_for", self.default_for), ("cleanup", tuple(self.cleanup))):
             if strangers := [organ for organ in named if organ not in known]:

@@ -18,7 +18,8 @@ from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.inference.allocator import keep_freed_memory
 from agseg.inference.frame import Frame
-from agseg.inference.prepare import normalise, sample
+from agseg.inference.normalise import normalise
+from agseg.inference.prepare import sample
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.io.resources import resource_path

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agseg.grid import Grid
-from agseg.inference.axis import AxisMap, interpolate, resample, weight_matrix
+from agseg.inference.axis import AxisMap, Kernel, interpolate, resample, weight_matrix
+from agseg.inference.decide import winner
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import sample
-from agseg.inference.restore import Restorer, winner
+from agseg.inference.restore import Restorer
 from agseg.inference.tiling import Block, plan, sweep
 from agseg.volume import Volume
 
@@ -94,7 +95,7 @@ def test_every_storage_order_gives_the_network_the_same_image(codes):
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0.2, 4.0), st.floats(-3, 3), st.booleans(), st.booleans())
 def test_interpolation_weights_sum_to_one_and_keep_a_line_straight(n_in, n_out, scale, offset, flip, antialias):
     axis = AxisMap(n_in, n_out, -scale if flip else scale, offset)
-    weights = weight_matrix(axis, antialias=antialias)
+    weights = weight_matrix(axis, Kernel.TRIANGLE if antialias else Kernel.LINEAR)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     if not antialias:
         np.testing.assert_allclose(weights @ np.arange(n_in), axis.coordinates, atol=1e-4)
@@ -104,7 +105,7 @@ def test_resampling_a_ramp_gives_the_ramp():
     i, j, k = np.meshgrid(np.arange(12), np.arange(10), np.arange(14), indexing="ij")
     ramp = torch.from_numpy((2 * i + 3 * j - k).astype(np.int16))
     axes = (AxisMap(12, 7, 1.7, 0.4), AxisMap(10, 15, 0.6, 0.1), AxisMap(14, 9, -1.3, 12.5))
-    got = resample(ramp, axes, antialias=False, slab=5)
+    got = resample(ramp, axes, slab=5)
     a, b, c = (axis.coordinates for axis in axes)
     expected = 2 * a[:, None, None] + 3 * b[None, :, None] - c[None, None, :]
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-3)

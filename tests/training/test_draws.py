@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from agseg.inference.prepare import normalise
+from agseg.inference.normalise import normalise
 from agseg.training.batches import DrawBatches
 from agseg.training.cases import Case
 from agseg.training.draws import Affine, Balance, FrameDraws, PictureDraws, VolumeDraws, centre_crop
