@@ -1,18 +1,23 @@
 """What a label means: its index in a mask, its name, its SNOMED CT code and its colour.
 
 Names are TotalSegmentator's, because they are in the fingers of the people who use masks. Codes are SNOMED CT (``SCT``)
-as DICOM CID 7140 and its relatives list them; a left or right organ is one concept plus a laterality modifier.
+as DICOM CID 7140 and its relatives list them; a left or right organ is one concept plus a laterality modifier. They are data
+(``data/structures.csv``): a new organ is one line there.
 """
 
 from __future__ import annotations
 
+import csv
 import difflib
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 from agseg.errors import UsageError
 
-__all__ = ["BACKGROUND", "KNOWN_STRUCTURES", "Code3", "Label", "LabelSet", "Structure", "unknown_organ"]
+__all__ = ["BACKGROUND", "Code3", "Label", "LabelSet", "Structure", "known_structures", "unknown_organ"]
 
 
 @dataclass(frozen=True)
@@ -30,41 +35,54 @@ RIGHT = Code3("24028007", "Right")
 
 @dataclass(frozen=True)
 class Structure:
-    """An anatomical structure that agseg can name, code and draw."""
+    """An anatomical structure that agseg can name, code and draw.
+
+    Parameters
+    ----------
+    name, code
+        TotalSegmentator's or MOOSE's name; the SNOMED CT concept.
+    laterality
+        Left or right, where the concept has sides.
+    rgb
+        Display colour, 0 to 255.
+    region
+        Where it is, for what is no structure of its own: a cyst, in the kidney. The side is the region's then.
+    """
 
     name: str
     code: Code3
     laterality: Code3 | None
     rgb: tuple[int, int, int]
+    region: Code3 | None = None
 
 
-def _structures(*rows: tuple[str, str, str, Code3 | None, tuple[int, int, int]]) -> dict[str, Structure]:
-    return {name: Structure(name, Code3(value, meaning), side, rgb) for name, value, meaning, side, rgb in rows}
+STRUCTURES_FILE = Path(__file__).resolve().parent / "data" / "structures.csv"
+"""One structure a line; its comments say where the codes come from and what was decided where sources differ."""
 
 
-KNOWN_STRUCTURES = _structures(
-    ("spleen", "78961009", "Spleen", None, (157, 108, 162)),
-    ("kidney_right", "64033007", "Kidney", RIGHT, (185, 102, 83)),
-    ("kidney_left", "64033007", "Kidney", LEFT, (212, 145, 98)),
-    ("gallbladder", "28231008", "Gallbladder", None, (139, 150, 98)),
-    ("esophagus", "32849002", "Esophagus", None, (211, 171, 143)),
-    ("liver", "10200004", "Liver", None, (221, 130, 101)),
-    ("stomach", "69695003", "Stomach", None, (216, 132, 105)),
-    ("pancreas", "15776009", "Pancreas", None, (249, 180, 111)),
-    ("adrenal_gland_right", "23451007", "Adrenal gland", RIGHT, (244, 186, 150)),
-    ("adrenal_gland_left", "23451007", "Adrenal gland", LEFT, (240, 180, 140)),
-    ("duodenum", "38848004", "Duodenum", None, (255, 253, 229)),
-    ("small_bowel", "30315005", "Small intestine", None, (205, 167, 142)),
-    ("colon", "71854001", "Colon", None, (204, 168, 143)),
-    ("urinary_bladder", "89837001", "Urinary bladder", None, (222, 154, 132)),
-    ("prostate", "41216001", "Prostate", None, (230, 158, 140)),
-    ("aorta", "15825003", "Aorta", None, (224, 97, 76)),
-    ("inferior_vena_cava", "64131007", "Inferior vena cava", None, (0, 151, 206)),
-    ("portal_vein_and_splenic_vein", "32764006", "Portal vein", None, (0, 161, 196)),
-)
-"""Structures with a code. A label that is not here still gets a mask and a volume, but no DICOM object."""
+@functools.cache
+def known_structures() -> Mapping[str, Structure]:
+    """Every structure with a code, by name; a label that is not among them gets a mask and a volume, but no DICOM object."""
+    sides = {"": None, "left": LEFT, "right": RIGHT}
+    with STRUCTURES_FILE.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        found = [
+            Structure(
+                row["name"],
+                Code3(row["code"], row["meaning"]),
+                sides[row["side"]],
+                (int(row["red"]), int(row["green"]), int(row["blue"])),
+                Code3(row["region_code"], row["region_meaning"]) if row["region_code"] else None,
+            )
+            for row in rows
+        ]
+    return MappingProxyType({structure.name: structure for structure in found})
 
-_UNKNOWN_RGB = (128, 174, 128)
+
+@functools.cache
+def _spare_colours() -> tuple[tuple[int, int, int], ...]:
+    """The colours of the table, for labels that are not in it."""
+    return tuple(dict.fromkeys(structure.rgb for structure in known_structures().values()))
 
 
 @dataclass(frozen=True)
@@ -77,12 +95,13 @@ class Label:
     @property
     def structure(self) -> Structure | None:
         """Code and laterality, or None for a structure agseg cannot code."""
-        return KNOWN_STRUCTURES.get(self.name)
+        return known_structures().get(self.name)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """Recommended display colour, 0 to 255."""
-        return self.structure.rgb if self.structure else _UNKNOWN_RGB
+        """Recommended display colour, 0 to 255; of a label without a code one of the table's, by its index."""
+        spare = _spare_colours()
+        return self.structure.rgb if self.structure else spare[self.index % len(spare)]
 
     @property
     def title(self) -> str:

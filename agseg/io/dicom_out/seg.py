@@ -153,13 +153,16 @@ def _segment(hd: Any, result: DicomResult, label: Label, number: int) -> Any:
         ),
         tracking_id=label.name,
         tracking_uid=result.tracking_uid(label.name),
+        anatomic_regions=None if structure.region is None else [coded(structure.region)],
         display_color=hd.color.CIELabColor.from_rgb(*label.rgb),
     )
     if structure.laterality is not None:
-        # highdicom has no argument for the modifier; it belongs into the item of the property type.
-        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
-            code_item(structure.laterality)
-        ]
+        # highdicom has no argument for the modifier; it belongs into the item of the property type, or of the region.
+        side = [code_item(structure.laterality)]
+        if structure.region is None:
+            segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = side
+        else:
+            segment.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = side
     return segment
 
 

@@ -166,7 +166,8 @@ def _group(hd: Any, result: DicomResult, measurement: Measurement, seg: Any | No
         "finding_type": coded(structure.code),
         "finding_sites": [
             hd.sr.FindingSite(
-                coded(structure.code), laterality=None if structure.laterality is None else coded(structure.laterality)
+                coded(structure.region or structure.code),
+                laterality=None if structure.laterality is None else coded(structure.laterality),
             )
         ],
         "algorithm_id": hd.sr.AlgorithmIdentification(
