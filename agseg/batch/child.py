@@ -112,9 +112,6 @@ def main(descriptor: int, parent: int) -> None:
         if hello.role is Role.FRAMES:
             _serve_frames(connection, hello)
         elif hello.role is Role.READER:
-            # A reader writes no files, but a limit on file sizes would also hold for the memory a volume is handed over in.
-            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             _serve_reader(connection, hello)
         elif hello.role is Role.WRITER:
             _serve_writer(connection, hello)
@@ -149,10 +146,15 @@ def _serve_reader(connection: Connection, hello: Hello) -> None:
 
 def _in_memory(pack_up: Callable[[Any], tuple[dict[str, Any], int]], what: Any) -> tuple[dict[str, Any], int]:
     """What is handed over, in anonymous memory; no room for it is not the fault of the study's files or of the output."""
+    # A limit on the size of files would also hold for the memory in which something is handed over.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     try:
         return pack_up(what)
     except OSError as error:
         raise MemoryError from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _serve_frames(connection: Connection, hello: Hello) -> None:
