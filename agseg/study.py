@@ -31,6 +31,8 @@ class Reason(StrEnum):
     LOCALIZER = "localizer"
     OTHER_MODALITY = "other_modality"
     IDENTICAL_COPY = "identical_copy"
+    OTHER_KIND = "other_kind"
+    MONITORING = "monitoring"
 
 
 class StudyKind(StrEnum):

@@ -162,13 +162,15 @@ def _add_dicom(ledger: _Ledger) -> None:
     unseen = by_folder(ledger.unseen)
     for one in series:
         miss_unseen(one, unseen)
-    counts = Counter((one.files[0].root, _series_path(one)) for one in series)
+    keys: dict[tuple[Path, str], set[tuple[str, ...]]] = defaultdict(set)
+    for one in series:
+        keys[(one.files[0].root, _series_path(one))].add(one.key)
     for one in series:
         path = _series_path(one)
-        several = counts[(one.files[0].root, path)] > 1
+        alone = len(keys[(one.files[0].root, path)]) == 1
         ledger.studies.append(
             Study(
-                id=f"{path}/series-{one.number}-{one.digest}" if several else path,
+                id=path + one.name(alone=alone),
                 root=one.files[0].root,
                 files=tuple(file.path for file in one.files),
                 kind=StudyKind.DICOM,

@@ -40,13 +40,13 @@ def test_publish_makes_everything_visible_at_once(tmp_path: Path) -> None:
     with StudyFolder(task(tmp_path)) as folder:
         (folder.path / "attention").mkdir()
         (folder.path / "attention" / "gate.png").write_bytes(b"x")
-        report = folder.publish(VOLUME, warnings=(Warned(Code.CLIPPED, "clipped"),))
+        report = folder.publish(VOLUME, warnings=(Warned(Code.NONFINITE, "not finite"),))
     assert report.files == ("attention/gate.png", "study.json")
     record = read_record(tmp_path / "a" / "b")
     assert record is not None
     assert record["key"] == "k"
     assert record["disclaimer"]
-    assert record["warnings"] == [{"code": "W_CLIPPED", "message": "clipped"}]
+    assert record["warnings"] == [{"code": "W_NONFINITE", "message": "not finite"}]
 
 
 def test_what_somebody_changed_is_kept_beside_the_new_result_and_said(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "OddError",
     "as_short",
     "as_short_of_either_sign",
+    "as_single",
     "as_text",
     "walk",
 ]
@@ -84,6 +85,12 @@ def as_short_of_either_sign(raw: bytes, signed: bool) -> int | None:
     return struct.unpack_from("<h" if signed else "<H", raw)[0] if len(raw) >= 2 else None
 
 
+def as_single(raw: bytes, _signed: bool) -> float | None:
+    """A binary number of 32 bits; None where it is too short or none."""
+    value = struct.unpack_from("<f", raw)[0] if len(raw) >= 4 else float("nan")
+    return value if value == value else None
+
+
 _Parser = Callable[[bytes, bool], Any]
 WANTED: dict[int, tuple[str, _Parser]] = {
     0x00080008: ("image_type", _words),
@@ -117,7 +124,7 @@ WANTED: dict[int, tuple[str, _Parser]] = {
     0x00201002: ("images_in_acquisition", _integer),
     0x00209161: ("concatenation", as_text),
     0x00209163: ("concatenation_parts", as_short),
-    0x00209241: ("cardiac_phase", _number),
+    0x00209241: ("cardiac_phase", as_single),
     0x00280002: ("samples", as_short),
     0x00280004: ("photometric", _word),
     0x00280008: ("frames", _frames),

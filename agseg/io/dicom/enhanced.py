@@ -24,12 +24,13 @@ _GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """What the functional groups say of one frame: where it lies, and how its stored values become HU."""
+    """What the functional groups say of one frame: where it lies, how its stored values become HU, and when it was acquired."""
 
     plane: Plane
     slope: float | None
     intercept: float | None
     rescale_type: str
+    moment: tuple[int | None, int | None]
 
 
 def enhanced_frames(header: SliceHeader) -> list[FrameFacts]:
@@ -83,7 +84,16 @@ def _facts(header: SliceHeader, shared: Any, own: Any) -> FrameFacts:
         slope[0] if slope else header.slope,
         intercept[0] if intercept else header.intercept,
         rescale_type or header.rescale_type,
+        _moment(own),
     )
+
+
+def _moment(own: Any) -> tuple[int | None, int | None]:
+    """Temporal position and acquisition of a frame, where it has them."""
+    content = (own.get("FrameContentSequence") or [None])[0]
+    numbers = (None if content is None else content.get(name) for name in ("TemporalPositionIndex", "FrameAcquisitionNumber"))
+    temporal, acquisition = (None if number in (None, "") else int(number) for number in numbers)
+    return temporal, acquisition
 
 
 def _macro(shared: Any, own: Any, keyword: str) -> Any:

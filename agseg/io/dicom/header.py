@@ -23,6 +23,7 @@ from agseg.io.dicom.elements import (
     OddError,
     as_short,
     as_short_of_either_sign,
+    as_single,
     as_text,
     walk,
 )
@@ -82,6 +83,8 @@ def _via_pydicom(path: Path, file_bytes: int) -> SliceHeader:
         many = not isinstance(value, str) and hasattr(value, "__iter__")
         if isinstance(value, int) and parse in (as_short, as_short_of_either_sign):
             fields[name] = value - 0x10000 if signed and parse is as_short_of_either_sign and value > 0x7FFF else value
+        elif isinstance(value, float) and parse is as_single:
+            fields[name] = float(value)
         elif name == "signed":
             fields[name] = signed
         else:

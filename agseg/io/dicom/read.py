@@ -54,6 +54,8 @@ class Frame:
     slope: float | None
     intercept: float | None
     rescale_type: str
+    moment: tuple[int | None, int | None] = (None, None)
+    """Temporal position and acquisition number of a frame of a multi-frame file."""
 
     def scale(self) -> HuScale:
         """How its stored bits become HU; raises as :meth:`HuScale.of`."""
@@ -64,7 +66,7 @@ def frames_of(header: SliceHeader) -> list[Frame]:
     """The frames of one file: one, or those of an enhanced multi-frame file's functional groups."""
     if header.is_enhanced:
         return [
-            Frame(header, index, facts.plane, facts.slope, facts.intercept, facts.rescale_type)
+            Frame(header, index, facts.plane, facts.slope, facts.intercept, facts.rescale_type, facts.moment)
             for index, facts in enumerate(enhanced_frames(header))
         ]
     if header.frames != 1:

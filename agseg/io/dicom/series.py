@@ -1,7 +1,7 @@
 """From DICOM headers to series: what is a CT series, what accompanies one, and what must be refused.
 
-A series is one (PatientID, StudyInstanceUID, SeriesInstanceUID), wherever its files lie. An empty UID joins nothing: such
-files form one series per folder and SeriesNumber.
+A series is one SeriesInstanceUID of one patient and study, wherever its files lie; it becomes one study for each pass of the
+scanner. An empty UID joins nothing: such files form one series per folder and SeriesNumber.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom.acquisitions import Pass, split_passes
+from agseg.io.dicom.complete import count_missing
+from agseg.io.dicom.derived import derived_from
+from agseg.io.dicom.image import Image
+from agseg.io.dicom.owners import contradictions, split_owners
+from agseg.io.dicom.pages import is_page, set_pages_aside
 from agseg.io.dicom.read import frames_of, stack_frames
 from agseg.io.dicom.slice_header import CT_SOP_CLASSES, SliceHeader
 from agseg.io.walk import FoundFile, Reason
@@ -51,11 +57,14 @@ BODY_PARTS_WITH_ABDOMEN = (
 
 @dataclass(eq=False)
 class Series:
-    """Files of one series while it is put together; ``files`` end in order of position if ``rejected`` stays None."""
+    """Images of one series, or of one pass of it, while it is put together; ``files`` end in order of position if ``rejected``
+    stays None. ``acquisition`` tells the passes of one series apart.
+    """
 
     key: tuple[str, ...]
     modality: str
     headers: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
+    acquisition: str | None = None
     files: tuple[FoundFile, ...] = ()
     reason: str = ""
     rejected: Rejected | None = None
@@ -71,6 +80,11 @@ class Series:
         """Six hex digits that tell series apart and from which no UID can be worked out."""
         return hashlib.sha256("\0".join(self.key).encode()).hexdigest()[:6]
 
+    def name(self, *, alone: bool) -> str:
+        """What stands behind the folder in the study's id: nothing for the only series of a folder that has one pass."""
+        series = "" if alone else f"/series-{self.number}-{self.digest}"
+        return series if self.acquisition is None else f"{series}/acquisition-{self.acquisition}"
+
     @property
     def study_key(self) -> tuple[str, str]:
         """Patient and study, to find what accompanies a series."""
@@ -81,24 +95,22 @@ class Series:
 def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[Series], list[Skipped]]:
     """The series to be reported, in order of their first file, and the files that belong to none of them."""
     skipped: list[Skipped] = []
-    candidates: dict[tuple[str, ...], Series] = {}
+    families: dict[tuple[str, ...], list[Image]] = defaultdict(list)
     others: dict[tuple[str, ...], Series] = {}
     for file, header in found:
         word = _left_out(header)
         if word is not None:
             skipped.append(Skipped(file.path, word, _named_modality(header.modality)))
-            continue
-        is_ct = _is_ct(header)
-        home = candidates if is_ct else others
-        key = _key(file, header)
-        series = home.setdefault(key, Series(key, "CT" if is_ct else _named_modality(header.modality)))
-        series.headers.append((file, header))
-    kept = [*candidates.values()]
-    for series in candidates.values():
-        skipped.extend(_drop_copies(series))
-        _judge(series)
-    folders = {place for series in candidates.values() for place in _places(series)}
-    parents = {(series.study_key, place) for series in candidates.values() for place in _parents(series)}
+        elif _is_ct(header):
+            families[_family(file, header)].append(Image.of(file, header))
+        else:
+            key = _key(file, header)
+            series = others.setdefault(key, Series(key, _named_modality(header.modality)))
+            series.headers.append((file, header))
+    candidates = [series for images in families.values() for series in _series_of(images, skipped)]
+    kept = _without_companions(candidates, skipped)
+    folders = {place for series in candidates for place in _places(series)}
+    parents = {(series.study_key, place) for series in candidates for place in _parents(series)}
     for series in others.values():
         same_study = series.study_key[1] and any((series.study_key, place) in parents for place in _parents(series))
         if same_study or any(place in folders for place in _places(series)):
@@ -110,6 +122,79 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
             kept.append(series)
     kept.sort(key=lambda series: (str(series.files[0].root), series.files[0].below))
     return kept, skipped
+
+
+def _series_of(family: list[Image], skipped: list[Skipped]) -> list[Series]:
+    """What becomes of the images of one SeriesInstanceUID: one series for each owner and pass; pages are skipped."""
+    made = []
+    for owned, rejected, warnings in split_owners(family):
+        key = _key(owned[0].file, owned[0].header)
+        images, copies = _without_copies(owned)
+        skipped.extend(Skipped(image.file.path, Reason.IDENTICAL_COPY) for image in copies)
+        noted = list(warnings)
+        if copies:
+            noted.append(Warned(Code.DUPLICATE_SLICES, f"{len(copies)} identical copies of files were left out"))
+        if rejected is not None:
+            made.append(_series(key, Pass(tuple(images)), noted, rejected))
+            continue
+        slices, aside = set_pages_aside(images)
+        for what, pages in aside.items():
+            skipped.extend(Skipped(page.file.path, Reason.OTHER_KIND, what) for page in pages)
+            noted.append(Warned(Code.LEFT_OUT, f"left out of the series: {what}, {len(pages)} times"))
+        made.extend(_passes(key, slices, images, noted, skipped))
+    return made
+
+
+def _passes(
+    key: tuple[str, ...], slices: list[Image], whole: list[Image], noted: list[Warned], skipped: list[Skipped]
+) -> list[Series]:
+    try:
+        passes = split_passes(slices)
+    except InputError as error:
+        return [_series(key, Pass(tuple(slices)), noted, Rejected(error.code, error.sentence()))]
+    made = []
+    for one in passes:
+        skipped.extend(Skipped(image.file.path, Reason.MONITORING, "an image apart from its scan") for image in one.strays)
+        more = [Warned(Code.LEFT_OUT, f"left out: {len(one.strays)} monitoring images")] if one.strays else []
+        series = _series(key, one, [*noted, *one.warnings, *more], None)
+        missing = count_missing([image.header for image in one.images], len(whole))
+        if missing:
+            series.warnings.append(
+                Warned(Code.INCOMPLETE, f"the header counts {missing} images more than there are: an end may be missing")
+            )
+        made.append(series)
+    return made
+
+
+def _series(key: tuple[str, ...], one: Pass, noted: list[Warned], rejected: Rejected | None) -> Series:
+    """The series of one pass, judged: in order of position, or with the reason why it makes no volume."""
+    series = Series(key, "CT", [(image.file, image.header) for image in one.images], one.name, warnings=list(noted))
+    _judge(series, rejected)
+    return series
+
+
+def _without_companions(candidates: list[Series], skipped: list[Skipped]) -> list[Series]:
+    """Leave out what a normal examination has beside its volumes: monitoring and planning images, pages of CT class.
+
+    So it is while the same study has a series with enough positions, and the header does not count more images than there are.
+    """
+    volumes = {series.study_key for series in candidates if series.study_key[1] and not _is_small(series)}
+    kept = []
+    for series in candidates:
+        whole = not count_missing([header for _, header in series.headers], len(series.headers))
+        if _is_small(series) and whole and series.study_key in volumes:
+            skipped.extend(
+                Skipped(file.path, Reason.MONITORING, "beside a CT volume of the same study") for file in series.files
+            )
+        else:
+            kept.append(series)
+    return kept
+
+
+def _is_small(series: Series) -> bool:
+    if series.rejected is None:
+        return False
+    return series.rejected.code is Code.TOO_FEW_SLICES or all(is_page(header) for _, header in series.headers)
 
 
 def _places(series: Series) -> set[tuple[Path, str]]:
@@ -153,25 +238,27 @@ def _key(file: FoundFile, header: SliceHeader) -> tuple[str, ...]:
     return header.patient_id, header.study_uid, header.series_uid, *place
 
 
-def _drop_copies(series: Series) -> list[Skipped]:
-    """Take byte-identical copies out of the series; the first path stays."""
-    alike: dict[tuple[object, ...], list[tuple[FoundFile, SliceHeader]]] = defaultdict(list)
-    for file, header in series.headers:
-        alike[(header.sop_uid, header.position_mm, file.size)].append((file, header))
-    dropped: list[Skipped] = []
+def _family(file: FoundFile, header: SliceHeader) -> tuple[str, ...]:
+    """What the images of one series have in common whoever they belong to; without UIDs as in :func:`_key`."""
+    return (header.series_uid,) if header.study_uid and header.series_uid else _key(file, header)
+
+
+def _without_copies(images: Sequence[Image]) -> tuple[list[Image], list[Image]]:
+    """The images without byte-identical copies, of which the first path stays; and the copies."""
+    alike: dict[tuple[object, ...], list[Image]] = defaultdict(list)
+    for image in images:
+        alike[(image.header.sop_uid, image.header.position_mm, image.file.size)].append(image)
+    copies: set[Path] = set()
     for group in alike.values():
         seen: dict[str, Path] = {}
-        for file, _ in group if len(group) > 1 else ():
-            digest = _digest(file.path)
+        for image in group if len(group) > 1 else ():
+            digest = _digest(image.file.path)
             if digest and digest in seen:
-                dropped.append(Skipped(file.path, Reason.IDENTICAL_COPY))
+                copies.add(image.file.path)
             else:
-                seen[digest] = file.path
-    if dropped:
-        gone = {skip.path for skip in dropped}
-        series.headers = [(file, header) for file, header in series.headers if file.path not in gone]
-        series.warnings.append(Warned(Code.DUPLICATE_SLICES, f"{len(dropped)} identical copies of files were left out"))
-    return dropped
+                seen[digest] = image.file.path
+    kept = [image for image in images if image.file.path not in copies]
+    return kept, [image for image in images if image.file.path in copies]
 
 
 def _digest(path: Path) -> str:
@@ -182,11 +269,16 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _judge(series: Series) -> None:
+def _judge(series: Series, rejected: Rejected | None) -> None:
     """Order the files by position, or say why they make no volume; note what is odd about the headers."""
     files = [file for file, _ in series.headers]
     headers = [header for _, header in series.headers]
     series.warnings.extend(_noted(headers))
+    contradicted, odd = contradictions(headers)
+    series.warnings.extend(odd)
+    if rejected is not None or contradicted is not None:
+        series.files, series.rejected = tuple(files), rejected or contradicted
+        return
     try:
         frames = [frame for header in headers for frame in frames_of(header)]
         stack = stack_frames(frames)
@@ -214,6 +306,8 @@ def _noted(headers: Sequence[SliceHeader]) -> list[Warned]:
         warnings.append(Warned(Code.BODY_PART, "BodyPartExamined names another part of the body"))
     if any(not header.modality for header in headers):
         warnings.append(Warned(Code.MODALITY_ASSUMED, "Modality is empty; CT is taken from the SOP class"))
+    for kind in dict.fromkeys(kind for header in headers for kind in derived_from(header)):
+        warnings.append(Warned(Code.DERIVED, f"the volume is {kind.text}, not the scan itself"))
     return warnings
 
 
