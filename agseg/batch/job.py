@@ -165,7 +165,9 @@ class BatchJob:
     networks
         Which weights those are and which organs each of them makes; part of the resume keys.
     parameters
-        Everything on the command line that can change a result, JSON-able; part of the resume key.
+        The run's settings for its records, JSON-able.
+    shaping
+        Those of them that decide about a mask's voxels; part of the resume keys.
     environment
         Facts about this process for run.json; the processor's own are added.
     include, exclude
@@ -188,6 +190,7 @@ class BatchJob:
     model: ModelFactory
     networks: tuple[NetworkUse, ...]
     parameters: dict[str, Any]
+    shaping: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

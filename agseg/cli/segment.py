@@ -69,10 +69,12 @@ def segment(
     prune_depth: Annotated[
         int | None, typer.Option(metavar="1..4", help="ANU-Net only: stop at this depth, for speed.")
     ] = None,
-    multilabel: Annotated[bool, typer.Option("--ml", help="One labels.nii.gz instead of a file per organ.")] = False,
+    multilabel: Annotated[
+        bool, typer.Option("--ml", help="One labels.nii.gz (key: labels.json) instead of a file per organ.")
+    ] = False,
     output_type: Annotated[
         list[str] | None,
-        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct", help="What to write (repeatable); default nifti."),
+        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl", help="What to write (repeatable); default nifti."),
     ] = None,
     preview: Annotated[bool, typer.Option("--preview/--no-preview", help="Draw an overlay picture per study.")] = True,
     attention: Annotated[bool, typer.Option("--attention", help="Write the attention gates' coefficients.")] = False,
@@ -109,9 +111,11 @@ def segment(
     from agseg.batch import Limits, Part
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
+    from agseg.io.outputs import Outputs
+    from agseg.io.writers import WRITERS
     from agseg.models.precision import Precision
     from agseg.workflows import segment as workflow
-    from agseg.workflows.segmenter_config import OutputType, SegmenterOptions
+    from agseg.workflows.options import SegmenterOptions, Shaping
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     paths = (*(inputs or []), *(more_inputs or []))
@@ -134,18 +138,22 @@ def segment(
         offline=offline,
         options=SegmenterOptions(
             device=device,
-            precision=_choice("--precision", precision, tuple(Precision)),
-            overlap=overlap,
-            fast=fast,
-            mirror=mirror,
-            prune_depth=prune_depth,
-            outputs=tuple(
-                OutputType(_choice("--output-type", kind.replace("_", "-"), tuple(OutputType)))
-                for kind in dict.fromkeys(output_type or ["nifti"])
+            shaping=Shaping(
+                precision=_choice("--precision", precision, tuple(Precision)),
+                overlap=overlap,
+                fast=fast,
+                mirror=mirror,
+                prune_depth=prune_depth,
             ),
-            multilabel=multilabel,
-            preview=preview,
-            attention=attention,
+            outputs=Outputs(
+                kinds=tuple(
+                    _choice("--output-type", kind.replace("_", "-"), tuple(WRITERS))
+                    for kind in dict.fromkeys(output_type or ["nifti"])
+                ),
+                multilabel=multilabel,
+                preview=preview,
+                attention=attention,
+            ),
         ),
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),

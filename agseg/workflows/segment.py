@@ -18,13 +18,15 @@ from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.engines import EngineFactory
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
+from agseg.io.writers import check_outputs
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities
+from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.placed_segmenter import PlacedSegmenter
-from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, SegmenterOptions, WriterConfig, check_outputs
+from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, WriterConfig
 
 __all__ = ["SegmentRequest", "choose_networks", "default_entry", "segment"]
 
@@ -107,11 +109,12 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
     if len(organs) > MOST_ORGANS:
         raise UsageError("a mask holds at most 255 organs", value=len(organs), hint="Name those that are wanted with --organ.")
+    depth, attention = options.shaping.prune_depth, options.outputs.attention
     for entry, _ in chosen:
-        check_capabilities(entry, manifest=manifest, prune_depth=options.prune_depth, attention=options.attention)
+        check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
-    check_outputs(request.options.outputs)
+    check_outputs(options.outputs.kinds)
     with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
         # What is fetched now is known by its digests only then.

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg.batch.provenance import NetworkUse
-from agseg.errors import UsageError
 from agseg.report import WeightsRef
 from agseg.weights.entry import WeightsEntry
+from agseg.workflows.options import SegmenterOptions
 
 if TYPE_CHECKING:
     from agseg.workflows.study_segmenter import StudySegmenter
@@ -24,67 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NetworkConfig",
-    "OutputType",
     "SegmenterConfig",
-    "SegmenterOptions",
     "WriterConfig",
-    "check_outputs",
     "usage_digest",
 ]
 
 
 MANY_CLASSES = 32
 """Above this a tile's scores are hundreds of megabytes: freed memory is then returned to the system, slower but smaller."""
-
-
-class OutputType(StrEnum):
-    """What is written per study, beside the records."""
-
-    NIFTI = "nifti"
-    DICOM_SEG = "dicom-seg"
-    DICOM_SR = "dicom-sr"
-    RTSTRUCT = "rtstruct"
-
-
-def check_outputs(outputs: tuple[OutputType, ...]) -> None:
-    """Refuse what this installation cannot write, before a run rather than after each study's inference.
-
-    Raises
-    ------
-    UsageError
-        Naming the extra that is missing.
-    """
-    objects = [kind.value for kind in outputs if kind is not OutputType.NIFTI]
-    if objects and find_spec("highdicom") is None:
-        raise UsageError("DICOM objects need highdicom", value=", ".join(objects), hint="pip install 'agseg[dicom]'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmenterOptions:
-    """How masks are made and what is written of them, whatever the study.
-
-    Parameters
-    ----------
-    device, precision, overlap, fast, mirror, prune_depth
-        How to compute.
-    outputs, multilabel, preview, attention
-        What to write.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    overlap: float | None = None
-    fast: bool = False
-    mirror: bool = False
-    prune_depth: int | None = None
-    outputs: tuple[OutputType, ...] = (OutputType.NIFTI,)
-    multilabel: bool = False
-    preview: bool = True
-    attention: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in records."""
-        return asdict(self) | {"outputs": [kind.value for kind in self.outputs]}
 
 
 @dataclass(frozen=True)

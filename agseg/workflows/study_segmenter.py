@@ -35,12 +35,13 @@ class StudySegmenter:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = resolve_device(options.device)
-        precision = choose_precision(Precision(options.precision), device)
+        shaping = options.shaping
+        precision = choose_precision(Precision(shaping.precision), device)
         self._networks = [
-            load_network(network.entry, network.paths, device=device, precision=precision, prune_depth=options.prune_depth)
+            load_network(network.entry, network.paths, device=device, precision=precision, prune_depth=shaping.prune_depth)
             for network in config.networks
         ]
-        self._settings = Settings(overlap=options.overlap, fast=options.fast, mirror=options.mirror)
+        self._settings = Settings(overlap=shaping.overlap, fast=shaping.fast, mirror=shaping.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
             "precision": ", ".join(dict.fromkeys(network.precision.value for network in self._networks)),
@@ -62,7 +63,7 @@ class StudySegmenter:
         stage("predict")
         result = self._segmented(volume)
         draft = draft_of(result, elapsed_s=time.perf_counter() - begun)
-        if not self._config.options.attention:
+        if not self._config.options.outputs.attention:
             return draft
         writer = StudyWriter(self._config)
         return writer.write(task, volume, draft, stage, more=lambda folder: self._write_attention(folder, volume))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,17 +12,17 @@ from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
 from agseg.batch.review import review
 from agseg.errors import Code
-from agseg.io.nifti_write import write_mask
 from agseg.io.preview import write_preview
+from agseg.io.statistics import write_statistics
+from agseg.io.writers import Result, write_all
 from agseg.labels import Label, LabelSet
 from agseg.measure.volumes import measure
 from agseg.report import Measurement, OrganStatus, StudyReport
 from agseg.volume import LabelMask, Volume, Warned
-from agseg.workflows.segmenter_config import OutputType, SegmenterConfig
+from agseg.workflows.segmenter_config import SegmenterConfig
 
 if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
-    from agseg.io.dicom_out.write import Written
 
 __all__ = ["StudyWriter", "draft_of"]
 
@@ -58,7 +57,7 @@ class StudyWriter:
 
     def __init__(self, config: SegmenterConfig) -> None:
         self._config = config
-        if config.options.preview:
+        if config.options.outputs.preview:
             import PIL.Image
             import PIL.ImageDraw
             import PIL.ImageFont
@@ -95,7 +94,11 @@ class StudyWriter:
         stage("write")
         with StudyFolder(task) as folder:
             found = tuple(Warned(Code(warned["code"]), warned["message"]) for warned in facts["warnings"])
-            warnings = (*found, *self._write(folder.path, task, volume, mask, measured))
+            options = self._config.options
+            result = Result(
+                task.study, volume, mask, measured, self._config.weights, options.shaping.to_dict(), options.outputs
+            )
+            warnings = (*found, *self._write(folder.path, result))
             if more is not None:
                 more(folder.path)
             ended = time.perf_counter()
@@ -123,60 +126,10 @@ class StudyWriter:
             measured.append(replace(found, review=reasons, weights=made_by[organ]))
         return tuple(measured)
 
-    def _write(
-        self, folder: Path, task: StudyTask, volume: Volume, mask: LabelMask, measured: tuple[Measurement, ...]
-    ) -> tuple[Warned, ...]:
+    def _write(self, folder: Path, result: Result) -> tuple[Warned, ...]:
         """All files of the study but its record; returns what could not be written and why."""
-        options = self._config.options
-        warnings: list[Warned] = []
-        objects = tuple(kind for kind in options.outputs if kind is not OutputType.NIFTI)
-        as_nifti = OutputType.NIFTI in options.outputs
-        if objects:
-            written = self._write_objects(folder, task, mask, measured, objects)
-            warnings += written.warnings
-            # A mask that no DICOM object can hold must not be lost.
-            as_nifti = as_nifti or not written.is_complete
-        if as_nifti:
-            _write_masks(folder, mask, multilabel=options.multilabel)
-        statistics = json.dumps(_statistics(measured, mask), indent=2)
-        (folder / "statistics.json").write_text(statistics + "\n", encoding="utf-8")
-        if options.preview:
-            write_preview(folder / "preview.png", volume, mask, measured)
-        return tuple(warnings)
-
-    def _write_objects(
-        self,
-        folder: Path,
-        task: StudyTask,
-        mask: LabelMask,
-        measured: tuple[Measurement, ...],
-        kinds: tuple[OutputType, ...],
-    ) -> Written:
-        from agseg.io.dicom_out.write import write_objects
-
-        return write_objects(
-            folder,
-            kinds=tuple(kind.value for kind in kinds),
-            study=task.study,
-            mask=mask,
-            measurements=measured,
-            weights=self._config.weights,
-            parameters=self._config.parameters,
-        )
-
-
-def _write_masks(folder: Path, mask: LabelMask, *, multilabel: bool) -> None:
-    if multilabel:
-        write_mask(folder / "labels.nii.gz", mask.labels, mask.grid)
-        return
-    for label in mask.label_set:
-        write_mask(folder / f"{label.name}.nii.gz", mask.labels, mask.grid, value=label.index)
-
-
-def _statistics(measured: tuple[Measurement, ...], mask: LabelMask) -> dict[str, dict[str, float | None]]:
-    """TotalSegmentator's ``statistics.json``: volume in mm³ and mean HU; organs that are not present are left out."""
-    return {
-        found.name: {"volume": round(found.voxels * mask.grid.voxel_volume_mm3, 3), "intensity": found.mean_hu}
-        for found in measured
-        if found.voxels
-    }
+        written = write_all(folder, result)
+        write_statistics(folder, result.measurements, result.mask.grid)
+        if result.outputs.preview:
+            write_preview(folder / "preview.png", result.volume, result.mask, result.measurements)
+        return tuple(warned for one in written.values() for warned in one.warnings)

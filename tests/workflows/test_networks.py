@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from agseg.errors import UsageError
+from agseg.io.outputs import Outputs
 from agseg.report import StudyStatus
 from agseg.weights.manifest import Manifest
+from agseg.workflows.options import SegmenterOptions, Shaping
 from agseg.workflows.segment import SegmentRequest, choose_networks, segment
-from agseg.workflows.segmenter_config import SegmenterOptions
 from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 
@@ -44,7 +45,9 @@ def request(site: Path, out: str, *organs: str, weights: tuple[str, ...] = (), *
     return SegmentRequest(
         inputs=(site / "in",), output=site / out, home=site / "home", organs=organs, weights=weights,
         manifest=site / "site.yaml", offline=True,
-        options=SegmenterOptions(device="cpu", precision="fp32", preview=False, **options),  # type: ignore[arg-type]
+        options=SegmenterOptions(
+            device="cpu", shaping=Shaping(precision="fp32"), outputs=Outputs(preview=False, **options)  # type: ignore[arg-type]
+        ),
     )  # fmt: skip
 
 

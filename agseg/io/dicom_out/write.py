@@ -7,9 +7,7 @@ the masks and the report are written all the same.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,124 +18,134 @@ from agseg.io.dicom_out.rtstruct import write_rtstruct
 from agseg.io.dicom_out.seg import SegEncoding, write_seg
 from agseg.io.dicom_out.source import DicomSource
 from agseg.io.dicom_out.sr import write_sr
+from agseg.io.outputs import OutputType, Written
 from agseg.report import Measurement, WeightsRef
 from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Warned
 
-__all__ = ["DicomKind", "Written", "write_from_headers", "write_objects"]
+__all__ = ["DICOM_KINDS", "SEG_FILE", "DicomObjects", "write_from_headers"]
 
-NOT_SHAPING = frozenset({"device", "outputs", "multilabel", "preview", "attention"})
-"""Parameters of a run that do not shape its masks. They stay out of the derived UIDs: a run that is repeated with a preview, or
-on another machine with the same outcome, makes the same objects.
-"""
+DICOM_KINDS = (OutputType.DICOM_SEG, OutputType.DICOM_SR, OutputType.RTSTRUCT)
+
+SEG_FILE = "seg.dcm"
 
 _INSTEAD = "no DICOM objects are written, the masks are NIfTI files"
 
 
-class DicomKind(StrEnum):
-    """What can be asked for, as ``--output-type`` writes it."""
-
-    SEG = "dicom-seg"
-    SR = "dicom-sr"
-    RTSTRUCT = "rtstruct"
-
-
-@dataclass(frozen=True)
-class Written:
-    """Names of the files written, in the given folder, and what is to be noted about them.
-
-    ``is_complete``: the objects hold every organ that is present; where they do not, its mask is needed in another form.
-    """
-
-    files: tuple[str, ...]
-    warnings: tuple[Warned, ...] = ()
-    is_complete: bool = True
-
-
-def write_objects(
-    folder: Path,
-    *,
-    kinds: Collection[DicomKind | str],
-    study: Study,
-    mask: LabelMask,
-    measurements: Sequence[Measurement],
-    weights: Sequence[WeightsRef],
-    parameters: Mapping[str, Any],
-    encoding: SegEncoding = SegEncoding.BINARY,
-) -> Written:
-    """Write the objects of one study into its folder; see :func:`write_from_headers`.
-
-    A study that is no DICOM series has nothing that an object could refer to: it gets a warning and no objects.
-    """
-    if study.kind != StudyKind.DICOM:
-        why = Warned(Code.MISSING_UIDS, f"the input is not DICOM: {_INSTEAD}")
-        return Written((), (why,), is_complete=False)
-    return write_from_headers(
-        folder,
-        kinds=kinds,
-        headers=read_headers(study),
-        mask=mask,
-        measurements=measurements,
-        weights=weights,
-        parameters=parameters,
-        encoding=encoding,
-    )
-
-
-def write_from_headers(
-    folder: Path,
-    *,
-    kinds: Collection[DicomKind | str],
-    headers: Sequence[Any],
-    mask: LabelMask,
-    measurements: Sequence[Measurement],
-    weights: Sequence[WeightsRef],
-    parameters: Mapping[str, Any],
-    encoding: SegEncoding = SegEncoding.BINARY,
-    created: datetime | None = None,
-) -> Written:
-    """Write the objects of one series; each appears complete, read back and compared, or not at all.
+class DicomObjects:
+    """The objects of one result, written one by one into one folder; a report refers to the segments it measures.
 
     Parameters
     ----------
-    kinds
-        A report refers to the segments it measures, so ``dicom-sr`` brings ``seg.dcm`` with it.
-    headers
-        pydicom data sets in order of position, as ``io.dicom.read.read_headers`` gives them.
-    mask
-        On the source's grid.
-    measurements
-        Of the mask's labels; each says which of the weights made it.
-    weights
-        All that made the mask.
-    parameters
-        The run's settings; those that shape the mask are part of the derived UIDs, see :data:`NOT_SHAPING`.
-
-    Raises
-    ------
-    OutputError
-        If an object cannot be written or does not read back.
-    UsageError
-        If highdicom is not installed.
+    result
+        What they hold; None where nothing can be written, and ``why`` says why.
+    encoding
+        How segments are stored.
     """
-    wanted = {DicomKind(kind) for kind in kinds}
-    try:
-        source = DicomSource.of(headers)
-    except InputError as error:
-        return Written((), (Warned(error.code, f"{error.message}: {_INSTEAD}"),), is_complete=False)
-    shaping = {name: value for name, value in parameters.items() if name not in NOT_SHAPING}
-    result = DicomResult(mask, source, tuple(weights), shaping, tuple(measurements), created or datetime.now())
-    files, seg = [], None
-    if result.present and wanted & {DicomKind.SEG, DicomKind.SR}:
-        seg = write_seg(folder / "seg.dcm", result, encoding=encoding)
-        files.append("seg.dcm")
-    if DicomKind.SR in wanted:
-        write_sr(folder / "sr.dcm", result, seg=seg)
-        files.append("sr.dcm")
-    if result.present and DicomKind.RTSTRUCT in wanted:
-        write_rtstruct(folder / "rtstruct.dcm", result)
-        files.append("rtstruct.dcm")
-    return Written(tuple(files), tuple(_warnings(result)), is_complete=not result.uncoded)
+
+    def __init__(
+        self, result: DicomResult | None, *, why: Warned | None = None, encoding: SegEncoding = SegEncoding.BINARY
+    ) -> None:
+        self.result, self.why, self.encoding = result, why, encoding
+        self._seg: Any | None = None
+
+    @classmethod
+    def of_study(
+        cls,
+        study: Study,
+        mask: LabelMask,
+        *,
+        measurements: Sequence[Measurement],
+        weights: Sequence[WeightsRef],
+        parameters: Mapping[str, Any],
+        encoding: SegEncoding = SegEncoding.BINARY,
+    ) -> DicomObjects:
+        """Of a study whose files are read again for their headers; see :meth:`of_headers`.
+
+        A study that is no DICOM series has nothing that an object could refer to.
+        """
+        if study.kind != StudyKind.DICOM:
+            return cls(None, why=Warned(Code.MISSING_UIDS, f"the input is not DICOM: {_INSTEAD}"))
+        headers = read_headers(study)
+        return cls.of_headers(
+            headers, mask, measurements=measurements, weights=weights, parameters=parameters, encoding=encoding
+        )
+
+    @classmethod
+    def of_headers(
+        cls,
+        headers: Sequence[Any],
+        mask: LabelMask,
+        *,
+        measurements: Sequence[Measurement],
+        weights: Sequence[WeightsRef],
+        parameters: Mapping[str, Any],
+        encoding: SegEncoding = SegEncoding.BINARY,
+        created: datetime | None = None,
+    ) -> DicomObjects:
+        """Of one series.
+
+        Parameters
+        ----------
+        headers
+            pydicom data sets in order of position, as ``io.dicom.read.read_headers`` gives them. Where they lack the UIDs that
+            results refer to, there are no objects, and ``why`` says so.
+        mask
+            On the source's grid.
+        measurements
+            Of the mask's labels; each says which of the weights made it.
+        weights
+            All that made the mask.
+        parameters
+            The settings that shaped the mask; part of the derived UIDs.
+        """
+        try:
+            source = DicomSource.of(headers)
+        except InputError as error:
+            return cls(None, why=Warned(error.code, f"{error.message}: {_INSTEAD}"))
+        result = DicomResult(mask, source, tuple(weights), parameters, tuple(measurements), created or datetime.now())
+        return cls(result, encoding=encoding)
+
+    def write(self, kind: OutputType, folder: Path) -> Written:
+        """Write one object; it appears complete, read back and compared, or not at all.
+
+        ``dicom-sr`` brings ``seg.dcm`` with it, unless no organ is present.
+
+        Raises
+        ------
+        OutputError
+            If the object cannot be written or does not read back.
+        UsageError
+            If highdicom is not installed.
+        """
+        result = self.result
+        if result is None:
+            return Written(warnings=() if self.why is None else (self.why,), is_complete=False)
+        files = []
+        if result.present and kind in (OutputType.DICOM_SEG, OutputType.DICOM_SR):
+            if self._seg is None:
+                self._seg = write_seg(folder / SEG_FILE, result, encoding=self.encoding)
+            files.append(SEG_FILE)
+        if kind is OutputType.DICOM_SR:
+            write_sr(folder / "sr.dcm", result, seg=self._seg)
+            files.append("sr.dcm")
+        if result.present and kind is OutputType.RTSTRUCT:
+            write_rtstruct(folder / "rtstruct.dcm", result)
+            files.append("rtstruct.dcm")
+        return Written(tuple(files), tuple(_warnings(result)), is_complete=not result.uncoded)
+
+
+def write_from_headers(
+    folder: Path, *, kinds: Collection[OutputType], headers: Sequence[Any], mask: LabelMask, **facts: Any
+) -> Written:
+    """Several objects of one series at once; see :class:`DicomObjects`."""
+    objects = DicomObjects.of_headers(headers, mask, **facts)
+    written = [objects.write(kind, folder) for kind in DICOM_KINDS if kind in kinds]
+    return Written(
+        tuple(dict.fromkeys(name for one in written for name in one.files)),
+        tuple(dict.fromkeys(warned for one in written for warned in one.warnings)),
+        all(one.is_complete for one in written),
+    )
 
 
 def _warnings(result: DicomResult) -> Iterator[Warned]:

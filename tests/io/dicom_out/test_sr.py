@@ -12,6 +12,7 @@ from agseg.errors import OutputError
 from agseg.io.dicom_out import sr
 from agseg.io.dicom_out.sr import read_sr_volumes
 from agseg.io.dicom_out.write import write_from_headers
+from agseg.io.outputs import OutputType
 from agseg.report import Measurement, OrganStatus
 from tests.io.ct_series import WEIGHTS, make_mask, make_series, measured
 
@@ -24,7 +25,13 @@ def write(folder: Path, measurements: tuple[Measurement, ...] | None = None) -> 
     mask = make_mask(series.grid)
     measurements = measured(mask) if measurements is None else measurements
     written = write_from_headers(
-        folder, kinds=["dicom-sr"], headers=series.headers, mask=mask, measurements=measurements, weights=WEIGHTS, parameters={}
+        folder,
+        kinds=[OutputType.DICOM_SR],
+        headers=series.headers,
+        mask=mask,
+        measurements=measurements,
+        weights=WEIGHTS,
+        parameters={},
     )
     # A report brings the segments that it measures.
     assert written.files == ("seg.dcm", "sr.dcm")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from agseg.errors import PacsError
 from agseg.io.dicom.read import read_headers
-from agseg.io.dicom_out.write import DicomKind, write_from_headers
+from agseg.io.dicom_out.write import DICOM_KINDS, write_from_headers
 from agseg.io.discover import discover
 from agseg.io.pacs.address import Credentials, PacsAddress
 from agseg.io.pacs.archive import Archive, Need
@@ -98,7 +98,7 @@ def main(folder: Path) -> dict[str, object]:
         study = discover([folder / "web"]).studies[0]
         mask = make_mask(make_series().grid)
         write_from_headers(
-            folder / "out", kinds=tuple(DicomKind), headers=read_headers(study), mask=mask, measurements=measured(mask),
+            folder / "out", kinds=DICOM_KINDS, headers=read_headers(study), mask=mask, measurements=measured(mask),
             weights=WEIGHTS, parameters={},
         )  # fmt: skip
         written = [path.name for path in (folder / "out").iterdir()]

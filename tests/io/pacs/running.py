@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from agseg.io.dicom_out.write import DicomKind, write_from_headers
+from agseg.io.dicom_out.write import DICOM_KINDS, write_from_headers
 from agseg.io.pacs import archive as pacs_archive
 from agseg.io.pacs.address import Credentials, PacsAddress
 from agseg.io.pacs.connect import open_archive
@@ -48,7 +48,7 @@ def _results() -> Path:
     series = make_series()
     mask = make_mask(series.grid)
     write_from_headers(
-        folder, kinds=tuple(DicomKind), headers=series.headers, mask=mask, measurements=measured(mask), weights=WEIGHTS,
+        folder, kinds=DICOM_KINDS, headers=series.headers, mask=mask, measurements=measured(mask), weights=WEIGHTS,
         parameters={},
     )  # fmt: skip
     names = ("seg.dcm", "sr.dcm", "rtstruct.dcm")
