@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from agseg.errors import UsageError
 from agseg.inference.axis import interpolate
-from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import cut_tiles
+from agseg.inference.predictor import GatedPredictor
 from agseg.inference.prepare import prepare
 from agseg.inference.straighten import needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
@@ -45,7 +44,7 @@ class GateMap:
     alpha: NDArray[np.float32]
 
 
-def gate_maps(volume: Volume, network: ReadyNetwork, spec: InputSpec) -> Iterator[GateMap]:
+def gate_maps(volume: Volume, network: GatedPredictor, spec: InputSpec) -> Iterator[GateMap]:
     """Coefficients of every gate on the volume's own grid, one after the other (each is as large as the scan).
 
     Tiles are blended as scores are; gates live on coarser grids and are interpolated linearly.
@@ -55,9 +54,6 @@ def gate_maps(volume: Volume, network: ReadyNetwork, spec: InputSpec) -> Iterato
     UsageError
         If the network has no attention gates.
     """
-    module = network.modules[0]
-    if not hasattr(module, "attention"):
-        raise UsageError("these weights have no attention gates", value=type(module).__name__, hint="Leave --attention out.")
     subject = volume
     if needs_straightening(volume.grid):
         subject = straighten(volume, finest_mm=min(spec.spacing_mm) if spec.spacing_mm else None)
@@ -81,12 +77,12 @@ def gate_maps(volume: Volume, network: ReadyNetwork, spec: InputSpec) -> Iterato
         yield GateMap(name, on_subject if subject is volume else _on_source(on_subject, volume, subject))
 
 
-@torch.inference_mode()
-def _gate_tiles(network: ReadyNetwork, tensor: Tensor, tiles: TilePlan, padding: Padding, names: list[str]) -> Iterator[Tensor]:
+def _gate_tiles(
+    network: GatedPredictor, tensor: Tensor, tiles: TilePlan, padding: Padding, names: list[str]
+) -> Iterator[Tensor]:
     """All gates of each tile as channels (gates, *tile); their names are appended to ``names`` once."""
-    module = network.modules[0]
-    for tile in cut_tiles(tensor, tiles, padding=padding):
-        gates = module.attention(tile[None, None].to(network.precision.dtype))  # type: ignore[operator]
+    for tile in cut_tiles(tensor[None], tiles, padding=padding):
+        gates = network.gates(tile[None])
         channels = []
         for name, alpha in gates.items():
             grown = F.interpolate(alpha.float(), size=tiles.tile, mode="trilinear", align_corners=False)[0]

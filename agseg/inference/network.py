@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agseg.models.catalogue import check_depth
+from agseg.errors import UsageError
+from agseg.inference.predictor import Scores
+from agseg.models.catalogue import check_depth, facts
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.precision import Precision
@@ -31,6 +33,8 @@ class ReadyNetwork:
         Where and in which number format the arithmetic runs. Outputs are float32 or the precision's type.
     averages_logits
         Whether members (and mirror images) are averaged as they are, without a softmax: the outputs are then always logits.
+    in_channels
+        Channels of an image.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class ReadyNetwork:
         device: torch.device,
         precision: Precision,
         averages_logits: bool = False,
+        in_channels: int = 1,
     ) -> None:
         self.device = device
+        self.in_channels = in_channels
         self.averages_logits = averages_logits
         # Some networks do not stand half precision; they run in fp32 whatever was asked, and the record says so.
         whole = any(getattr(module, "full_precision_only", False) for module in modules)
@@ -56,20 +62,47 @@ class ReadyNetwork:
         return placed.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     @property
-    def is_ensemble(self) -> bool:
-        """Whether outputs are probabilities (an ensemble's) instead of logits."""
-        return len(self.modules) > 1 and not self.averages_logits
+    def scores(self) -> Scores:
+        """What comes out: an ensemble's are probabilities, unless it averages logits."""
+        if self.averages_logits:
+            return Scores.RAW_LOGITS
+        return Scores.PROBABILITIES if len(self.modules) > 1 else Scores.LOGITS
 
     def moved(self, device: torch.device, precision: Precision) -> ReadyNetwork:
         """The same network elsewhere."""
-        return ReadyNetwork(self.modules, device=device, precision=precision, averages_logits=self.averages_logits)
+        return ReadyNetwork(
+            self.modules,
+            device=device,
+            precision=precision,
+            averages_logits=self.averages_logits,
+            in_channels=self.in_channels,
+        )
+
+    @torch.inference_mode()
+    def gates(self, batch: Tensor) -> dict[str, Tensor]:
+        """Each gate's coefficients, see :class:`~agseg.inference.predictor.GatedPredictor`; of the first member.
+
+        Raises
+        ------
+        UsageError
+            If the network has no attention gates.
+        """
+        module = self.modules[0]
+        if not hasattr(module, "attention"):
+            raise UsageError(
+                "these weights have no attention gates", value=type(module).__name__, hint="Leave --attention out."
+            )
+        found: dict[str, Tensor] = module.attention(  # type: ignore[operator]
+            batch.to(device=self.device, dtype=self.precision.dtype)
+        )
+        return found
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Tensor:
         """Score maps (batch, classes, *tile) of a batch (batch, channels, *tile)."""
         layout = torch.channels_last_3d if batch.ndim == 5 else torch.channels_last
         batch = batch.to(device=self.device, dtype=self.precision.dtype, memory_format=layout)
-        if not self.is_ensemble:
+        if self.scores is not Scores.PROBABILITIES:
             scores: Tensor = self.modules[0](batch)
             if len(self.modules) == 1:
                 return scores
@@ -115,5 +148,10 @@ def load_network(
         module = build(entry.architecture, config)
         load_strict(module, path, prune=prune_depth is not None)
         modules.append(fold_batch_norm(module.eval()))
-    averages_logits = entry.input.carry is not Carry.PROBABILITIES
-    return ReadyNetwork(modules, device=device, precision=precision, averages_logits=averages_logits)
+    return ReadyNetwork(
+        modules,
+        device=device,
+        precision=precision,
+        averages_logits=entry.input.carry is not Carry.PROBABILITIES,
+        in_channels=facts(entry.architecture, entry.config).in_channels,
+    )

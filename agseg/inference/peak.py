@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from agseg.inference.network import ReadyNetwork
+from agseg.inference.predictor import Predictor
 
 __all__ = ["forward_peak_bytes"]
 
@@ -19,7 +19,7 @@ _RESET_HIGH_WATER = "5"
 """What ``proc(5)`` says to write so that the high-water mark starts again."""
 
 
-def forward_peak_bytes(network: ReadyNetwork, batch: torch.Tensor) -> int | None:
+def forward_peak_bytes(network: Predictor, batch: torch.Tensor) -> int | None:
     """Rise of memory over the loaded network while it computes one batch; None where the system does not tell.
 
     On a GPU it is what torch's allocator hands out, on Linux the resident memory of the process: memory that was freed

@@ -11,16 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agseg.inference.network import ReadyNetwork
+from agseg.errors import WeightsError
+from agseg.inference.predictor import Predictor, Scores
 from agseg.inference.tiling import Block, TilePlan
 from agseg.labels import LabelSet
 from agseg.weights.entry import Padding
 
 __all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "mirrored_logits", "probabilities", "tile_scores"]
 
+SPATIAL = 3
+"""Axes of a grid; an image may have channels before them."""
+
 
 def tile_scores(
-    network: ReadyNetwork,
+    network: Predictor,
     tensor: Tensor,
     tiles: TilePlan,
     *,
@@ -36,7 +40,7 @@ def tile_scores(
     network
         What to run.
     tensor
-        The model grid, float32, any device; moved to the network's tile by tile.
+        The model grid, float32 (channels, *grid), or (*grid) of one channel; moved to the network's device tile by tile.
     tiles
         The plan for this grid.
     padding
@@ -46,13 +50,21 @@ def tile_scores(
     mirror, swap
         Test-time mirroring: spatial axes to flip, and the class pairs (left, right) that change places with the first of
         them if that is the left-right axis.
+
+    Raises
+    ------
+    WeightsError
+        If the network takes another number of channels than the grid has.
     """
-    cut = cut_tiles(tensor, tiles, padding=padding)
+    image = tensor if tensor.ndim == SPATIAL + 1 else tensor[None]
+    if network.in_channels != len(image):
+        raise WeightsError("the network takes another number of channels", value=len(image), expected=network.in_channels)
+    cut = cut_tiles(image, tiles, padding=padding)
     while chunk := list(islice(cut, batch)):
-        stack = torch.stack(chunk)[:, None]
+        stack = torch.stack(chunk)
         if not mirror:
             scores = network(stack)
-        elif network.averages_logits:
+        elif network.scores is Scores.RAW_LOGITS:
             scores = mirrored_logits(network, stack, axes=mirror)
         else:
             scores = mirrored(network, stack, axes=mirror, swap=swap)
@@ -66,13 +78,13 @@ def tile_scores(
 
 
 def cut_tiles(tensor: Tensor, tiles: TilePlan, *, padding: Padding) -> Iterator[Tensor]:
-    """Views of the (padded) model grid, one per tile, in the order of ``tiles.corners()``."""
+    """Views (channels, *tile) of the padded model grid (channels, *grid), one per tile, in the order of ``tiles.corners()``."""
     padded = _padded(tensor, tiles, padding)
     for corner in tiles.corners():
-        yield padded[tuple(slice(c, c + t) for c, t in zip(corner, tiles.tile, strict=True))]
+        yield padded[(slice(None), *(slice(c, c + t) for c, t in zip(corner, tiles.tile, strict=True)))]
 
 
-def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swap: tuple[tuple[int, int], ...]) -> Tensor:
+def mirrored(network: Predictor, batch: Tensor, *, axes: tuple[int, ...], swap: tuple[tuple[int, int], ...]) -> Tensor:
     """Mean probability over the image and its mirror image along each axis.
 
     Mirroring left to right makes a left kidney look like a right one, so those classes change places on the way back.
@@ -88,12 +100,12 @@ def mirrored(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...], swa
         total = total + flipped
     mean = total / (len(axes) + 1)
     # One network's outputs are taken for logits later on: softmax(log p) = p.
-    return mean if network.is_ensemble else mean.clamp_min(1e-12).log()
+    return mean if network.scores is Scores.PROBABILITIES else mean.clamp_min(1e-12).log()
 
 
-def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: int = 1) -> Tensor:
+def probabilities(scores: Tensor, network: Predictor | None = None, *, dim: int = 1) -> Tensor:
     """Scores to probabilities (float32): softmax over the classes; a single channel is a sigmoid against background."""
-    if network is not None and network.is_ensemble:
+    if network is not None and network.scores is Scores.PROBABILITIES:
         return scores.float()
     if scores.shape[dim] == 1:
         positive = torch.sigmoid(scores.float())
@@ -101,9 +113,9 @@ def probabilities(scores: Tensor, network: ReadyNetwork | None = None, *, dim: i
     return torch.softmax(scores.float(), dim=dim)
 
 
-def as_probabilities(block: Block, network: ReadyNetwork) -> Block:
+def as_probabilities(block: Block, network: Predictor) -> Block:
     """A block with its scores turned into probabilities, in its own memory: with many classes a copy would be large."""
-    if network.is_ensemble:
+    if network.scores is Scores.PROBABILITIES:
         return block
     if block.scores.shape[0] == 1:
         room = torch.cat((1.0 - torch.sigmoid(block.room), torch.sigmoid(block.room)))
@@ -115,7 +127,7 @@ def as_probabilities(block: Block, network: ReadyNetwork) -> Block:
 
 
 @torch.inference_mode()
-def mirrored_logits(network: ReadyNetwork, batch: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+def mirrored_logits(network: Predictor, batch: Tensor, *, axes: tuple[int, ...]) -> Tensor:
     """Mean logits (float32) over the image and its mirror images along every combination of axes (nnU-Net).
 
     Such a network was trained with mirror images under the same labels: no class changes its name.
@@ -146,5 +158,5 @@ def _padded(tensor: Tensor, tiles: TilePlan, padding: Padding) -> Tensor:
     if not any(widths):
         return tensor
     if padding is Padding.EDGE:
-        return F.pad(tensor[None, None], widths, mode="replicate")[0, 0]
+        return F.pad(tensor[None], widths, mode="replicate")[0]
     return F.pad(tensor, widths)

@@ -15,8 +15,8 @@ from agseg.inference.body import body_extents
 from agseg.inference.cleanup import clean_up
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.frame import Frame
-from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
+from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, frame_of, prepare
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.soundness import NonFiniteScoresError, check_logits, check_probabilities
@@ -93,7 +93,7 @@ class Segmentation:
 
 def segment_volume(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     *,
     spec: InputSpec,
     labels: LabelSet,
@@ -156,7 +156,7 @@ def segment_volume(
 
 def segment_with_entry(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     entry: WeightsEntry,
     *,
     organs: Iterable[str] | None = None,
@@ -178,7 +178,7 @@ def segment_with_entry(
 
 def _with_fallbacks(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
     settings: Settings,
@@ -189,7 +189,7 @@ def _with_fallbacks(
 
     Only torch's own out-of-memory error, and scores that are not finite, count as that.
     """
-    rungs: list[tuple[str, ReadyNetwork, Settings]] = [("", network, settings)]
+    rungs: list[tuple[str, Predictor, Settings]] = [("", network, settings)]
     if network.device.type != "cpu":
         rungs.append(("one tile at a time", network, replace(settings, tile_batch=1)))
         rungs.append(("on the CPU", network, replace(settings, tile_batch=1)))
@@ -216,7 +216,7 @@ def _with_fallbacks(
 
 def _run(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
     settings: Settings,
@@ -236,7 +236,7 @@ def _run(
 def _tiled(
     volume: Volume,
     prepared: ModelInput,
-    network: ReadyNetwork,
+    network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
     settings: Settings,

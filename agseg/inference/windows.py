@@ -18,9 +18,9 @@ from agseg.errors import Code, InferenceError
 from agseg.inference.axis import interpolate
 from agseg.inference.body import Box, body_extents, median_box
 from agseg.inference.frame import Frame
-from agseg.inference.network import ReadyNetwork
 from agseg.inference.normalise import normalise
 from agseg.inference.predict import probabilities
+from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import sample
 from agseg.inference.restore import Restored
 from agseg.inference.soundness import check_probabilities
@@ -67,7 +67,7 @@ def plan_windows(volume: Volume, axis: int, height_mm: float) -> tuple[Window, .
 
 def segment_windows(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
     *,
@@ -110,7 +110,7 @@ def segment_windows(
 
 def _scored(
     volume: Volume,
-    network: ReadyNetwork,
+    network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
     windows: tuple[Window, ...],

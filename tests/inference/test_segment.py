@@ -12,15 +12,18 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from agseg.errors import Code
+from agseg.errors import Code, WeightsError
 from agseg.grid import Grid
 from agseg.inference.cleanup import clean_up
 from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
+from agseg.inference.predict import tile_scores
 from agseg.inference.segment import Settings, segment_volume
+from agseg.inference.tiling import plan
 from agseg.labels import LabelSet
 from agseg.volume import HU_MIN, Volume
 from agseg.weights.entry import Cleanup, InputSpec, Normalisation
+from tests.inference.fake_predictor import FakePredictor
 
 CODES = ["".join(c) for c in itertools.product("LR", "PA", "IS")] + ["ASR", "ILP", "SAL", "PRI"]
 LABELS = LabelSet.from_mapping({1: "kidney_left", 2: "kidney_right"})
@@ -180,35 +183,33 @@ def test_the_same_input_gives_the_same_bytes():
     assert segment(scan(ras_grid())).mask.labels.tobytes() == segment(scan(ras_grid())).mask.labels.tobytes()
 
 
-def test_out_of_memory_on_a_gpu_is_a_declared_fallback(monkeypatch):
+def test_out_of_memory_on_a_gpu_is_a_declared_fallback():
     """A device that never has enough memory: the ladder ends on the CPU and says so."""
-    import agseg.inference.segment as module
 
-    calls = []
+    def full(predictor, batch):
+        if predictor.device.type == "meta":
+            raise torch.OutOfMemoryError
 
-    class Full(ReadyNetwork):
-        def __call__(self, batch):
-            calls.append(len(batch))
-            if self.device.type == "meta":
-                raise torch.OutOfMemoryError
-            return super().__call__(batch)
-
-        def moved(self, device, precision):
-            return Full([ByValue()], device=device, precision=precision)
-
-    full = Full([ByValue()], device=torch.device("cpu"), precision=Precision.FP32)
-    full.device = torch.device("meta")
-    monkeypatch.setattr(module, "prepare", lambda volume, spec, device, frame: _on_cpu(volume, spec, frame))
-    found = segment_volume(scan(ras_grid()), full, spec=SPEC, labels=LABELS)
+    fake = FakePredictor(ByValue(), full, device=torch.device("meta"))
+    found = segment_volume(scan(ras_grid()), fake, spec=SPEC, labels=LABELS)
     assert [w.code for w in found.warnings] == [Code.FALLBACK]
-    assert ml(found, "kidney_left") > 1
-    assert len(calls) > 2
+    assert np.array_equal(found.mask.labels, segment(scan(ras_grid())).mask.labels)
+    assert fake.batches[:2] == [4, 1], "four tiles at a time, then one"
 
 
-def _on_cpu(volume, spec, frame):
-    from agseg.inference.prepare import prepare
+def test_a_network_of_two_channels_is_refused_for_a_scan_of_one():
+    with pytest.raises(WeightsError, match="found 1, expected 2"):
+        segment_volume(scan(ras_grid()), FakePredictor(ByValue(), in_channels=2), spec=SPEC, labels=LABELS)
 
-    return prepare(volume, spec, device="cpu", frame=frame)
+
+def test_tiles_carry_every_channel():
+    image = torch.arange(2 * 6 * 6 * 6.0).reshape(2, 6, 6, 6)
+    tiles = plan((6, 6, 6), tile=(4, 4, 4), overlap=0.5)
+    seen = list(tile_scores(FakePredictor(lambda batch: batch, in_channels=2), image, tiles))
+    assert len(seen) == tiles.count
+    for corner, scores in zip(tiles.corners(), seen, strict=True):
+        where = tuple(slice(c, c + 4) for c in corner)
+        assert torch.equal(scores, image[(slice(None), *where)])
 
 
 def test_only_the_organ_that_has_a_rule_is_cleaned_up():
