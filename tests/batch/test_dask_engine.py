@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -52,17 +53,25 @@ def outcomes(report: BatchReport) -> dict[str, tuple[StudyStatus, Code | None]]:
     return {study.input: (study.status, study.code) for study in report.studies}
 
 
+VOLATILE = {"run", "run_id", "seconds", "started", "finished", "environment"}
+
+
+def lasting(record: Any) -> Any:
+    """A record without times, the run's own name and what it ran on, at any depth."""
+    if isinstance(record, dict):
+        return {key: lasting(value) for key, value in record.items() if key not in VOLATILE}
+    return [lasting(each) for each in record] if isinstance(record, list) else record
+
+
 def written(target: Path) -> dict[str, Any]:
     """All that a person or script sees, without times, the run's own name and what it ran on."""
     found: dict[str, Any] = {}
     for path in sorted(path for path in target.rglob("*") if path.is_file() and path.name != ".agseg.lock"):
         name = path.relative_to(target).as_posix()
         if path.suffix == ".json":
-            record = json.loads(path.read_bytes())
-            for part in [record, *record.get("studies", [])]:
-                for volatile in ("run", "seconds", "started", "finished", "environment"):
-                    part.pop(volatile, None)
-            found[name] = record
+            found[name] = lasting(json.loads(path.read_bytes()))
+        elif path.suffix == ".csv":
+            found[name] = [lasting(row) for row in csv.DictReader(path.read_text().splitlines())]
         elif name != "report.html":
             found[name] = path.read_bytes()
     return found
