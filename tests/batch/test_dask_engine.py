@@ -24,7 +24,7 @@ from agseg.batch.cluster import Cluster
 from agseg.batch.dask_engine import DaskEngine
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.report import BatchReport, StudyStatus
-from tests.batch.fakes import MakeThreshold, Threshold, job, write_study
+from tests.batch.fakes import MakeThreshold, Threshold, WholeThreshold, job, write_study
 from tests.batch.farm import ROOT, Farm, children_of, farm
 
 pytest.importorskip("distributed")
@@ -211,7 +211,7 @@ def test_a_study_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
 
 
-class DiesWithTheAnswer(Threshold):
+class DiesWithTheAnswer(WholeThreshold):
     """Publishes the study, then ends its Dask worker before the answer is out."""
 
     def process(self, task: Any, volume: Any, stage: Any) -> Any:

@@ -145,6 +145,11 @@ def name_of(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
+def names_an_error(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether no more than an exception is taken from a module, to catch what PyTorch's restricted unpickler raises."""
+    return isinstance(node, ast.ImportFrom) and all(alias.name.endswith("Error") for alias in node.names)
+
+
 # Dask's own protocol between agseg's processes is pickle; nothing that comes from a file or an archive ever is.
 CLUSTER = {ROOT / "agseg" / "batch" / "dask_engine.py", ROOT / "agseg" / "batch" / "node.py"}
 
@@ -155,7 +160,7 @@ def test_promise_40_no_unsafe_yaml_no_pickle_no_eval_no_shell() -> None:
         for path in SOURCES
         if path not in CLUSTER
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        if isinstance(node, ast.Import | ast.ImportFrom) and not names_an_error(node)
         for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
     }
     assert not imported & {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}

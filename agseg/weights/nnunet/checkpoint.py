@@ -6,11 +6,11 @@ nnU-Net's own trainer writes are let through; a file that names anything else is
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def _loaded(path: Path) -> Any:
                     hint="Ask whoever trained it for a checkpoint without that object.",
                 )
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as problem:
+    except (UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as problem:
         first_line = str(problem).strip().split("\n")[0][:200]
         raise WeightsError(
             "the checkpoint cannot be read", path=path, value=first_line, expected="a file that torch.save wrote"
