@@ -91,6 +91,7 @@ class Code(StrEnum):
     OUTPUT_NOT_WRITABLE = "E_OUTPUT_NOT_WRITABLE"
     VIDEO = "E_VIDEO"
     WEIGHTS_CHECKSUM = "E_WEIGHTS_CHECKSUM"
+    NOT_HU = "E_NOT_HU"
     IDENTITY = "E_IDENTITY"
     # our own, beside those of the published list
     CRASHED = "E_CRASHED"
@@ -129,6 +130,7 @@ class Code(StrEnum):
     LEFT_OUT = "W_LEFT_OUT"
     INCOMPLETE = "W_INCOMPLETE"
     DERIVED = "W_DERIVED"
+    UNUSED_BITS = "W_UNUSED_BITS"
     NO_FAN = "W_NO_FAN"
     CLOCK = "W_CLOCK"
 

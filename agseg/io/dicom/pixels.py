@@ -7,8 +7,7 @@ Source: DICOM PS3.3 C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.7.5.1.1.2 (P
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom.jpeg_lossless import check_all_coded
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.volume import HU_MAX, HU_MIN
 
 __all__ = [
     "HuScale",
     "check_codec",
-    "check_fragments",
     "check_frame_size",
     "decode_frame",
     "hu_table",
@@ -34,15 +33,13 @@ __all__ = [
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Transfer syntaxes whose pixels can be taken from the file as they are."""
 
+JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
+
 HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 """RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
 
-_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-
-_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-
-LONGEST_CODESTREAM_HEADER = 4096
-"""How much of each fragment is searched for the size of the frame (bytes)."""
+GREY = frozenset({"", "MONOCHROME1", "MONOCHROME2"})
+"""Photometric interpretations of HU; a palette's indices are none. MONOCHROME1 tells how to show values, not what they are."""
 
 LONGEST_SIDE = 16384
 """Rows and Columns beyond this (pixels) are not a CT slice."""
@@ -79,6 +76,8 @@ class HuScale:
         if not np.isfinite([slope, intercept]).all() or slope == 0:
             raise InputError("RescaleSlope or RescaleIntercept is not a usable number", code=Code.HEADER_INVALID)
         allocated, stored = header.bits_allocated, header.bits_stored
+        if header.photometric not in GREY:
+            raise InputError("the pixels are colours, not HU", code=Code.DTYPE, expected="MONOCHROME2")
         if header.samples != 1:
             raise InputError("colour pixels", code=Code.DTYPE, value=f"{header.samples} samples", expected="1 sample per pixel")
         if allocated not in (8, 16):
@@ -145,11 +144,14 @@ def check_frame_size(header: SliceHeader) -> int:
             raise InputError("the file is shorter than its pixels", code=Code.TRUNCATED, path=header.path)
         return frame_bytes
     if span.is_encapsulated:
+        if header.transfer_syntax in NATIVE_LITTLE_ENDIAN:
+            raise InputError("compressed pixels under an uncompressed transfer syntax", code=Code.HEADER_LIES)
         if needed > span.present * LARGEST_COMPRESSION:
             raise InputError("the header promises more pixels than the file can hold", code=Code.HEADER_LIES)
     elif span.length > span.present:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
-    elif needed > span.length:
+    elif span.length not in (needed, needed + needed % 2):
+        # One byte may fill up to an even length. Where there are more, a row is longer than the header says, or a pixel is.
         code = Code.NO_PIXELS if span.length == 0 else Code.HEADER_LIES
         raise InputError("Rows x Columns x frames does not fit the pixel bytes", code=code, value=span.length, expected=needed)
     return frame_bytes
@@ -175,61 +177,6 @@ def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray
     if stored.size != count:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
     return stored.reshape(header.rows, header.columns)
-
-
-def check_fragments(header: SliceHeader) -> None:
-    """Refuse compressed pixels whose fragments do not end within the file: codecs fill the rest with grey and say nothing.
-
-    Source: DICOM PS3.5 A.4 (items of the encapsulated pixel data, closed by a sequence delimiter).
-
-    Raises
-    ------
-    InputError
-        ``E_TRUNCATED`` or ``E_DECODE``.
-    """
-    span = header.pixels
-    if span is None or not span.is_encapsulated:
-        return
-    at = span.offset
-    with header.path.open("rb") as stream:
-        while True:
-            stream.seek(at)
-            start = stream.read(8)
-            if len(start) < 8:
-                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
-            tag, length = start[:4], int.from_bytes(start[4:], "little")
-            if tag == _SEQUENCE_END:
-                return
-            if tag != _ITEM:
-                raise InputError("the compressed pixels are damaged", code=Code.DECODE, path=header.path)
-            if at + 8 + length > header.file_bytes:
-                raise InputError("the file ends inside its compressed pixels", code=Code.TRUNCATED, path=header.path)
-            size = codestream_size(stream.read(min(length, LONGEST_CODESTREAM_HEADER)))
-            if size is not None and size != (header.rows, header.columns):
-                # Checked before the codec sees it, because codecs take memory for what the codestream promises.
-                raise InputError("the compressed frame is not of the header's size", code=Code.HEADER_LIES, path=header.path)
-            at += 8 + length
-
-
-def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream begins with, or None where it is none of them.
-
-    Source: ISO/IEC 15444-1 A.5.1 (SIZ), ISO/IEC 10918-1 B.2.2 and 14495-1 C.2.2 (frame header).
-    """
-    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 24:
-        right, bottom, left, top = struct.unpack_from(">4I", data, 8)
-        return bottom - top, right - left
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _FRAME_MARKERS:
-            rows, columns = struct.unpack_from(">2H", data, at + 5)
-            # No rows means that their number follows the data (a DNL marker).
-            return (rows, columns) if rows else None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
 
 
 def named_syntax(syntax: str) -> str:
@@ -269,11 +216,15 @@ def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.ui
     InputError
         ``E_DECODE`` if the codec fails or gives another matrix than the header says, ``E_NO_PIXELS`` without pixels.
     """
+    from pydicom.encaps import get_frame
     from pydicom.pixels.decoders.base import get_decoder
 
     if "PixelData" not in dataset or not dataset.PixelData:
         raise InputError("the file holds no pixels", code=Code.NO_PIXELS, path=header.path)
     check_codec(header.transfer_syntax)
+    compressed = bool(dataset.file_meta.TransferSyntaxUID.is_encapsulated)
+    if not compressed:
+        _check_length(header, len(dataset.PixelData))
     try:
         pixels, _ = get_decoder(header.transfer_syntax).as_array(dataset, index=frame, raw=True)
     except Exception as error:
@@ -284,4 +235,15 @@ def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.ui
     if pixels.dtype.itemsize != unsigned.itemsize:
         pixels = pixels.astype(f"{pixels.dtype.kind}{unsigned.itemsize}")
     stored: NDArray[Any] = pixels.view(pixels.dtype.str.replace("i", "u")).astype(unsigned, copy=False)
+    if header.transfer_syntax in JPEG_LOSSLESS:
+        check_all_coded(get_frame(dataset.PixelData, frame, number_of_frames=max(header.frames, 1)), stored)
     return stored
+
+
+def _check_length(header: SliceHeader, length: int) -> None:
+    """The same as :func:`check_frame_size` for native pixels that pydicom had to unpack (deflated, big endian)."""
+    needed = check_frame_size(replace(header, pixels=None)) * max(header.frames, 1)
+    if length not in (needed, needed + needed % 2):
+        raise InputError(
+            "Rows x Columns x frames does not fit the pixel bytes", code=Code.HEADER_LIES, value=length, expected=needed
+        )

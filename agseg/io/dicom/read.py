@@ -18,18 +18,20 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.dicom.dataset import open_dataset
+from agseg.io.dicom.derived import derived_from
 from agseg.io.dicom.enhanced import enhanced_frames
+from agseg.io.dicom.fragments import check_fragments
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.parallel import decode_frames
 from agseg.io.dicom.pixels import (
     HuScale,
-    check_fragments,
     check_frame_size,
     decode_frame,
     hu_table,
     is_native,
     native_frame,
 )
+from agseg.io.dicom.plausible import check_hu, has_foreign_bits
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Plane, Stack, stack_planes
 from agseg.study import Study
@@ -118,9 +120,13 @@ def read_dicom(study: Study) -> Volume:
     memory: NDArray[Any] = np.empty((slices, rows, columns), dtype=np.int16 if whole else np.float32)
 
     read = [frames[group[0]] for group in stack.order]
+    masked: list[int] = []
 
     def keep(k: int, stored: NDArray[Any]) -> None:
-        table = hu_table(scales[stack.order[k][0]], whole=whole)
+        scale = scales[stack.order[k][0]]
+        if scale.bits_stored < scale.bits_allocated and has_foreign_bits(stored, scale):
+            masked.append(k)
+        table = hu_table(scale, whole=whole)
         # mode "clip" writes straight into the slice; no index can lie outside a table of all bit patterns.
         np.take(table, stored, out=memory[k], mode="clip")
 
@@ -137,8 +143,13 @@ def read_dicom(study: Study) -> Volume:
                 Code.GANTRY_TILT_CORRECTED, "the gantry was tilted; the volume keeps its sheared grid, nothing was resampled"
             )
         )
+    if masked:
+        what = f"bits beyond BitsStored were set in {len(masked)} slices, as old overlays were stored, and were masked"
+        warnings.append(Warned(Code.UNUSED_BITS, what))
     if memory.size and memory.min() == memory.max():
         raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
+    if all(kind.has_tissue_values for frame in read for kind in derived_from(frame.header)):
+        check_hu(memory, [scales[group[0]] for group in stack.order])
     grid = Grid(stack.shape, LPS_TO_RAS @ stack.affine_lps)
     return Volume(memory.transpose(2, 1, 0), grid, Quantity.HU, study.modality, tuple(warnings))
 

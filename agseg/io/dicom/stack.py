@@ -47,6 +47,9 @@ SMALLEST_SPACING_MM = 0.05
 LARGEST_SPACING_MM = 20.0
 """Voxel distances (mm) outside these are not a CT of a person."""
 
+COARSEST_PRINT_MM = 0.1
+"""Positions printed more coarsely than this are not made even."""
+
 MINIMAL_SLICES = 3
 
 
@@ -107,7 +110,10 @@ def stack_planes(planes: Sequence[Plane]) -> Stack:
             "too few slice positions", code=Code.TOO_FEW_SLICES, value=len(order), expected=f"at least {MINIMAL_SLICES}"
         )
     centres = np.array([positions[group[0]] for group in order])
-    _check_gaps(np.diff(centres @ normal))
+    distances = np.diff(centres @ normal)
+    if not _printed_evenly(centres, normal):
+        _check_gaps(distances)
+    _check_plausible(np.array([np.median(distances)]))
     step = (centres[-1] - centres[0]) / (len(order) - 1)
     tilted = _check_tilt(step, normal)
     _check_line(positions, order, centres[0], step)
@@ -200,7 +206,27 @@ def _check_gaps(distances_mm: NDArray[np.float64]) -> None:
             code=Code.NONUNIFORM_SPACING,
             value=f"{distances_mm.min():.3f} to {distances_mm.max():.3f} mm",
         )
-    _check_plausible(np.array([median]))
+
+
+def _printed_evenly(centres: NDArray[np.float64], normal: NDArray[np.float64]) -> bool:
+    """Whether even positions, printed with few decimals, can be what stands there: 0.625 mm slices as steps of 0.62 and 0.63.
+
+    Then every position lies within a unit of the last decimal of the line fitted to all; a lost slice lies off by half a step.
+    """
+    finest = 10.0 ** -np.array([_decimals(column) for column in centres.T])
+    slack = float(np.abs(normal) @ finest) / 2
+    if slack == 0 or max(finest[np.abs(normal) > 0.01]) > COARSEST_PRINT_MM:
+        return False
+    along = centres @ normal
+    number = np.arange(len(along))
+    step, start = np.polyfit(number, along, 1)
+    away = float(np.abs(along - (start + step * number)).max())
+    return bool(away <= min(2 * slack, OFF_LINE_TOLERANCE_RELATIVE * abs(step)) + 1e-6)
+
+
+def _decimals(values: NDArray[np.float64]) -> int:
+    """Digits behind the point with which the values are printed; 4 stands for more."""
+    return next((d for d in range(4) if (np.abs(values - np.round(values, d)) < 1e-7).all()), 4)
 
 
 def _check_tilt(step_mm: NDArray[np.float64], normal: NDArray[np.float64]) -> bool:

@@ -96,6 +96,20 @@ class TestGeometry:
         assert not volume.grid.is_rectangular
         assert_world_values(volume)
 
+    @pytest.mark.parametrize(("step", "decimals"), [(0.625, 2), (0.703, 2), (1.25, 1), (0.33, 2), (0.8125, 3), (0.6, 1)])
+    def test_positions_may_be_printed_with_few_decimals(self, tmp_path, step, decimals):
+        shape = (14, 12, 40)
+        affine = phantoms.dicom_affine("axial", shape, (1.5, 2.0, step))
+
+        def change(dataset, _k):
+            dataset.ImagePositionPatient = [round(float(v), decimals) for v in dataset.ImagePositionPatient]
+
+        phantoms.write_dicom(tmp_path, linear(affine, shape), affine, change=change)
+        volume = read(tmp_path)
+        assert volume.grid.spacing_mm[2] == pytest.approx(step, rel=5e-3)
+        next(iter(sorted(tmp_path.iterdir())[17:18])).unlink()
+        assert rejected(tmp_path) in (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING)
+
     def test_slice_thickness_is_not_the_distance(self, tmp_path, axial):
         phantoms.write_dicom(tmp_path, *axial, change=lambda d, _k: setattr(d, "SliceThickness", 9))
         assert read(tmp_path).grid.spacing_mm[2] == pytest.approx(SPACING[2])
@@ -105,7 +119,7 @@ class TestPixels:
     @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
     def test_compressed(self, tmp_path, syntax):
         pytest.importorskip("openjpeg")
-        affine = phantoms.dicom_affine("coronal", (72, 66, 4), SPACING)
+        affine = phantoms.dicom_affine("coronal", (72, 66, 4), (2.5, 2.5, 2.5))
         hu = phantoms.sampled(phantoms.body_hu, (72, 66, 4), affine)
         phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=syntax)
         assert np.array_equal(read(tmp_path).voxels, hu)
@@ -131,7 +145,7 @@ class TestPixels:
     @pytest.mark.parametrize("bits", [12, 14, 16])
     def test_bits_where_the_standard_has_them_are_read(self, tmp_path, syntax, bits):
         pytest.importorskip("openjpeg")
-        affine = phantoms.dicom_affine("axial", (72, 66, 3), SPACING)
+        affine = phantoms.dicom_affine("axial", (72, 66, 3), (2.5, 2.5, 2.5))
         hu = phantoms.sampled(phantoms.body_hu, (72, 66, 3), affine)
 
         def change(dataset, _k):
@@ -204,7 +218,7 @@ class TestPixels:
             assert table[pattern] == pytest.approx(expected)
 
     def test_worker_processes_give_the_same_as_this_one(self, tmp_path, monkeypatch):
-        affine = phantoms.dicom_affine("coronal", (72, 66, 9), SPACING)
+        affine = phantoms.dicom_affine("coronal", (72, 66, 9), (2.5, 2.5, 2.5))
         hu = phantoms.sampled(phantoms.body_hu, (72, 66, 9), affine)
         paths = phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=RLELossless)
         monkeypatch.setattr(parallel, "FRAMES_PER_WORKER", 3)
@@ -287,6 +301,14 @@ class TestRefusals:
             (_set("BitsStored", 12), Code.HEADER_INVALID),
             (_set("BitsAllocated", 32), Code.HEADER_LIES),
             (_set("NumberOfFrames", 7), Code.DIMENSIONS),
+            (_set("Columns", 13), Code.HEADER_LIES),
+            (_set("Rows", 6), Code.HEADER_LIES),
+            (_set("PhotometricInterpretation", "PALETTE COLOR"), Code.DTYPE),
+            (_set("PhotometricInterpretation", "RGB"), Code.DTYPE),
+            (_set("RescaleIntercept", "0"), Code.NOT_HU),
+            (_set("RescaleIntercept", "-976", only=3), Code.NOT_HU),
+            (_set("RescaleIntercept", "-3024", only=3), Code.NOT_HU),
+            (_set("RescaleIntercept", "-1900", only=2), Code.NOT_HU),
             (_twin, Code.MISSING_SLICES),
         ],
     )
