@@ -21,13 +21,16 @@ from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
 
-__all__ = ["REJECTED_BY", "Decisions", "decide"]
+__all__ = ["FAILURES", "REJECTED_BY", "Decisions", "decide"]
 
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
 """Rejections whose cause may lie outside the files (a share, a right, a codec): the next run tries such a study again."""
+
+FAILURES = "failures"
+"""Key in a record for how many runs in a row a study has failed in; it comes the later, the more they are."""
 
 REJECTED_BY = "rejected_by"
 """Key in a record for who rejected the study, where that was discovery: it looks at the files beside the study's own too."""
@@ -74,7 +77,9 @@ def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Deci
         If the run's records, or a study's results, would be written into a folder that holds input.
     """
     sources = {folder.resolve() for folder in {path.parent for study in found.studies for path in study.files}}
-    known = _earlier_rejections(output)
+    last = _last_studies(output)
+    refused = (study for study in last.values() if study.status is StudyStatus.REJECTED)
+    known = {str(study.extra.get("key")): study for study in refused}
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
     taken: set[str] = set()
@@ -92,7 +97,8 @@ def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Deci
         if isinstance(outcome, StudyTask):
             tasks.append(outcome)
         else:
-            settled[name] = outcome
+            settled[name] = _with_failures(outcome, last)
+    tasks = _in_order(tasks, last)
     if job.dry_run:
         settled.update({task.output: _record(task.study, StudyStatus.DEFERRED, None, _DRY_RUN_MESSAGE) for task in tasks})
         tasks = []
@@ -176,15 +182,38 @@ def _earlier_result(task: StudyTask) -> StudyReport | None:
     return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=task.provenance.identity)
 
 
-def _earlier_rejections(output: Output) -> dict[str, StudyReport]:
-    """Rejections in the last run's record, by key."""
+def _last_studies(output: Output) -> dict[str, StudyReport]:
+    """The studies of the last run's record, by name."""
     last = load_run(output.root / RUN_JSON) or {"studies": []}
     try:
-        reports = [StudyReport.from_dict(study) for study in last["studies"] if study["status"] == StudyStatus.REJECTED]
+        reports = [StudyReport.from_dict(study) for study in last["studies"]]
     except (KeyError, TypeError, ValueError):
         return {}
-    keyed = {report.extra.get("key"): report for report in reports}
-    return {key: replace(report, new=False, seconds=None) for key, report in keyed.items() if isinstance(key, str)}
+    return {report.input: replace(report, new=False, seconds=None) for report in reports}
+
+
+def _in_order(tasks: list[StudyTask], last: dict[str, StudyReport]) -> list[StudyTask]:
+    """Studies that the last run did not know first, those that have failed last: a bad one keeps no other from its turn."""
+
+    def turn(task: StudyTask) -> tuple[int, bool]:
+        known = last.get(task.study.id)
+        return (0, False) if known is None else (failures(known), True)
+
+    return [replace(task, failures=turn(task)[0]) for task in sorted(tasks, key=turn)]
+
+
+def _with_failures(report: StudyReport, last: dict[str, StudyReport]) -> StudyReport:
+    """A study that waits once more keeps the count of its failures."""
+    known = last.get(report.input)
+    if report.status is not StudyStatus.DEFERRED or known is None or not failures(known):
+        return report
+    return replace(report, extra={**report.extra, FAILURES: failures(known)})
+
+
+def failures(report: StudyReport) -> int:
+    """How many runs in a row the study has failed in, by its last record."""
+    told = report.extra.get(FAILURES, 0)
+    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else 0
 
 
 def _record(study: Study, status: StudyStatus, code: Code | None, message: str) -> StudyReport:

@@ -22,6 +22,7 @@ from agseg.batch.job import StudyTask
 from agseg.batch.output import make_folders, temporary_name
 from agseg.errors import Code
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_text
+from agseg.io.finished import CONTENTS, changed_files, contents_of, is_intact, load_record, named_files
 from agseg.report import DISCLAIMER, STUDY_JSON, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
@@ -32,7 +33,6 @@ __all__ = [
     "StudyFolder",
     "edited_files",
     "json_text",
-    "named_files",
     "published_by_this_run",
     "read_record",
 ]
@@ -128,8 +128,9 @@ class StudyFolder:
             **report.to_dict(),
             **self.task.provenance.to_dict(),
         }
-        write_text(self.path / STUDY_JSON, json_text(record))
         try:
+            record[CONTENTS] = contents_of(self.path, files)
+            write_text(self.path / STUDY_JSON, json_text(record))
             self._flush()
             self._swap_in(report.files)
         except OSError as error:
@@ -163,7 +164,7 @@ class StudyFolder:
         for name in (LEAVING_JSON, STUDY_JSON):
             with suppress(FileNotFoundError):
                 (target / name).replace(target / RETIRED_JSON)
-        stale = named_files(target / RETIRED_JSON) - set(files)
+        stale = named_files(load_record(target, name=RETIRED_JSON)) - set(files)
         flush(target)
         for name in files:
             if "/" in name:
@@ -183,16 +184,20 @@ def json_text(content: Any) -> str:
 
 
 def edited_files(folder: Path) -> tuple[str, ...]:
-    """Files of a finished study that were changed after its record, the last of its files, was written."""
-    try:
-        written_ns = (folder / STUDY_JSON).lstat().st_mtime_ns
-    except OSError:
+    """Files of a finished study that are not what the run wrote any more: somebody corrected, or something damaged them.
+
+    Records of before hold no digests: there, a file that is younger than its record counts.
+    """
+    record = load_record(folder)
+    if record is None:
         return ()
+    there = [name for name in sorted(named_files(record) - {STUDY_JSON}) if os.path.lexists(folder / name)]
+    if CONTENTS in record:
+        return tuple(name for name in there if not is_intact(folder, record, name))
     edited = []
-    for name in sorted(named_files(folder / STUDY_JSON) - {STUDY_JSON}):
-        with suppress(OSError):
-            if (folder / name).lstat().st_mtime_ns > written_ns:
-                edited.append(name)
+    with suppress(OSError):
+        written_ns = (folder / STUDY_JSON).lstat().st_mtime_ns
+        edited = [name for name in there if (folder / name).lstat().st_mtime_ns > written_ns]
     return tuple(edited)
 
 
@@ -207,32 +212,10 @@ def _free_name(path: Path) -> Path:
         number += 1
 
 
-def named_files(record: Path) -> set[str]:
-    """Files that an earlier record names, below the folder that it lies in."""
-    try:
-        names = json.loads(record.read_bytes())["files"]
-        return {str(name) for name in names if ".." not in str(name).split("/") and not str(name).startswith("/")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The study.json of a finished study, or None where there is none that can be read and whose files are all there."""
-    try:
-        record = json.loads((folder / STUDY_JSON).read_bytes())
-        files = record["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(record, dict) or not isinstance(files, list):
-        return None
-    for name in files:
-        try:
-            found = (folder / str(name)).lstat()
-        except OSError:
-            return None
-        if found.st_size == 0:
-            return None
-    return record
+    """The study.json of a finished study, or None where there is none, or a file of it is not what the run wrote."""
+    record = load_record(folder)
+    return None if record is None or changed_files(folder, record) else record
 
 
 def published_by_this_run(task: StudyTask) -> StudyReport | None:

@@ -97,6 +97,8 @@ class StudyTask:
         Size and time of each input file when the run saw it first.
     read_seconds
         What the reader took; 0 before it is read.
+    failures
+        How many runs in a row it has failed in until now.
     """
 
     study: Study
@@ -105,6 +107,7 @@ class StudyTask:
     provenance: Provenance
     states: tuple[FileState, ...] = ()
     read_seconds: float = 0.0
+    failures: int = 0
 
     @property
     def folder(self) -> Path:

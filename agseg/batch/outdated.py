@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.decide import REJECTED_BY
-from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, json_text, named_files
+from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, json_text
 from agseg.batch.output import make_folders
 from agseg.io.atomic import flush, output_error, write_text
+from agseg.io.finished import load_record, named_files
 from agseg.report import STUDY_JSON, StudyReport, StudyStatus
 
 __all__ = ["OUTDATED", "set_aside"]
@@ -92,7 +93,7 @@ def _move(root: Path, output: str) -> str:
     text = (folder / LEAVING_JSON).read_bytes()
     name = f"{OUTDATED}-{hashlib.sha256(text).hexdigest()[:12]}"
     aside = make_folders(root, f"{output}/{name}")
-    files = sorted(named_files(folder / LEAVING_JSON) - {STUDY_JSON})
+    files = sorted(named_files(load_record(folder, name=LEAVING_JSON)) - {STUDY_JSON})
     for file in files:
         parent = file.rpartition("/")[0]
         make_folders(aside, parent)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agseg import __version__
-from agseg.batch.decide import Decisions, decide
+from agseg.batch.decide import FAILURES, Decisions, decide
 from agseg.batch.engines import Engine, EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
 from agseg.batch.exit_code import exit_code_of
@@ -211,8 +211,10 @@ class _Run:
     def _end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
         if report.status is not StudyStatus.DONE:
             published = published_by_this_run(task)
-            report = _with_key(report, task) if published is None else replace(published, extra=task.provenance.identity)
-            blame = Fault.NONE if published is not None else blame
+            if published is None:
+                report = _explained(report, task, blame)
+            else:
+                report, blame = replace(published, extra=task.provenance.identity), Fault.NONE
         if blame in _EXIT_CODES:
             self.asked.add(_EXIT_CODES[blame])
         self.records[task.output] = report
@@ -266,5 +268,9 @@ class _Run:
             raise _Caught
 
 
-def _with_key(report: StudyReport, task: StudyTask) -> StudyReport:
-    return replace(report, extra={**report.extra, **task.provenance.identity})
+def _explained(report: StudyReport, task: StudyTask, blame: Fault) -> StudyReport:
+    """The record with what the next run needs to know: the key, and how often the study has failed."""
+    failed = report.status is StudyStatus.FAILED and blame not in _NOT_THE_STUDYS
+    failures = task.failures + 1 if failed else task.failures if report.status is not StudyStatus.REJECTED else 0
+    count = {FAILURES: failures} if failures else {}
+    return replace(report, extra={**report.extra, **task.provenance.identity, **count})

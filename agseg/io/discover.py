@@ -7,7 +7,6 @@ NIfTI, MetaImage and NRRD, to tell label maps apart).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom.header import FIRST_READ_BYTES, read_header
 from agseg.io.dicom.series import Series, group_series
 from agseg.io.dicom.slice_header import SliceHeader
+from agseg.io.finished import sealed_files
 from agseg.io.label_maps import is_label_map
 from agseg.io.lost_slices import by_folder, lies_beside, miss_unreadable, miss_unseen
 from agseg.io.nifti_header import check_rectangular
@@ -29,9 +29,6 @@ from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 
 __all__ = ["discover"]
-
-LONGEST_RECORD_BYTES = 16 * 1024**2
-"""A larger study.json is none of ours. A folder with one of ours holds results and no studies."""
 
 
 @dataclass
@@ -73,9 +70,9 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
                 ledger.unseen.append(item)
         else:
             files.append(item)
-    own = _own_folders(files)
+    own = _own_results(files)
     for file in files:
-        if _lies_in(file, own):
+        if file.path in own:
             ledger.skip(file, Reason.OWN_OUTPUT)
         else:
             _sort(file, ledger)
@@ -85,25 +82,10 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
     return Discovery(tuple(studies), tuple(sorted(ledger.skipped, key=lambda skip: os.fspath(skip.path))))
 
 
-def _own_folders(files: Sequence[FoundFile]) -> set[tuple[Path, str]]:
-    return {(file.root, file.folder) for file in files if file.path.name == STUDY_JSON and _is_own_record(file)}
-
-
-def _is_own_record(file: FoundFile) -> bool:
-    if file.size > LONGEST_RECORD_BYTES or file.is_input:
-        return False
-    try:
-        record = json.loads(file.path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and {"input", "status", "organs"} <= record.keys()
-
-
-def _lies_in(file: FoundFile, folders: set[tuple[Path, str]]) -> bool:
-    if not folders:
-        return False
-    parents = [file.folder, *(str(parent) for parent in PurePosixPath(file.folder).parents)]
-    return any((file.root, "" if parent == "." else parent) in folders for parent in parents)
+def _own_results(files: Sequence[FoundFile]) -> set[Path]:
+    """Files that a finished study's record vouches for; a study.json that no run could have written hides nothing."""
+    records = [file for file in files if file.path.name == STUDY_JSON and not file.is_input]
+    return {file.path.parent / name for file in records for name in sealed_files(file.path.parent)}
 
 
 def _sort(file: FoundFile, ledger: _Ledger) -> None:

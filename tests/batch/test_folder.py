@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agseg.batch.folder import StudyFolder, read_record
+from agseg.batch.folder import StudyFolder, edited_files, read_record
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import StudyTask
 from agseg.batch.output import claim_output, make_folders
@@ -57,11 +57,12 @@ def test_what_somebody_changed_is_kept_beside_the_new_result_and_said(tmp_path: 
                 (folder.path / name).write_text(f"ours {round_number}")
             report = folder.publish(VOLUME)
         assert [warned.code for warned in report.warnings] == ([Code.EDITED] if round_number else [])
-        # A correction by hand, of a file that the next run replaces and of one that it does not make any more.
+        # A correction by hand, of a file that the next run replaces and of one that it does not make any more. Its time says
+        # nothing: file systems have ticks of two seconds, and copies keep the old one.
         for name in names:
+            before = (target / name).stat()
             (target / name).write_text(f"corrected {round_number}")
-            later_ns = (target / "study.json").stat().st_mtime_ns + 10**9
-            os.utime(target / name, ns=(later_ns, later_ns))
+            os.utime(target / name, ns=(before.st_atime_ns, before.st_mtime_ns))
     texts = {path.name: path.read_text() for path in target.iterdir() if path.name != "study.json"}
     assert texts == {
         "liver.nii.gz": "corrected 2",
@@ -89,6 +90,33 @@ def test_an_os_error_while_writing_is_an_output_error(tmp_path: Path, number: in
     with pytest.raises(OutputError) as caught, StudyFolder(task(tmp_path)):
         raise OSError(number, "no")
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize("how", ["cut", "one byte", "swapped for a link", "copied in from elsewhere"])
+def test_a_result_is_what_its_record_says_byte_for_byte(tmp_path: Path, how: str) -> None:
+    with StudyFolder(task(tmp_path)) as folder:
+        (folder.path / "mask").write_bytes(b"0123456789")
+        folder.publish(VOLUME)
+    mask = tmp_path / "a" / "b" / "mask"
+    assert read_record(mask.parent) is not None
+    os.utime(mask)
+    assert read_record(mask.parent) is not None, "a time alone is no change"
+    before = mask.stat()
+    if how == "cut":
+        mask.write_bytes(b"01234")
+    elif how == "one byte":
+        mask.write_bytes(b"0123456780")
+    else:
+        (tmp_path / "other").write_bytes(b"9876543210" if how.startswith("copied") else b"0123456789")
+        mask.unlink()
+        if how.startswith("copied"):
+            (tmp_path / "other").rename(mask)
+        else:
+            mask.symlink_to(tmp_path / "other")
+    if not mask.is_symlink():
+        os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_record(mask.parent) is None
+    assert edited_files(mask.parent) == ("mask",)
 
 
 def test_a_record_whose_files_are_gone_or_empty_is_none(tmp_path: Path) -> None:

@@ -131,7 +131,9 @@ def test_a_rejection_that_may_pass_is_tried_again_and_one_that_lies_in_the_files
     assert set(statuses(run(tmp_path / "in", tmp_path / "out", read=read_well, overwrite=True)).values()) == {D}
 
 
-@pytest.mark.parametrize("what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "overwrite"])
+@pytest.mark.parametrize(
+    "what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "file cut", "overwrite"]
+)
 def test_promise_18_what_a_result_depends_on_reruns_it(
     source: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +161,14 @@ def test_promise_18_what_a_result_depends_on_reruns_it(
         changes["networks"] = (replace(NETWORK, usage_sha256="1" * 64),)
     elif what == "version":
         monkeypatch.setattr("agseg.batch.decide.__version__", "9.9.9")
-    elif what == "file lost":
+    elif what == "lost":
         (tmp_path / "out" / "a" / "liver.nii.gz").unlink()
+        again = alone
+    elif what == "cut":
+        mask = tmp_path / "out" / "a" / "liver.nii.gz"
+        before = mask.stat()
+        mask.write_bytes(mask.read_bytes()[:-9])
+        os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
         again = alone
     else:
         changes["overwrite"] = True
@@ -320,6 +328,32 @@ def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) ->
     assert counts["done"] + counts["deferred"] == 8
     assert {study.code for study in report.studies if study.status is W} == {Code.DEADLINE}
     assert run(tmp_path / "in", tmp_path / "out").counts["done"] == counts["deferred"]
+
+
+def test_what_failed_comes_last_and_what_is_new_first(tmp_path: Path) -> None:
+    """A study that fails every night keeps no other from its turn, also where the deadline cuts the night short."""
+    order: list[str] = []
+
+    def begun(event: Any) -> None:
+        if event.kind is EventKind.STARTED:
+            order.append(event.study)
+
+    def night(**changes: Any) -> list[str]:
+        order.clear()
+        run(tmp_path / "in", tmp_path / "out", on_event=begun, **changes)
+        return list(order)
+
+    for name in ("a-model-kill", "b-model-infer"):
+        write_study(tmp_path / "in" / f"{name}.nii.gz")
+    assert night() == ["a-model-kill", "b-model-infer"]
+    write_study(tmp_path / "in" / "c.nii.gz")
+    assert night(limits=Limits(deadline_s=0)) == []
+    (tmp_path / "in" / "b-model-infer.nii.gz").rename(tmp_path / "in" / "z.nii.gz")
+    # z is new; c has waited once; a failed, was not come to, and still comes last.
+    assert night() == ["z", "c", "a-model-kill"]
+    (failed,) = (study for study in json.loads((tmp_path / "out" / "run.json").read_bytes())["studies"] if "failures" in study)
+    assert (failed["input"], failed["failures"]) == ("a-model-kill", 2)
+    assert night(read=read_well, model=MakeThreshold("weights")) == ["a-model-kill"]
 
 
 @pytest.mark.parametrize("part", [Part(), Part(1, 2)])

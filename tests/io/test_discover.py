@@ -20,6 +20,7 @@ from agseg.errors import Code, UsageError
 from agseg.io import discover as discover_module
 from agseg.io import walk as walk_module
 from agseg.io.discover import discover
+from agseg.io.finished import contents_of
 from agseg.study import Discovery, StudyKind
 from tests import phantoms
 from tests.conftest import is_root
@@ -363,19 +364,53 @@ class TestNames:
         assert reasons(discover([tmp_path / "in"], include=["*.dcm"], exclude=["p2"])) == {"p2": "excluded"}
 
 
+def own_record(folder, *names):
+    """What a run writes about these files of a finished study."""
+    facts = {"schema": "agseg.study/2", "input": "case", "status": "done", "organs": [], "key": "0" * 64}
+    return {**facts, "files": [*names, "study.json"], "contents": contents_of(folder, names)}
+
+
 class TestVolumes:
     def test_own_results_are_skipped(self, tmp_path, series):
         hu, affine = series
-        phantoms.write_nifti(tmp_path / "out" / "case" / "attention" / "gate.nii.gz", hu.astype(np.float32), affine)
-        record = {"input": "case", "status": "done", "organs": []}
-        (tmp_path / "out" / "case" / "study.json").write_text(json.dumps(record))
+        folder, gate = tmp_path / "out" / "case", "attention/gate.nii.gz"
+        phantoms.write_nifti(folder / gate, hu.astype(np.float32), affine)
+        (folder / "study.json").write_text(json.dumps(own_record(folder, gate)))
         found = discover([tmp_path])
         assert found.studies == ()
         assert found.skipped_reasons == {"own_output": 2}
+        # A scan that is put beside our results is no result.
+        phantoms.write_nifti(folder / "scan.nii.gz", hu, affine)
+        assert only(discover([tmp_path])).id == "out/case/scan"
 
-    def test_a_foreign_study_json_hides_nothing(self, tmp_path, series):
+    @pytest.mark.parametrize(
+        "change",
+        [
+            None,
+            {"schema": "agseg.run/1"},
+            {"key": 0},
+            {"key": "short"},
+            {"files": "case.nii.gz"},
+            {"files": []},
+            {"contents": {}},
+            {"contents": []},
+            {"contents": {"case.nii.gz": {"size_bytes": 5, "sha256": "0" * 64}}},
+            {"contents": {"case.nii.gz": 7}},
+            {"files": ["../case.nii.gz"]},
+            {"organs": 0},
+        ],
+    )
+    def test_a_study_json_that_no_run_could_have_written_hides_nothing(self, tmp_path, series, change):
         phantoms.write_nifti(tmp_path / "case.nii.gz", *series)
-        (tmp_path / "study.json").write_text('{"patient": 1}')
+        three_keys = {"input": 0, "status": 0, "organs": 0}
+        record = three_keys if change is None else own_record(tmp_path, "case.nii.gz") | change
+        (tmp_path / "study.json").write_text(json.dumps(record))
+        assert only(discover([tmp_path])).id == "case"
+
+    @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", "\udcff", '{"patient": 1}'])
+    def test_a_study_json_that_is_none_hides_nothing(self, tmp_path, series, text):
+        phantoms.write_nifti(tmp_path / "case.nii.gz", *series)
+        (tmp_path / "study.json").write_bytes(text.encode(errors="surrogateescape"))
         assert only(discover([tmp_path])).id == "case"
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
