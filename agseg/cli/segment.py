@@ -76,6 +76,9 @@ def segment(
         list[str] | None,
         typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl", help="What to write (repeatable); default nifti."),
     ] = None,
+    seg_encoding: Annotated[
+        str, typer.Option(metavar="binary|labelmap", help="How seg.dcm stores its segments; labelmap is small, but new.")
+    ] = "binary",
     preview: Annotated[bool, typer.Option("--preview/--no-preview", help="Draw an overlay picture per study.")] = True,
     attention: Annotated[bool, typer.Option("--attention", help="Write the attention gates' coefficients.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished studies again.")] = False,
@@ -111,7 +114,7 @@ def segment(
     from agseg.batch import Limits, Part
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
-    from agseg.io.outputs import Outputs
+    from agseg.io.outputs import Outputs, SegEncoding
     from agseg.io.writers import WRITERS
     from agseg.models.precision import Precision
     from agseg.workflows import segment as workflow
@@ -153,6 +156,7 @@ def segment(
                 multilabel=multilabel,
                 preview=preview,
                 attention=attention,
+                seg_encoding=SegEncoding(_choice("--seg-encoding", seg_encoding, ("binary", "labelmap"))),
             ),
         ),
         include=tuple(include or ()),

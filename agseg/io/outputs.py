@@ -8,7 +8,7 @@ from typing import Any
 
 from agseg.volume import Warned
 
-__all__ = ["OutputType", "Outputs", "Written"]
+__all__ = ["OutputType", "Outputs", "SegEncoding", "Written"]
 
 
 class OutputType(StrEnum):
@@ -21,6 +21,17 @@ class OutputType(StrEnum):
     STL = "stl"
 
 
+class SegEncoding(StrEnum):
+    """How a DICOM segmentation stores its segments, by the names of ``--seg-encoding`` (and ``fractional``)."""
+
+    BINARY = "binary"
+    """A bit per voxel, a frame per segment and slice: what archives and viewers know."""
+    LABELMAP = "labelmap"
+    """A number per voxel, a frame per slice (DICOM 2024d): small with many organs, but newer than most viewers."""
+    FRACTIONAL = "fractional"
+    """A share per voxel."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What a run writes per study, beside the records.
@@ -31,6 +42,8 @@ class Outputs:
         Names of writers.
     multilabel
         NIfTI as one file with all organs instead of a file per organ.
+    seg_encoding
+        How DICOM segmentations store their segments.
     preview, attention
         An overlay picture; the attention gates' coefficients (these need the network, not only the mask).
     """
@@ -39,6 +52,7 @@ class Outputs:
     multilabel: bool = False
     preview: bool = True
     attention: bool = False
+    seg_encoding: SegEncoding = SegEncoding.BINARY
 
     def to_dict(self) -> dict[str, Any]:
         """As in records."""
@@ -47,6 +61,7 @@ class Outputs:
             "multilabel": self.multilabel,
             "preview": self.preview,
             "attention": self.attention,
+            **({} if self.seg_encoding is SegEncoding.BINARY else {"seg_encoding": str(self.seg_encoding)}),
         }
 
 

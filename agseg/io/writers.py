@@ -56,7 +56,12 @@ class Result:
         from agseg.io.dicom_out.write import DicomObjects
 
         return DicomObjects.of_study(
-            self.study, self.mask, measurements=self.measurements, weights=self.weights, parameters=self.shaping
+            self.study,
+            self.mask,
+            measurements=self.measurements,
+            weights=self.weights,
+            parameters=self.shaping,
+            encoding=self.outputs.seg_encoding,
         )
 
 

@@ -111,20 +111,30 @@ class DicomResult:
         return frame_map
 
     @cached_property
+    def _slice_voxels(self) -> NDArray[np.int64]:
+        """Voxels of each label in each slice along the frame axis, shape (slices, 256)."""
+        slices = np.moveaxis(self.mask.labels, self.frame_map.axes[0], 0)
+        return np.stack([np.bincount(plane.ravel(order="K"), minlength=256) for plane in slices])
+
+    @cached_property
     def present(self) -> tuple[Label, ...]:
         """Labels with a code and at least one voxel, in order of the index."""
-        coded = (label for label in self.mask.label_set if label.structure is not None)
-        return tuple(label for label in coded if (self.mask.labels == label.index).any())
+        voxels = self._slice_voxels.sum(axis=0)
+        return tuple(label for label in self.mask.label_set if label.structure is not None and voxels[label.index])
+
+    def frames_of(self, label: Label) -> int:
+        """How many slices hold a label."""
+        return int(np.count_nonzero(self._slice_voxels[:, label.index]))
 
     @property
     def uncoded(self) -> tuple[str, ...]:
         """Names of labels that no DICOM object can hold, because they have no code."""
         return tuple(label.name for label in self.mask.label_set if label.structure is None)
 
-    def coded_labels(self) -> NDArray[np.uint8]:
-        """The mask in segment numbers: 1 for the first of :attr:`present`, and so on; uint8 (i, j, k)."""
+    def coded_labels(self, labels: tuple[Label, ...] | None = None) -> NDArray[np.uint8]:
+        """The mask in segment numbers: 1 for the first of ``labels`` (of :attr:`present`), and so on; uint8 (i, j, k)."""
         numbers = np.zeros(256, dtype=np.uint8)
-        for number, label in enumerate(self.present, start=1):
+        for number, label in enumerate(self.present if labels is None else labels, start=1):
             numbers[label.index] = number
         return numbers[self.mask.labels]
 

@@ -7,7 +7,6 @@ Source: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,68 @@ from agseg.grid import Grid
 from agseg.io.dicom_out.codes import ANATOMICAL_STRUCTURE, code_item, coded
 from agseg.io.dicom_out.frames import functional_group, map_frames, planes_of
 from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, SHORT_DISCLAIMER, DicomResult, saved
+from agseg.io.outputs import SegEncoding
 from agseg.labels import Label
 
-__all__ = ["SegEncoding", "build_seg", "read_seg", "write_seg"]
+__all__ = ["FRAMES_PER_OBJECT", "build_seg", "read_seg", "write_seg", "write_segs"]
 
 _SHARED_GROUPS, _PIXEL_MEASURES, _THICKNESS, _SPACING = 0x52009229, 0x00289110, 0x00180050, 0x00180088
 
 
-class SegEncoding(StrEnum):
-    """How a segmentation stores its segments."""
-
-    BINARY = "BINARY"
-    FRACTIONAL = "FRACTIONAL"
-    LABELMAP = "LABELMAP"
+FRAMES_PER_OBJECT = 400
+"""Organs share an object up to this many frames: some viewers open no more of them."""
 
 
-def write_seg(path: Path, result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY) -> Any:
-    """Write the segmentation object, read back and compared before it appears; returns its data set.
+def write_segs(path: Path, result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY) -> dict[str, Any]:
+    """Write the segments as one object, or as several of one series where there are too many frames for one.
+
+    Returns
+    -------
+    dict
+        File names below the path's folder (``seg.dcm``, ``seg-2.dcm``, ...) to data sets.
+    """
+    written = {}
+    for number, labels in enumerate(_grouped(result, encoding), start=1):
+        file = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        written[file.name] = write_seg(file, result, encoding=encoding, labels=labels, number=number)
+    return written
+
+
+def _grouped(result: DicomResult, encoding: SegEncoding) -> list[tuple[Label, ...]]:
+    """The labels that are present, in order, in groups of at most :data:`FRAMES_PER_OBJECT` frames.
+
+    A label with more frames than that has an object of its own.
+    """
+    if encoding is SegEncoding.LABELMAP:
+        return [result.present]
+    groups: list[list[Label]] = []
+    frames = FRAMES_PER_OBJECT
+    for label in result.present:
+        own = result.frames_of(label)
+        if not groups or frames + own > FRAMES_PER_OBJECT:
+            groups.append([])
+            frames = 0
+        groups[-1].append(label)
+        frames += own
+    return [tuple(group) for group in groups]
+
+
+def write_seg(
+    path: Path,
+    result: DicomResult,
+    *,
+    encoding: SegEncoding = SegEncoding.BINARY,
+    labels: tuple[Label, ...] | None = None,
+    number: int = 1,
+) -> Any:
+    """Write one segmentation object, read back and compared before it appears; returns its data set.
+
+    Parameters
+    ----------
+    labels
+        Which of the labels that are present; all by default.
+    number
+        Of the object in its series, from 1.
 
     Raises
     ------
@@ -44,39 +88,40 @@ def write_seg(path: Path, result: DicomResult, *, encoding: SegEncoding = SegEnc
     UsageError
         If highdicom is not installed.
     """
-    dataset = build_seg(result, encoding=encoding)
+    held = result.present if labels is None else labels
+    dataset = build_seg(result, encoding=encoding, labels=held, number=number)
 
     def check(temporary: Path) -> None:
-        labels = read_seg(temporary, result.mask.grid)
-        expected = result.coded_labels()
-        if not np.array_equal(labels, expected):
+        if not np.array_equal(read_seg(temporary, result.mask.grid), result.coded_labels(held)):
             raise OutputError("the DICOM segmentation does not read back as the mask", path=path)
 
     saved(dataset, path, check=check)
     return dataset
 
 
-def build_seg(result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY) -> Any:
-    """The segmentation object as a highdicom data set; segments are numbered in the order of ``result.present``."""
-    if not result.present:
+def build_seg(
+    result: DicomResult, *, encoding: SegEncoding = SegEncoding.BINARY, labels: tuple[Label, ...] | None = None, number: int = 1
+) -> Any:
+    """The segmentation object as a highdicom data set; segments are numbered in the order of ``labels``."""
+    held = result.present if labels is None else labels
+    if not held:
         raise OutputError("no organ is present: a segmentation object needs a segment")
     hd = _highdicom()
-    numbers = np.zeros(256, dtype=np.uint8)
-    for number, label in enumerate(result.present, start=1):
-        numbers[label.index] = number
-    frames = result.frame_map.to_frames(numbers[result.mask.labels])
+    frames = result.frame_map.to_frames(result.coded_labels(held))
+    kind = encoding.value.upper()
+    part = () if number == 1 else (str(number),)
     with result.building("segmentation"):
         headers, measures = _measured_headers(hd, result)
         dataset = hd.seg.Segmentation(
             source_images=headers,
             pixel_array=frames,
-            segmentation_type=encoding.value,
+            segmentation_type=kind,
             fractional_type="OCCUPANCY",
-            segment_descriptions=[_segment(hd, result, label, n) for n, label in enumerate(result.present, start=1)],
-            series_instance_uid=result.identity.uid("seg", encoding.value, "series"),
+            segment_descriptions=[_segment(hd, result, label, n) for n, label in enumerate(held, start=1)],
+            series_instance_uid=result.identity.uid("seg", kind, "series"),
             series_number=result.series_number("seg"),
-            sop_instance_uid=result.identity.uid("seg", encoding.value),
-            instance_number=1,
+            sop_instance_uid=result.identity.uid("seg", kind, *part),
+            instance_number=number,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MODEL_NAME,
             software_versions=result.software_versions,
@@ -106,7 +151,7 @@ def read_seg(path: Path, grid: Grid) -> NDArray[np.uint8]:
     frame_map = map_frames(planes_of(dataset), grid)
     # Slices one behind the other in memory, as masks lie.
     labels = np.zeros(grid.shape, dtype=np.uint8, order="F")
-    kind = SegEncoding(dataset.SegmentationType)
+    kind = SegEncoding(str(dataset.SegmentationType).lower())
     threshold = int(dataset.MaximumFractionalValue) / 2 if kind is SegEncoding.FRACTIONAL else 0.5
     for number, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         pixels = _frame(dataset, number)

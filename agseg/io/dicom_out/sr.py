@@ -7,6 +7,7 @@ Source: DICOM PS3.16 TID 1500, 1411, 1501; PS3.3 A.35.13.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ _VOLUME = ("118565006", "SCT")
 _TRACKING_UID = "112040"
 
 
-def write_sr(path: Path, result: DicomResult, *, seg: Any | None) -> Any:
+def write_sr(path: Path, result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
     """Write the report, read back and compared before it appears; returns its data set.
 
     Parameters
     ----------
-    seg
-        The segmentation object it measures, or None where no organ is present.
+    segs
+        The segmentation objects it measures; none where no organ is present.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def write_sr(path: Path, result: DicomResult, *, seg: Any | None) -> Any:
     UsageError
         If highdicom is not installed.
     """
-    dataset = build_sr(result, seg=seg)
+    dataset = build_sr(result, segs=segs)
     expected = {result.tracking_uid(m.name): m.volume_ml for m in _reported(result) if m.volume_ml is not None}
 
     def check(temporary: Path) -> None:
@@ -59,18 +60,19 @@ def write_sr(path: Path, result: DicomResult, *, seg: Any | None) -> Any:
     return dataset
 
 
-def build_sr(result: DicomResult, *, seg: Any | None) -> Any:
+def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
     """The report as a highdicom data set."""
     hd = _highdicom()
     from pydicom.sr.codedict import codes
 
     # The same volumes measured on another encoding of the segments are another report.
-    seg_uid = "" if seg is None else str(seg.SOPInstanceUID)
+    seg_uid = "\n".join(str(seg.SOPInstanceUID) for seg in segs)
+    places = {str(s.SegmentLabel): (seg, int(s.SegmentNumber)) for seg in segs for s in seg.SegmentSequence}
     with result.building("report"):
         report = hd.sr.MeasurementReport(
             observation_context=hd.sr.ObservationContext(observer_device_context=_observer(hd, result)),
             procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-            imaging_measurements=[_group(hd, result, measurement, seg) for measurement in _reported(result)],
+            imaging_measurements=[_group(hd, result, measurement, places) for measurement in _reported(result)],
             title=codes.DCM.ImagingMeasurementReport,
         )
         report[0].ContentSequence.append(
@@ -79,7 +81,7 @@ def build_sr(result: DicomResult, *, seg: Any | None) -> Any:
             )
         )
         dataset = hd.sr.Comprehensive3DSR(
-            evidence=[*result.source.headers, *([] if seg is None else [seg])],
+            evidence=[*result.source.headers, *segs],
             content=report[0],
             series_instance_uid=result.identity.uid("sr", "series", seg_uid),
             series_number=result.series_number("sr"),
@@ -151,7 +153,7 @@ def _observer(hd: Any, result: DicomResult) -> Any:
     )
 
 
-def _group(hd: Any, result: DicomResult, measurement: Measurement, seg: Any | None) -> Any:
+def _group(hd: Any, result: DicomResult, measurement: Measurement, places: Mapping[str, tuple[Any, int]]) -> Any:
     """The measurement group of one organ: on its segment (TID 1411), or without a region where it is absent (TID 1501)."""
     from pydicom.sr.codedict import codes
 
@@ -190,17 +192,18 @@ def _group(hd: Any, result: DicomResult, measurement: Measurement, seg: Any | No
             )
         )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=_referenced_segment(hd, result, label, seg), measurements=measurements, **facts
+        referenced_segment=_referenced_segment(hd, result, label, places), measurements=measurements, **facts
     )
 
 
-def _referenced_segment(hd: Any, result: DicomResult, label: Label, seg: Any | None) -> Any:
-    if seg is None or label not in result.present:
+def _referenced_segment(hd: Any, result: DicomResult, label: Label, places: Mapping[str, tuple[Any, int]]) -> Any:
+    if label.name not in places:
         raise OutputError(f"the report measures {label.name}, but no segment holds it")
+    seg, number = places[label.name]
     return hd.sr.ReferencedSegment(
         sop_class_uid=seg.SOPClassUID,
         sop_instance_uid=seg.SOPInstanceUID,
-        segment_number=result.present.index(label) + 1,
+        segment_number=number,
         source_series=hd.sr.SourceSeriesForSegmentation(result.source.series_uid),
     )
 

@@ -15,10 +15,10 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom.read import read_headers
 from agseg.io.dicom_out.result import DicomResult
 from agseg.io.dicom_out.rtstruct import write_rtstruct
-from agseg.io.dicom_out.seg import SegEncoding, write_seg
+from agseg.io.dicom_out.seg import write_segs
 from agseg.io.dicom_out.source import DicomSource
 from agseg.io.dicom_out.sr import write_sr
-from agseg.io.outputs import OutputType, Written
+from agseg.io.outputs import OutputType, SegEncoding, Written
 from agseg.report import Measurement, WeightsRef
 from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Warned
@@ -47,7 +47,7 @@ class DicomObjects:
         self, result: DicomResult | None, *, why: Warned | None = None, encoding: SegEncoding = SegEncoding.BINARY
     ) -> None:
         self.result, self.why, self.encoding = result, why, encoding
-        self._seg: Any | None = None
+        self._segs: dict[str, Any] = {}
 
     @classmethod
     def of_study(
@@ -109,7 +109,8 @@ class DicomObjects:
     def write(self, kind: OutputType, folder: Path) -> Written:
         """Write one object; it appears complete, read back and compared, or not at all.
 
-        ``dicom-sr`` brings ``seg.dcm`` with it, unless no organ is present.
+        ``dicom-sr`` brings ``seg.dcm`` with it, unless no organ is present. Many organs on many slices become several
+        segmentations of one series: ``seg.dcm``, ``seg-2.dcm``, ...
 
         Raises
         ------
@@ -121,13 +122,13 @@ class DicomObjects:
         result = self.result
         if result is None:
             return Written(warnings=() if self.why is None else (self.why,), is_complete=False)
-        files = []
+        files: list[str] = []
         if result.present and kind in (OutputType.DICOM_SEG, OutputType.DICOM_SR):
-            if self._seg is None:
-                self._seg = write_seg(folder / SEG_FILE, result, encoding=self.encoding)
-            files.append(SEG_FILE)
+            if not self._segs:
+                self._segs = write_segs(folder / SEG_FILE, result, encoding=self.encoding)
+            files.extend(self._segs)
         if kind is OutputType.DICOM_SR:
-            write_sr(folder / "sr.dcm", result, seg=self._seg)
+            write_sr(folder / "sr.dcm", result, segs=tuple(self._segs.values()))
             files.append("sr.dcm")
         if result.present and kind is OutputType.RTSTRUCT:
             write_rtstruct(folder / "rtstruct.dcm", result)

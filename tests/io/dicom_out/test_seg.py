@@ -18,10 +18,10 @@ from pydicom.sr.coding import Code as DicomCode
 from agseg.errors import Code, OutputError, UsageError
 from agseg.io.dicom_out import seg as seg_module
 from agseg.io.dicom_out.result import DicomResult, is_own_object
-from agseg.io.dicom_out.seg import SegEncoding, read_seg, write_seg
+from agseg.io.dicom_out.seg import read_seg, write_seg
 from agseg.io.dicom_out.source import CARRIED, DicomSource
 from agseg.io.dicom_out.write import DICOM_KINDS, write_from_headers
-from agseg.io.outputs import OutputType
+from agseg.io.outputs import OutputType, SegEncoding
 from agseg.labels import LabelSet, known_structures
 from agseg.volume import LabelMask
 from tests.io.ct_series import LABELS, ORIENTATIONS, WEIGHTS, Series, make_enhanced, make_mask, make_series, measured
@@ -61,7 +61,7 @@ def test_every_encoding_reads_back(encoding: SegEncoding, tmp_path: Path) -> Non
     mask = make_mask(series.grid)
     result = result_of(series, mask)
     dataset = write_seg(tmp_path / "seg.dcm", result, encoding=encoding)
-    assert dataset.SegmentationType == encoding.value
+    assert dataset.SegmentationType == encoding.value.upper()
     assert np.array_equal(in_labels(read_seg(tmp_path / "seg.dcm", mask.grid), result), mask.labels)
 
 
