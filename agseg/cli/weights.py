@@ -11,7 +11,7 @@ import typer
 from agseg.cli import console, options
 from agseg.cli.options import Debug, Json, Quiet
 from agseg.cli.summaries import Summaries
-from agseg.errors import ExitCode
+from agseg.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from agseg.weights.cache import WeightsCache
@@ -117,19 +117,52 @@ def verify(
 
 
 def import_(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE_OR_BUNDLE...", help="Weights files, or bundles of `export`.")],
-    as_id: Annotated[str | None, typer.Option("--as", metavar="ID", help="Only this entry may be meant.")] = None,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Weights files, bundles of `export`, or one nnU-Net v2 model: folder or ZIP."),
+    ],
+    as_id: Annotated[
+        str | None, typer.Option("--as", metavar="ID", help="Only this entry may be meant; a model's new name.")
+    ] = None,
+    orientation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODES",
+            help="Model: what its training scans were turned to (RAS, LPS, ...), or stored: not turned.",
+        ),
+    ] = None,
+    folds: Annotated[str, typer.Option(metavar="0,1,...", help="Model: these folds; default: all that are there.")] = "",
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Model: its licence, for every record.")] = None,
+    organ_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Model: a YAML mapping from its names of organs to agseg's.")
+    ] = None,
     manifest: options.Manifest = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Bring weights here without a network; files are known by their digest."""
-    from agseg.workflows.weights import import_weights
+    """Bring weights here without a network: files are known by their digest, a model of nnU-Net becomes a new entry."""
+    from agseg.workflows.import_model import ImportRequest, import_model, is_model
+    from agseg.workflows.weights import Imported, import_weights
 
     console.setup_logging(quiet=quiet, debug=debug)
-    loaded, cache = _opened(manifest, offline=True)
-    done = [file for path in paths for file in import_weights(loaded, cache, path, as_id=as_id)]
+    if any(is_model(path) for path in paths):
+        if len(paths) != 1:
+            raise UsageError("one model at a time", value=len(paths), hint="A folder with a parts.yaml makes several one.")
+        request = ImportRequest(
+            source=paths[0],
+            as_id=as_id or "",
+            home=options.home(),
+            orientation=orientation,
+            folds=tuple(part.strip() for part in folds.split(",") if part.strip()),
+            licence=licence,
+            organ_names=organ_names,
+        )
+        entry = import_model(request)
+        done = [Imported(entry.id, file.filename, 0) for file in entry.files]
+    else:
+        loaded, cache = _opened(manifest, offline=True)
+        done = [file for path in paths for file in import_weights(loaded, cache, path, as_id=as_id)]
     if as_json:
         console.document([file.to_dict() for file in done])
     elif not quiet:
@@ -164,7 +197,7 @@ def _opened(manifest: Path | None, *, offline: bool) -> tuple[Manifest, WeightsC
     from agseg.weights.cache import WeightsCache
     from agseg.weights.manifest import Manifest
 
-    loaded = Manifest.load(manifest)
+    loaded = Manifest.load(manifest, home=options.home())
     return loaded, WeightsCache(options.home(), offline=offline, allowed_hosts=loaded.allowed_hosts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agseg.measure.components import components
 from agseg.weights.entry import Cleanup
 
-__all__ = ["LARGE_SHARE", "clean_up"]
+__all__ = ["LARGE_SHARE", "clean_up", "keep_largest"]
 
 LARGE_SHARE = 0.1
 """A component with less of the largest one's voxels is small."""
@@ -35,3 +35,12 @@ def clean_up(labels: NDArray[np.uint8], rules: Mapping[int, Cleanup]) -> dict[in
             small = np.arange(len(sizes)) != sizes.argmax() if only_largest else sizes < LARGE_SHARE * sizes.max()
             found.remove(labels, small)
     return counts
+
+
+def keep_largest(labels: NDArray[np.uint8], indices: Sequence[int]) -> None:
+    """Of several labels taken together, only the largest 26-connected component stays; in place."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(indices)] = 1
+    together = table[labels]
+    clean_up(together, {1: Cleanup.LARGEST_COMPONENT})
+    labels[(together == 0) & (table[labels] > 0)] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from agseg.models.precision import Precision
 from agseg.models.registry import build
 from agseg.weights.entry import Carry, WeightsEntry
 
-__all__ = ["ReadyNetwork", "load_network"]
+__all__ = ["Parts", "ReadyNetwork", "load_entry", "load_network"]
 
 
 class ReadyNetwork:
@@ -155,3 +155,40 @@ def load_network(
         averages_logits=entry.input.carry is not Carry.PROBABILITIES,
         in_channels=facts(entry.architecture, entry.config).in_channels,
     )
+
+
+class Parts:
+    """The networks of an entry with parts; one at a time is in memory.
+
+    Parameters
+    ----------
+    entry, paths
+        The entry, and its verified files in the entry's order.
+    device, precision
+        Where they will run.
+    """
+
+    def __init__(self, entry: WeightsEntry, paths: Sequence[Path], *, device: torch.device, precision: Precision) -> None:
+        self._paths = dict(zip((file.filename for file in entry.files), paths, strict=True))
+        self._parts = entry.part_entries()
+        self.device, self.precision = device, precision
+
+    def in_turn(self) -> Iterator[tuple[WeightsEntry, ReadyNetwork]]:
+        """Each part as an entry of its own, and its network; the network before is let go first."""
+        for part in self._parts:
+            paths = [self._paths[file.filename] for file in part.files]
+            yield part, load_network(part, paths, device=self.device, precision=self.precision)
+
+
+def load_entry(
+    entry: WeightsEntry,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    precision: Precision = Precision.FP32,
+    prune_depth: int | None = None,
+) -> ReadyNetwork | Parts:
+    """:func:`load_network`, or the parts of an entry that has some."""
+    if entry.parts:
+        return Parts(entry, paths, device=device, precision=precision)
+    return load_network(entry, paths, device=device, precision=precision, prune_depth=prune_depth)

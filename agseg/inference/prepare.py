@@ -21,9 +21,9 @@ from agseg.inference.frame import Frame
 from agseg.inference.normalise import normalise
 from agseg.slabs import memory_order
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec, Interpolation, Normalisation
+from agseg.weights.entry import InputSpec, Interpolation, Normalisation, Placement
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "frame_of", "prepare", "sample"]
+__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "frame_of", "prepare", "sample"]
 
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
@@ -65,6 +65,34 @@ def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cp
         return ModelInput(_normalised_sample(volume, frame, spec, device=device), frame)
     values = _sample(volume, frame, spec, device=device)
     return ModelInput(normalise(values.trunc_() if spec.truncate else values, spec), frame)
+
+
+class PreparedOnce:
+    """Prepares a volume once for several networks that see the same; the last image is kept."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._volume: Volume | None = None
+        self._made: ModelInput | None = None
+
+    def of(
+        self, volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", frame: Frame | None = None
+    ) -> ModelInput:
+        """As :func:`prepare`; not to be written to."""
+        seen = replace(
+            spec,
+            tile=(1, 1, 1) if spec.tile[0] == 1 else (2, 2, 2),
+            overlap=0.5,
+            tiles=Placement.STEPS,
+            regions=(),
+            mirror_axes=(),
+        )
+        key = (seen, str(device), None if frame is None else (frame.links, frame.shape, frame.start, frame.stop))
+        if self._made is None or key != self._key or volume is not self._volume:
+            self._made = None  # not two of them at a time
+            self._made = prepare(volume, spec, device=device, frame=frame)
+            self._key, self._volume = key, volume
+        return self._made
 
 
 def frame_of(volume: Volume, spec: InputSpec) -> Frame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InferenceError
 from agseg.inference.body import body_extents
-from agseg.inference.cleanup import clean_up
+from agseg.inference.cleanup import clean_up, keep_largest
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.frame import Frame
+from agseg.inference.network import Parts
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.predictor import Predictor
-from agseg.inference.prepare import ModelInput, frame_of, prepare
+from agseg.inference.prepare import ModelInput, PreparedOnce, frame_of
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.soundness import NonFiniteScoresError, check_logits, check_probabilities
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
@@ -100,7 +101,9 @@ def segment_volume(
     organs: Iterable[str] | None = None,
     settings: Settings | None = None,
     cleanup: Mapping[str, Cleanup] | None = None,
+    largest_of: Sequence[Sequence[str]] = (),
     progress: TileProgress | None = None,
+    prepared: PreparedOnce | None = None,
 ) -> Segmentation:
     """Segment one volume.
 
@@ -116,6 +119,10 @@ def segment_volume(
         The organs to keep; all by default.
     cleanup
         The rule of each organ that has one.
+    largest_of
+        Sets of organs of which, taken together, only the largest component stays; done first, whatever organs are wanted.
+    prepared
+        Shares the prepared image between networks that see the same.
     settings, progress
         See there.
 
@@ -134,7 +141,10 @@ def segment_volume(
         finest = min(side for side in spec.spacing_mm if side) if spec.spacing_mm else None
         subject = straighten(volume, finest_mm=finest)
         clock.lap("prepare")
-    restored, warnings = _with_fallbacks(subject, network, spec, labels, settings, clock, progress)
+    job = _Job(subject, spec, labels, settings, clock, progress, prepared or PreparedOnce())
+    restored, warnings = _with_fallbacks(job, network)
+    for together in largest_of:
+        keep_largest(restored.labels, [labels[name].index for name in together])
     strangers = set(restored.probability) - {label.index for label in wanted}
     found = restored.labels
     if strangers:
@@ -156,14 +166,16 @@ def segment_volume(
 
 def segment_with_entry(
     volume: Volume,
-    network: Predictor,
+    network: Predictor | Parts,
     entry: WeightsEntry,
     *,
     organs: Iterable[str] | None = None,
     settings: Settings | None = None,
     progress: TileProgress | None = None,
 ) -> Segmentation:
-    """:func:`segment_volume` with the spec, labels and clean-up of a manifest entry."""
+    """:func:`segment_volume` with the spec, labels and clean-up of a manifest entry; its parts merged, where it has some."""
+    if isinstance(network, Parts):
+        return _segment_parts(volume, network, entry, organs=organs, settings=settings, progress=progress)
     return segment_volume(
         volume,
         network,
@@ -172,31 +184,81 @@ def segment_with_entry(
         organs=organs,
         settings=settings,
         cleanup=entry.cleanup,
+        largest_of=entry.largest_of,
         progress=progress,
     )
 
 
-def _with_fallbacks(
+def _segment_parts(
     volume: Volume,
-    network: Predictor,
-    spec: InputSpec,
-    labels: LabelSet,
-    settings: Settings,
-    clock: _Clock,
+    parts: Parts,
+    entry: WeightsEntry,
+    *,
+    organs: Iterable[str] | None,
+    settings: Settings | None,
     progress: TileProgress | None,
-) -> tuple[Restored, tuple[Warned, ...]]:
+) -> Segmentation:
+    """The networks of an entry one after the other; a later one's organs overwrite an earlier one's."""
+    wanted = entry.labels if organs is None else entry.labels.only(organs)
+    merged: NDArray[np.uint8] | None = None
+    found: list[Segmentation] = []
+    prepared = PreparedOnce()
+    for part, network in parts.in_turn():
+        result = segment_volume(
+            volume, network, spec=part.input, labels=part.labels, settings=settings, progress=progress, prepared=prepared
+        )
+        found.append(result)
+        table = np.zeros(256, dtype=np.uint8)
+        for label in part.labels:
+            table[label.index] = entry.labels[label.name].index
+        labels = table[result.mask.labels]
+        merged = labels if merged is None else np.where(labels > 0, labels, merged)
+    clock = _Clock()
+    if merged is None:
+        raise InferenceError("the entry has no part to run", value=entry.id)
+    for together in entry.largest_of:
+        keep_largest(merged, [entry.labels[name].index for name in together])
+    _keep_only(merged, wanted)
+    names = {label.index: label.name for label in wanted}
+    components = clean_up(merged, {index: entry.cleanup[name] for index, name in names.items() if name in entry.cleanup})
+    clock.lap("restore")
+    laps = [*(result.seconds for result in found), clock.seconds]
+    stages = dict.fromkeys(stage for seconds in laps for stage in seconds)
+    return Segmentation(
+        LabelMask(merged, volume.grid, wanted),
+        {organ: value for result in found for organ, value in result.probability.items() if organ in wanted},
+        {names[c]: n for c, n in components.items() if c in names},
+        {stage: sum(seconds.get(stage, 0.0) for seconds in laps) for stage in stages},
+        tuple(warned for result in found for warned in result.warnings),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One volume on its way through one network."""
+
+    volume: Volume
+    spec: InputSpec
+    labels: LabelSet
+    settings: Settings
+    clock: _Clock
+    progress: TileProgress | None
+    prepared: PreparedOnce
+
+
+def _with_fallbacks(job: _Job, network: Predictor) -> tuple[Restored, tuple[Warned, ...]]:
     """Go down a declared ladder when a GPU's memory runs out, and start it anew in fp32 where half precision overflows.
 
     Only torch's own out-of-memory error, and scores that are not finite, count as that.
     """
-    rungs: list[tuple[str, Predictor, Settings]] = [("", network, settings)]
+    rungs: list[tuple[str, Predictor, Settings]] = [("", network, job.settings)]
     if network.device.type != "cpu":
-        rungs.append(("one tile at a time", network, replace(settings, tile_batch=1)))
-        rungs.append(("on the CPU", network, replace(settings, tile_batch=1)))
+        rungs.append(("one tile at a time", network, replace(job.settings, tile_batch=1)))
+        rungs.append(("on the CPU", network, replace(job.settings, tile_batch=1)))
     for number, (said, chosen, how) in enumerate(rungs):
         runner = chosen.moved(torch.device("cpu"), Precision.FP32) if said == "on the CPU" else chosen
         try:
-            restored = _run(volume, runner, spec, labels, how, clock, progress)
+            restored = _run(replace(job, settings=how), runner)
         except torch.OutOfMemoryError:
             if number + 1 == len(rungs):
                 raise InferenceError("out of memory on every device", code=Code.OUT_OF_MEMORY) from None
@@ -206,7 +268,7 @@ def _with_fallbacks(
             if runner.precision is Precision.FP32:
                 raise
             whole = runner.moved(runner.device, Precision.FP32)
-            restored, warnings = _with_fallbacks(volume, whole, spec, labels, settings, clock, progress)
+            restored, warnings = _with_fallbacks(job, whole)
             overflowed = f"scores overflowed in {runner.precision}; this study was computed in {whole.precision}"
             return restored, (Warned(Code.FALLBACK, overflowed), *warnings)
         notes = (Warned(Code.FALLBACK, f"GPU memory ran out; this study was computed {said}"),) if said else ()
@@ -214,42 +276,26 @@ def _with_fallbacks(
     raise InferenceError("no device left to try", code=Code.OUT_OF_MEMORY)
 
 
-def _run(
-    volume: Volume,
-    network: Predictor,
-    spec: InputSpec,
-    labels: LabelSet,
-    settings: Settings,
-    clock: _Clock,
-    progress: TileProgress | None,
-) -> Restored:
+def _run(job: _Job, network: Predictor) -> Restored:
+    volume, spec = job.volume, job.spec
     if spec.body_box:
-        restored = segment_windows(volume, network, spec, labels, progress=progress)
-        clock.lap("predict")
+        restored = segment_windows(volume, network, spec, job.labels, progress=job.progress)
+        job.clock.lap("predict")
         return restored
-    frame = _body_frame(volume, spec) if settings.fast and volume.quantity is Quantity.HU else None
-    prepared = prepare(volume, spec, device=network.device, frame=frame)
-    clock.lap("prepare")
-    return _tiled(volume, prepared, network, spec, labels, settings, clock, progress)
+    frame = _body_frame(volume, spec) if job.settings.fast and volume.quantity is Quantity.HU else None
+    prepared = job.prepared.of(volume, spec, device=network.device, frame=frame)
+    job.clock.lap("prepare")
+    return _tiled(job, prepared, network)
 
 
-def _tiled(
-    volume: Volume,
-    prepared: ModelInput,
-    network: Predictor,
-    spec: InputSpec,
-    labels: LabelSet,
-    settings: Settings,
-    clock: _Clock,
-    progress: TileProgress | None,
-) -> Restored:
-    shape = prepared.frame.shape
-    tiles = _tile_plan(shape, spec, settings)
+def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
+    spec, settings, labels = job.spec, job.settings, job.labels
+    tiles = _tile_plan(prepared.frame.shape, spec, settings)
     carries_logits = spec.carry is not Carry.PROBABILITIES
     rule: Rule = ByProbability()
     if carries_logits:
         rule = ByRegion(spec.regions) if spec.regions else ByLogit()
-    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(volume.voxels.strides), rule=rule)
+    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(job.volume.voxels.strides), rule=rule)
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
     mirror = spec.mirror_axes if carries_logits else left_right
     outputs = tile_scores(
@@ -261,15 +307,16 @@ def _tiled(
         mirror=mirror if settings.mirror else (),
         swap=left_right_pairs(labels) if settings.mirror else (),
     )
+    progress = job.progress
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
-        clock.lap("predict")
+        job.clock.lap("predict")
         if carries_logits:
             check_logits(block.scores, labels, regions=spec.regions)
         else:
             block = as_probabilities(block, network)
             check_probabilities(block.scores, labels)
         restorer.add(block)
-        clock.lap("restore")
+        job.clock.lap("restore")
     return restorer.finish()
 
 

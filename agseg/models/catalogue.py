@@ -48,6 +48,8 @@ class Family:
         ``module:name`` of the class or function that builds one; its arguments are plain JSON values.
     size_multiple
         What each side of an image must be a multiple of.
+    side_multiples
+        The same per axis, where axes differ.
     in_channels, classes
         Channels of image and scores where the configuration names none.
     classes_key
@@ -64,6 +66,7 @@ class Family:
 
     builder: str
     size_multiple: Callable[[Config], int]
+    side_multiples: Callable[[Config], tuple[int, ...]] | None = None
     in_channels: int = 1
     classes: int = 1
     classes_key: str = "classes"
@@ -94,11 +97,15 @@ def _nested_depth(config: Config) -> int:
     return min(depth, len(widths) - 1) if widths else depth
 
 
-def _strides(config: Config) -> int:
+def _strides_per_axis(config: Config) -> tuple[int, ...]:
     """Of nnU-Net's networks: a stride per stage, one number or one per axis."""
     dims = int(config.get("dims", 3))
     stages = [s if isinstance(s, Sequence) else [s] * dims for s in config.get("strides", ())]
-    return math.lcm(*(math.prod(axis) for axis in zip(*stages, strict=True)))
+    return tuple(math.prod(axis) for axis in zip(*stages, strict=True))
+
+
+def _strides(config: Config) -> int:
+    return math.lcm(*_strides_per_axis(config))
 
 
 def _monai_unet(config: Config) -> int:
@@ -126,8 +133,8 @@ FAMILIES: dict[str, Family] = {
     "monai-unet": Family("agseg.models.monai_nets:monai_unet", _monai_unet, classes_key="out_channels"),
     "monai-segresnet": Family("agseg.models.monai_nets:monai_segresnet", _monai_segresnet, classes_key="out_channels"),
     "monai-vnet": Family("agseg.models.monai_nets:monai_vnet", _always(16), classes_key="out_channels"),
-    "nnunet-plain": Family("agseg.models.nnunet:nnunet_plain", _strides),
-    "nnunet-resenc": Family("agseg.models.nnunet:nnunet_resenc", _strides),
+    "nnunet-plain": Family("agseg.models.nnunet:nnunet_plain", _strides, _strides_per_axis),
+    "nnunet-resenc": Family("agseg.models.nnunet:nnunet_resenc", _strides, _strides_per_axis),
 }
 """Every family by name."""
 
@@ -161,10 +168,16 @@ class Facts:
     in_channels: int
     classes: int
     size_multiple: int
+    side_multiples: tuple[int, ...] | None
     deepest: int
     has_gates: bool
     full_precision_only: bool
     classifies_frames: bool
+
+    def takes(self, sides: Sequence[int]) -> bool:
+        """Whether an image of these sides goes through; a first side of 1 means a plane."""
+        each = self.side_multiples or (self.size_multiple,) * len(sides)
+        return not any(side % multiple for side, multiple in zip(sides[-len(each) :], each, strict=True) if side > 1)
 
 
 def facts(architecture: str, config: Config | None = None) -> Facts:
@@ -182,6 +195,7 @@ def facts(architecture: str, config: Config | None = None) -> Facts:
         in_channels=int(full.get("in_channels", family.in_channels)),
         classes=int(full.get(family.classes_key, family.classes)),
         size_multiple=family.size_multiple(full),
+        side_multiples=None if family.side_multiples is None else family.side_multiples(full),
         deepest=family.deepest(full),
         has_gates=family.has_gates(full),
         full_precision_only=family.full_precision_only,

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from itertools import permutations, product
 from pathlib import PurePosixPath
@@ -17,6 +17,7 @@ from agseg.errors import FieldError
 from agseg.labels import LabelSet
 
 __all__ = [
+    "AXIS_CODES",
     "VOLUMETRIC",
     "WEIGHTS_ID",
     "Carry",
@@ -32,6 +33,7 @@ __all__ = [
     "WeightsEntry",
     "WeightsFile",
     "WeightsFormat",
+    "WeightsPart",
 ]
 
 
@@ -47,9 +49,8 @@ WEIGHTS_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 _STORED_AXES = frozenset("".join(order) for order in permutations("IJK"))
 """The axes of the stored voxels, in any order."""
 
-_AXIS_CODES = _STORED_AXES | frozenset(
-    "".join(codes) for order in permutations(("LR", "PA", "IS")) for codes in product(*order)
-)  # RAS, LPI, SAR, ...: each axis of the patient once
+AXIS_CODES = _STORED_AXES | frozenset("".join(codes) for order in permutations(("LR", "PA", "IS")) for codes in product(*order))
+"""RAS, LPI, SAR, ...: each axis of the patient once; or the stored ones."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+")
@@ -224,7 +225,7 @@ class InputSpec:
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
             raise FieldError("modality", "unknown modality", value=self.modality, expected=" or ".join(MODALITIES))
-        if self.axis_codes not in _AXIS_CODES and (self.axis_codes or self.modality in VOLUMETRIC):
+        if self.axis_codes not in AXIS_CODES and (self.axis_codes or self.modality in VOLUMETRIC):
             raise FieldError("axis_codes", "not axis codes", value=self.axis_codes, expected="three letters such as RAS")
         _check_enum("normalisation", self.normalisation, Normalisation)
         _check_enum("padding", self.padding, Padding)
@@ -378,6 +379,28 @@ class WeightsFormat(StrEnum):
 
 
 @dataclass(frozen=True)
+class WeightsPart:
+    """One network of several that make up an entry.
+
+    Parameters
+    ----------
+    files
+        Names of the entry's files that are its own; several are folds.
+    labels
+        Its own label indices to the entry's organ names.
+    architecture, config, input
+        As in an entry.
+    """
+
+    files: tuple[str, ...]
+    _: KW_ONLY
+    labels: LabelSet
+    architecture: str
+    config: dict[str, Any] = field(default_factory=dict)
+    input: InputSpec
+
+
+@dataclass(frozen=True)
 class WeightsEntry:
     """A trained network: what it is, where its files are, what it sees, what it may be used for.
 
@@ -397,6 +420,11 @@ class WeightsEntry:
         Organs (or planes) for which this entry is the manifest's default.
     classes
         Names of a frame classifier's outputs, in order; empty for a segmentation network.
+    largest_of
+        Sets of organs of which, all taken together, only the largest component stays (nnU-Net's post-processing), in order.
+    parts
+        Several networks as one entry, in the order of merging: where a later one says organ it overwrites an earlier one. Then
+        ``architecture``, ``config`` and ``input`` are those of the first.
 
     Raises
     ------
@@ -421,6 +449,8 @@ class WeightsEntry:
     caution: str = ""
     cleanup: dict[str, Cleanup] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    largest_of: tuple[tuple[str, ...], ...] = ()
+    parts: tuple[WeightsPart, ...] = ()
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.id):
@@ -433,15 +463,49 @@ class WeightsEntry:
             raise FieldError("classes", "two classes of one name")
         if bool(self.labels) == bool(self.classes):
             raise FieldError("labels", "an entry has either labels (organs) or classes (of frames)")
-        regions = self.input.regions
+        regions = () if self.parts else self.input.regions
         if regions and sorted(regions) != [label.index for label in self.labels]:
             raise FieldError("input", "regions must list every label once, in the order of painting", value=list(regions))
         known = self.labels.names or self.classes
-        for name, named in (("default_for", self.default_for), ("cleanup", tuple(self.cleanup))):
+        together = tuple(organ for organs in self.largest_of for organ in organs)
+        for name, named in (
+            ("default_for", self.default_for),
+            ("cleanup", tuple(self.cleanup)),
+            ("largest_of", together),
+            ("parts", tuple(organ for part in self.parts for organ in part.labels.names)),
+        ):
             if strangers := [organ for organ in named if organ not in known]:
                 raise FieldError(name, "names an organ that the entry does not know", value=strangers[0])
         for rule in self.cleanup.values():
             _check_enum("cleanup", rule, Cleanup)
+        if self.parts and sorted(name for part in self.parts for name in part.files) != sorted(f.filename for f in self.files):
+            raise FieldError("parts", "every file must belong to exactly one part")
+
+    def narrowed(self, organs: Sequence[str]) -> WeightsEntry:
+        """The entry without the parts (and their files) that hold none of these organs; itself where it has no parts."""
+        kept = tuple(part for part in self.parts if any(organ in part.labels for organ in organs))
+        if len(kept) == len(self.parts) or not kept:
+            return self
+        names = {name for part in kept for name in part.files}
+        return replace(self, parts=kept, files=tuple(file for file in self.files if file.filename in names))
+
+    def part_entries(self) -> tuple[WeightsEntry, ...]:
+        """Each part as an entry of its own, with its own label indices; clean-up is done once they are merged."""
+        return tuple(
+            replace(
+                self,
+                architecture=part.architecture,
+                config=part.config,
+                input=part.input,
+                labels=part.labels,
+                files=tuple(file for file in self.files if file.filename in part.files),
+                parts=(),
+                default_for=(),
+                cleanup={},
+                largest_of=(),
+            )
+            for part in self.parts
+        )
 
     @property
     def size_bytes(self) -> int | None:

@@ -7,16 +7,17 @@ keys it names, an entry with a new id is added. docs/weights.md shows the format
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from agseg.binding import Form, Forms, Node, load
+from agseg.binding import Form, Forms, Node, bind, load
 from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet, unknown_organ
 from agseg.weights.entry import WEIGHTS_ID, FileSource, SourceKind, WeightsEntry, WeightsFile
+from agseg.weights.site import site_manifests
 
 __all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "Manifest"]
 
@@ -47,8 +48,15 @@ class Manifest:
     allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, site_manifest: Path | None = None) -> Manifest:
+    def load(cls, site_manifest: Path | None = None, *, home: Path | None = None) -> Manifest:
         """The packaged manifest, with a site's own merged over it.
+
+        Parameters
+        ----------
+        site_manifest
+            A manifest that the user names.
+        home
+            Folder of the weights cache: what this site has imported (:mod:`agseg.weights.site`) is merged in before.
 
         Raises
         ------
@@ -56,9 +64,21 @@ class Manifest:
             If a file is not a manifest: an unknown or missing key, a wrong type, a digest that is none, two defaults for one
             organ; with file and line.
         """
-        packaged = load(resource_path(MANIFEST_NAME), _Document, error=UsageError)
-        site = None if site_manifest is None else load(site_manifest, _Document, error=UsageError)
-        return _merged(packaged, site)
+        paths = [resource_path(MANIFEST_NAME), *(() if home is None else site_manifests(home))]
+        if site_manifest is not None:
+            paths.append(site_manifest)
+        return _merged([load(path, _Document, error=UsageError) for path in paths])
+
+    @classmethod
+    def check(cls, text: str, path: Path) -> None:
+        """Refuse the text of a manifest of this path that could not be read once it is there.
+
+        Raises
+        ------
+        UsageError
+            As :meth:`load`.
+        """
+        _merged([bind(text, _Document, path=path, error=UsageError)])
 
     @property
     def entries(self) -> tuple[WeightsEntry, ...]:
@@ -181,28 +201,26 @@ FORMS: Forms = {
 """How a manifest writes the types of an entry."""
 
 
-def _merged(packaged: _Document, site: _Document | None) -> Manifest:
-    base, over = packaged.entries, {} if site is None else site.entries
-    entries: dict[str, WeightsEntry] = {}
-    defaults: dict[tuple[str, str], str] = {}
-    for part in (base, over):
-        claimed: dict[tuple[str, str], str] = {}
-        for weights_id, node in part.items():
-            if part is base and weights_id in over:
-                continue  # read below, merged
-            if part is over and weights_id in base:
-                node = node.merged_over(base[weights_id])
+def _merged(documents: Sequence[_Document]) -> Manifest:
+    """All documents in order: a later one overrides the keys that it names of an entry, and adds entries."""
+    nodes: dict[str, Node] = {}
+    for document in documents:
+        for weights_id, node in document.entries.items():
             if not WEIGHTS_ID.fullmatch(weights_id):
                 raise node.refuse("not an id", value=weights_id, expected="a-z, 0-9, . and -")
-            entry: WeightsEntry = node.bind(WeightsEntry, forms=FORMS, id=weights_id)
-            entries[weights_id] = entry
-            for organ in entry.default_for:
+            nodes[weights_id] = node.merged_over(nodes[weights_id]) if weights_id in nodes else node
+    entries: dict[str, WeightsEntry] = {name: node.bind(WeightsEntry, forms=FORMS, id=name) for name, node in nodes.items()}
+    defaults: dict[tuple[str, str], str] = {}
+    last = {name: number for number, document in enumerate(documents) for name in document.entries}
+    for number in range(len(documents)):
+        claimed: dict[tuple[str, str], str] = {}
+        for weights_id, entry in entries.items():
+            for organ in entry.default_for if last[weights_id] == number else ():
                 key = (organ, entry.input.modality)
                 if key in claimed:
                     message = f"a second default for {organ} in {key[1]} beside {claimed[key]}"
-                    raise node.items()["default_for"].refuse(message)
+                    raise nodes[weights_id].items()["default_for"].refuse(message)
                 claimed[key] = weights_id
         defaults.update(claimed)
-    ordered = {weights_id: entries[weights_id] for weights_id in (*base, *(new for new in over if new not in base))}
-    hosts = () if site is None else site.allowed_hosts
-    return Manifest(MappingProxyType(ordered), MappingProxyType(defaults), hosts)
+    hosts = documents[-1].allowed_hosts if len(documents) > 1 else ()
+    return Manifest(MappingProxyType(entries), MappingProxyType(defaults), hosts)

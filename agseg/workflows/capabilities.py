@@ -44,11 +44,11 @@ def check_capabilities(
             hint=f"Leave --attention out; weights with gates: {', '.join(able) or 'none of the manifest'}.",
         )
     sides = entry.input.fixed_shape or entry.input.tile
-    if not found.classifies_frames and any(side % found.size_multiple for side in sides if side > 1):
+    if not found.classifies_frames and not found.takes(sides):
         raise WeightsError(
             f"the tile of weights {entry.id!r} does not go through {entry.architecture}",
             value="x".join(map(str, sides)),
-            expected=f"multiples of {found.size_multiple}",
+            expected=f"multiples of {' x '.join(map(str, found.side_multiples or (found.size_multiple,)))}",
             hint="Correct `input: tile` of the entry.",
         )
 

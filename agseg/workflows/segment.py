@@ -103,7 +103,7 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     WeightsError
         If weights are missing, unverified or corrupt.
     """
-    manifest = Manifest.load(request.manifest)
+    manifest = Manifest.load(request.manifest, home=request.home)
     options = request.options
     chosen = choose_networks(manifest, request.organs, request.weights)
     organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
@@ -180,7 +180,8 @@ def choose_networks(
         return ((entry, entry.labels.names),)
     defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
     chosen = {entry.id: entry for entry in defaults.values()}
-    return tuple((entry, tuple(o for o in organs if defaults[o].id == name)) for name, entry in chosen.items())
+    shared = {name: tuple(organ for organ in organs if defaults[organ].id == name) for name in chosen}
+    return tuple((entry.narrowed(shared[name]), shared[name]) for name, entry in chosen.items())
 
 
 def default_entry(manifest: Manifest) -> WeightsEntry:
@@ -227,5 +228,5 @@ def _named(
                 hint="Leave one of them out, or run agseg once with each.",
             )
         made_by |= dict.fromkeys(makes, name)
-        chosen.append((entry, makes))
+        chosen.append((entry.narrowed(makes), makes))
     return tuple(chosen)

@@ -129,5 +129,7 @@ def usage_digest(entry: WeightsEntry) -> str:
         "input": entry.input.identity(),
         "labels": [[label.index, label.name] for label in entry.labels],
         "cleanup": entry.cleanup,
+        **({"largest_of": entry.largest_of} if entry.largest_of else {}),
+        **({"parts": [usage_digest(part) for part in entry.part_entries()]} if entry.parts else {}),
     }
     return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -27,7 +27,7 @@ class StudySegmenter:
         import torch
 
         from agseg.inference.device import Precision, choose_precision, describe, resolve_device
-        from agseg.inference.network import load_network
+        from agseg.inference.network import load_entry
         from agseg.inference.segment import Settings
 
         self._config = config
@@ -38,7 +38,7 @@ class StudySegmenter:
         shaping = options.shaping
         precision = choose_precision(Precision(shaping.precision), device)
         self._networks = [
-            load_network(network.entry, network.paths, device=device, precision=precision, prune_depth=shaping.prune_depth)
+            load_entry(network.entry, network.paths, device=device, precision=precision, prune_depth=shaping.prune_depth)
             for network in config.networks
         ]
         self._settings = Settings(overlap=shaping.overlap, fast=shaping.fast, mirror=shaping.mirror)
@@ -82,12 +82,14 @@ class StudySegmenter:
 
     def _write_attention(self, folder: Path, volume: Volume) -> None:
         from agseg.inference.attention import gate_maps
+        from agseg.inference.network import ReadyNetwork
         from agseg.io.nifti_write import write_scalar
         from agseg.io.preview import write_overlay
 
         folder = folder / "attention"
         folder.mkdir()
         for network, loaded in zip(self._config.networks, self._networks, strict=True):
+            assert isinstance(loaded, ReadyNetwork)  # no network of several parts has gates
             inside = folder if len(self._networks) == 1 else folder / network.entry.id
             inside.mkdir(exist_ok=True)
             for gate in gate_maps(volume, loaded, network.entry.input):
