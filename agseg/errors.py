@@ -120,6 +120,7 @@ class Code(StrEnum):
     JUNK_FILES = "W_JUNK_FILES"
     FALLBACK = "W_FALLBACK"
     OVERLAP = "W_OVERLAP"
+    SCOUT = "W_SCOUT"
     EDITED = "W_EDITED"
     NOT_CODED = "W_NOT_CODED"
     NO_ORGAN = "W_NO_ORGAN"

@@ -69,6 +69,13 @@ def segment(
     prune_depth: Annotated[
         int | None, typer.Option(metavar="1..4", help="ANU-Net only: stop at this depth, for speed.")
     ] = None,
+    scout: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off|ID",
+            help="Coarse weights look for the organs first, the others compute only there; auto: where it pays.",
+        ),
+    ] = "auto",
     multilabel: Annotated[
         bool, typer.Option("--ml", help="One labels.nii.gz (key: labels.json) instead of a file per organ.")
     ] = False,
@@ -141,6 +148,7 @@ def segment(
         offline=offline,
         options=SegmenterOptions(
             device=device,
+            scout=scout,
             shaping=Shaping(
                 precision=_choice("--precision", precision, tuple(Precision)),
                 overlap=overlap,

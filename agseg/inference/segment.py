@@ -30,7 +30,10 @@ from agseg.slabs import memory_order, slabs
 from agseg.volume import LabelMask, Quantity, Volume, Warned
 from agseg.weights.entry import Carry, Cleanup, InputSpec, Placement, WeightsEntry
 
-__all__ = ["Segmentation", "Settings", "TileProgress", "segment_volume", "segment_with_entry"]
+__all__ = ["Box", "Segmentation", "Settings", "TileProgress", "segment_volume", "segment_with_entry"]
+
+Box = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""First and one-past-last voxel per source axis."""
 
 TileProgress = Callable[[int, int], None]
 """``progress(done, total)`` in tiles."""
@@ -104,6 +107,7 @@ def segment_volume(
     largest_of: Sequence[Sequence[str]] = (),
     progress: TileProgress | None = None,
     prepared: PreparedOnce | None = None,
+    box: Box | None = None,
 ) -> Segmentation:
     """Segment one volume.
 
@@ -123,6 +127,8 @@ def segment_volume(
         Sets of organs of which, taken together, only the largest component stays; done first, whatever organs are wanted.
     prepared
         Shares the prepared image between networks that see the same.
+    box
+        Compute only there; outside is background. Not for networks that see a box of their own, nor for oblique scans.
     settings, progress
         See there.
 
@@ -141,7 +147,8 @@ def segment_volume(
         finest = min(side for side in spec.spacing_mm if side) if spec.spacing_mm else None
         subject = straighten(volume, finest_mm=finest)
         clock.lap("prepare")
-    job = _Job(subject, spec, labels, settings, clock, progress, prepared or PreparedOnce())
+    box = box if subject is volume else None
+    job = _Job(subject, spec, labels, settings, clock, progress, prepared or PreparedOnce(), box)
     restored, warnings = _with_fallbacks(job, network)
     for together in largest_of:
         keep_largest(restored.labels, [labels[name].index for name in together])
@@ -172,10 +179,11 @@ def segment_with_entry(
     organs: Iterable[str] | None = None,
     settings: Settings | None = None,
     progress: TileProgress | None = None,
+    box: Box | None = None,
 ) -> Segmentation:
     """:func:`segment_volume` with the spec, labels and clean-up of a manifest entry; its parts merged, where it has some."""
     if isinstance(network, Parts):
-        return _segment_parts(volume, network, entry, organs=organs, settings=settings, progress=progress)
+        return _segment_parts(volume, network, entry, organs=organs, settings=settings, progress=progress, box=box)
     return segment_volume(
         volume,
         network,
@@ -186,6 +194,7 @@ def segment_with_entry(
         cleanup=entry.cleanup,
         largest_of=entry.largest_of,
         progress=progress,
+        box=box,
     )
 
 
@@ -197,6 +206,7 @@ def _segment_parts(
     organs: Iterable[str] | None,
     settings: Settings | None,
     progress: TileProgress | None,
+    box: Box | None,
 ) -> Segmentation:
     """The networks of an entry one after the other; a later one's organs overwrite an earlier one's."""
     wanted = entry.labels if organs is None else entry.labels.only(organs)
@@ -205,7 +215,14 @@ def _segment_parts(
     prepared = PreparedOnce()
     for part, network in parts.in_turn():
         result = segment_volume(
-            volume, network, spec=part.input, labels=part.labels, settings=settings, progress=progress, prepared=prepared
+            volume,
+            network,
+            spec=part.input,
+            labels=part.labels,
+            settings=settings,
+            progress=progress,
+            prepared=prepared,
+            box=box,
         )
         found.append(result)
         table = np.zeros(256, dtype=np.uint8)
@@ -244,6 +261,7 @@ class _Job:
     clock: _Clock
     progress: TileProgress | None
     prepared: PreparedOnce
+    box: Box | None
 
 
 def _with_fallbacks(job: _Job, network: Predictor) -> tuple[Restored, tuple[Warned, ...]]:
@@ -282,7 +300,11 @@ def _run(job: _Job, network: Predictor) -> Restored:
         restored = segment_windows(volume, network, spec, job.labels, progress=job.progress)
         job.clock.lap("predict")
         return restored
-    frame = _body_frame(volume, spec) if job.settings.fast and volume.quantity is Quantity.HU else None
+    frame = None
+    if job.box is not None:
+        frame = _box_frame(frame_of(volume, spec), job.box, tile=spec.tile)
+    elif job.settings.fast and volume.quantity is Quantity.HU:
+        frame = _body_frame(volume, spec)
     prepared = job.prepared.of(volume, spec, device=network.device, frame=frame)
     job.clock.lap("prepare")
     return _tiled(job, prepared, network)
@@ -337,6 +359,18 @@ def _keep_only(labels: NDArray[np.uint8], wanted: LabelSet) -> None:
         table[label.index] = label.index
     for (slab,) in slabs(labels):
         slab[:] = table[slab]
+
+
+def _box_frame(whole: Frame, box: Box, *, tile: tuple[int, int, int]) -> Frame:
+    """The part of a model grid over a box of the source, at least a tile large where the scan is: networks want context."""
+    start, stop = [0, 0, 0], [0, 0, 0]
+    for a, link in enumerate(whole.links):
+        ends = sorted((box[side][link.source_axis] - side - link.offset) / link.scale for side in (0, 1))
+        low, high = int(np.floor(ends[0])), int(np.ceil(ends[1])) + 1
+        lack = max(0, tile[a] - (high - low))
+        low = max(0, min(low - lack // 2, whole.shape[a] - max(high - low, tile[a])))
+        start[a], stop[a] = low, min(whole.shape[a], max(high, low + tile[a]))
+    return whole.cropped(start, stop)
 
 
 def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:

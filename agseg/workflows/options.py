@@ -49,11 +49,14 @@ class SegmenterOptions:
     ----------
     device
         Where to compute.
+    scout
+        ``auto``, ``off``, or the id of the weights that look for the organs first. Records name those that did.
     shaping, outputs
         What decides about the masks, and what is written of them.
     """
 
     device: str = "auto"
+    scout: str = "auto"
     shaping: Shaping = field(default_factory=Shaping)
     outputs: Outputs = field(default_factory=Outputs)
 

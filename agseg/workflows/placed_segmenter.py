@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agseg.weights.cache import WeightsCache
-from agseg.workflows.segmenter_config import SegmenterConfig
+from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
 from agseg.workflows.study_segmenter import StudySegmenter
 
 __all__ = ["PlacedSegmenter"]
@@ -40,6 +40,12 @@ class PlacedSegmenter:
     def __call__(self) -> StudySegmenter:
         """Check or fetch the weights, load the network; called once per worker."""
         cache = WeightsCache(self.home, offline=self.offline, allowed_hosts=self.allowed_hosts)
-        networks = tuple(replace(network, paths=cache.ensure(network.entry)) for network in self.config.networks)
+        networks = tuple(_placed(network, cache) for network in self.config.networks)
         threads = self.config.threads if self.threads is None else self.threads
         return replace(self.config, networks=networks, threads=threads)()
+
+
+def _placed(network: NetworkConfig, cache: WeightsCache) -> NetworkConfig:
+    """The same network with the files of this machine."""
+    scout = None if network.scout is None else _placed(network.scout, cache)
+    return replace(network, paths=cache.ensure(network.entry), scout=scout)

@@ -26,6 +26,7 @@ from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.placed_segmenter import PlacedSegmenter
+from agseg.workflows.scout import choose_scout
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, WriterConfig
 
 __all__ = ["SegmentRequest", "choose_networks", "default_entry", "segment"]
@@ -88,7 +89,13 @@ class SegmentRequest:
 
     def parameters(self, networks: tuple[NetworkConfig, ...], organs: tuple[str, ...]) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
-        return {"organs": list(organs), "weights": [network.entry.id for network in networks], **self.options.to_dict()}
+        scouts = [f"{network.scout.entry.id} {network.scout.weights.sha256[:12]}" for network in networks if network.scout]
+        return {
+            "organs": list(organs),
+            "weights": [network.entry.id for network in networks],
+            **self.options.to_dict(),
+            **({"scout": scouts} if scouts else {}),
+        }
 
 
 def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
@@ -112,15 +119,18 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     depth, attention = options.shaping.prune_depth, options.outputs.attention
     for entry, _ in chosen:
         check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
+    scouts = [
+        choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(request.organs)) for entry, makes in chosen
+    ]
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     check_outputs(options.outputs.kinds)
     with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
         cache = _cache(request, manifest)
         # What is fetched now is known by its digests only then.
-        paths = [() if request.dry_run else cache.ensure(entry) for entry, _ in chosen]
         networks = tuple(
-            NetworkConfig(cache.known(entry), found, makes) for (entry, makes), found in zip(chosen, paths, strict=True)
+            _network(cache, entry, makes, scout=scout, dry_run=request.dry_run)
+            for (entry, makes), scout in zip(chosen, scouts, strict=True)
         )
         parameters = request.parameters(networks, organs)
         config = SegmenterConfig(networks, organs, request.options, parameters, request.threads)
@@ -139,6 +149,14 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
             include_identifiers=request.include_identifiers,
         )
         return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster))
+
+
+def _network(
+    cache: WeightsCache, entry: WeightsEntry, organs: tuple[str, ...], *, scout: WeightsEntry | None, dry_run: bool
+) -> NetworkConfig:
+    paths = () if dry_run else cache.ensure(entry)
+    first = None if scout is None else _network(cache, scout, organs, scout=None, dry_run=dry_run)
+    return NetworkConfig(cache.known(entry), paths, organs, first)
 
 
 def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest) -> PlacedSegmenter:

@@ -42,11 +42,14 @@ class NetworkConfig:
         The weights and their verified files.
     organs
         What it makes; each is one of the entry's labels.
+    scout
+        The coarse weights that look for these organs first, if any.
     """
 
     entry: WeightsEntry
     paths: tuple[Path, ...]
     organs: tuple[str, ...]
+    scout: NetworkConfig | None = None
 
     @property
     def weights(self) -> WeightsRef:
@@ -56,7 +59,11 @@ class NetworkConfig:
     @property
     def use(self) -> NetworkUse:
         """The network as the batch knows it, without its files."""
-        return NetworkUse(self.weights, self.organs, usage_digest(self.entry))
+        usage = usage_digest(self.entry)
+        if self.scout is not None:
+            looked = f"{self.scout.weights.sha256} {usage_digest(self.scout.entry)}"
+            usage = hashlib.sha256(f"{usage} {looked}".encode()).hexdigest()
+        return NetworkUse(self.weights, self.organs, usage)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ from agseg.batch import StudyTask
 from agseg.batch.draft import Draft
 from agseg.report import StudyReport
 from agseg.volume import Volume
-from agseg.workflows.segmenter_config import SegmenterConfig
+from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
 from agseg.workflows.study_writer import StudyWriter, draft_of
 
 if TYPE_CHECKING:
+    from agseg.inference.network import Parts, ReadyNetwork
     from agseg.inference.segment import Segmentation
 
 __all__ = ["StudySegmenter"]
@@ -41,6 +43,11 @@ class StudySegmenter:
             load_entry(network.entry, network.paths, device=device, precision=precision, prune_depth=shaping.prune_depth)
             for network in config.networks
         ]
+        # Two networks may share the weights that look first.
+        scouts = {network.scout.entry.id: network.scout for network in config.networks if network.scout is not None}
+        self._scouts = {
+            name: load_entry(scout.entry, scout.paths, device=device, precision=precision) for name, scout in scouts.items()
+        }
         self._settings = Settings(overlap=shaping.overlap, fast=shaping.fast, mirror=shaping.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
@@ -71,14 +78,25 @@ class StudySegmenter:
     def _segmented(self, volume: Volume) -> Segmentation:
         """All networks' organs in one mask."""
         from agseg.inference.combine import combine
-        from agseg.inference.segment import segment_with_entry
 
         return combine(
-            [
-                segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings)
-                for network, loaded in zip(self._config.networks, self._networks, strict=True)
-            ]
+            [self._of(network, loaded, volume) for network, loaded in zip(self._config.networks, self._networks, strict=True)]
         )
+
+    def _of(self, network: NetworkConfig, loaded: ReadyNetwork | Parts, volume: Volume) -> Segmentation:
+        """One network's organs, after a first look where there is one."""
+        from agseg.inference.scout import look
+        from agseg.inference.segment import segment_with_entry
+
+        if network.scout is None:
+            return segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings)
+        begun = time.perf_counter()
+        scout = network.scout.entry
+        seen = look(volume, self._scouts[scout.id], scout, organs=network.organs)
+        looking = time.perf_counter() - begun
+        made = segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings, box=seen.box)
+        seconds = made.seconds | {"predict": made.seconds.get("predict", 0.0) + looking}
+        return replace(made, warnings=(seen.said, *made.warnings), seconds=seconds)
 
     def _write_attention(self, folder: Path, volume: Volume) -> None:
         from agseg.inference.attention import gate_maps
