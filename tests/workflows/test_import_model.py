@@ -171,6 +171,20 @@ def test_from_a_folder_to_masks_in_two_commands(tmp_path):
     assert {organ["name"] for organ in record["studies"][0]["organs"]} == {"liver", "left_kidney", "spleen"}
 
 
+def test_the_four_commands_of_the_guide(tmp_path, monkeypatch):
+    guide = Path(__file__).parents[2] / "docs" / "nnunet.md"
+    lines = [line.split("#")[0].split() for line in guide.read_text().splitlines() if line.startswith("    agseg ")]
+    assert len(lines) == 4
+    write_model(tmp_path, name="Dataset911_Abdomen")
+    scan(tmp_path / "studies" / "case.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    for _agseg, *arguments in lines:
+        more = ("-d", "cpu", "--no-preview") if arguments[0] == "segment" else ()
+        assert command(*arguments, *more, home=tmp_path / "home") == 0, arguments
+    assert len(list((tmp_path / "masks" / "case").glob("*.nii.gz"))) == 3
+    assert [path.name for path in (tmp_path / "livers" / "case").glob("*.nii.gz")] == ["liver.nii.gz"]
+
+
 def composite(root: Path, home: Path):
     """Two models as one; both know a liver, the second overwrites."""
     for number in (1, 2):
