@@ -92,3 +92,22 @@ def test_importing_the_command_line_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True)
     assert done.stderr.strip() == ""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("process", "modules", "heavy"),
+    [
+        ("model", "agseg.workflows.study_segmenter agseg.inference.segment agseg.inference.network", "scipy skimage nibabel"),
+        ("reader of NIfTI", "agseg.io.read", "torch scipy nibabel agseg.io.html.page"),
+        ("writer", "agseg.workflows.study_writer", "torch scipy nibabel agseg.io.html.page"),
+        ("parent", "agseg.workflows.segment", "torch scipy nibabel distributed"),
+    ],
+)
+def test_each_process_of_a_run_imports_what_it_uses(process, modules, heavy):
+    code = (
+        f"import sys, importlib; [importlib.import_module(m) for m in ['agseg.batch.child', *{modules!r}.split()]]; "
+        f"sys.exit(' '.join(n for n in {heavy + ' SimpleITK pydicom'!r}.split() if n in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True)
+    assert done.stderr.strip() == "", process
+    assert done.returncode == 0

@@ -35,11 +35,17 @@ A child that crashes, hangs longer than ``limits.study_timeout_s`` or grows beyo
 working on (``E_CRASHED``, ``E_TIMEOUT``, ``E_OUT_OF_MEMORY``), nothing else.
 """
 
-from agseg.batch.events import BatchEvent, EventKind
-from agseg.batch.folder import StudyFolder
-from agseg.batch.job import BatchJob, Limits, Part, Processor, StudyTask
-from agseg.batch.output import Output, claim_output
-from agseg.batch.run import run_batch
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agseg.batch.events import BatchEvent, EventKind
+    from agseg.batch.folder import StudyFolder
+    from agseg.batch.job import BatchJob, Limits, Part, Processor, StudyTask
+    from agseg.batch.output import Output, claim_output
+    from agseg.batch.run import run_batch
 
 __all__ = [
     "BatchEvent",
@@ -54,3 +60,24 @@ __all__ = [
     "claim_output",
     "run_batch",
 ]
+
+_HOME = {
+    "BatchEvent": "events",
+    "BatchJob": "job",
+    "EventKind": "events",
+    "Limits": "job",
+    "Output": "output",
+    "Part": "job",
+    "Processor": "job",
+    "StudyFolder": "folder",
+    "StudyTask": "job",
+    "claim_output": "output",
+    "run_batch": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names from their modules: a child process, which imports this package too, needs few of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from agseg.inference.axis import interpolate
@@ -93,6 +92,8 @@ def _gate_tiles(
 
 
 def _on_source(alpha: NDArray[np.float32], volume: Volume, subject: Volume) -> NDArray[np.float32]:
+    from scipy import ndimage
+
     to_subject = np.linalg.inv(subject.grid.affine) @ volume.grid.affine
     return np.asarray(
         ndimage.affine_transform(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from agseg.volume import Volume
 
@@ -40,6 +39,8 @@ def body_extents(volume: Volume, axis: int) -> NDArray[np.int64]:
     extents
         int64 (slices, 2 other axes, 2), in voxels of the source; -1 where a slice holds no body.
     """
+    from scipy import ndimage
+
     spacing = volume.grid.spacing_mm
     step = tuple(1 if a == axis else max(1, round(COARSE_MM / spacing[a])) for a in range(3))
     tissue = volume.voxels[:: step[0], :: step[1], :: step[2]] > BODY_THRESHOLD_HU

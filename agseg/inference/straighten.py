@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from agseg.grid import OBLIQUE_LIMIT_DEG, Grid
 from agseg.volume import HU_MIN, Quantity, Volume
@@ -42,6 +41,8 @@ def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
         No axis is sampled more coarsely than the source's along it, nor more coarsely than this (mm), so that the mask
         carried back loses nothing to the detour.
     """
+    from scipy import ndimage
+
     oriented, _, _ = volume.grid.reoriented("RAS")
     spacing = [min(s, finest_mm) if finest_mm else s for s in oriented.spacing_mm]
     target = volume.grid.straightened(spacing)
@@ -69,6 +70,8 @@ def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
 
 def labels_on(grid: Grid, labels: NDArray[np.uint8], straight: Grid) -> NDArray[np.uint8]:
     """Labels of ``straight`` at the voxel centres of ``grid`` (nearest), uint8, Fortran order."""
+    from scipy import ndimage
+
     to_straight = np.linalg.inv(straight.affine) @ grid.affine
     out = np.zeros(grid.shape, dtype=np.uint8, order="F")
     matrix, offset = to_straight[:3, :3], to_straight[:3, 3]

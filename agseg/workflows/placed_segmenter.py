@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agseg.weights.cache import WeightsCache
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
-from agseg.workflows.study_segmenter import StudySegmenter
+
+if TYPE_CHECKING:
+    from agseg.workflows.study_segmenter import StudySegmenter
 
 __all__ = ["PlacedSegmenter"]
 

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
-from agseg.batch.cluster import Cluster
-from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.engines import EngineFactory
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
@@ -25,9 +23,12 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.options import SegmenterOptions
-from agseg.workflows.placed_segmenter import PlacedSegmenter
 from agseg.workflows.scout import choose_scout
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, WriterConfig
+
+if TYPE_CHECKING:
+    from agseg.batch.cluster import Cluster
+    from agseg.workflows.placed_segmenter import PlacedSegmenter
 
 __all__ = ["SegmentRequest", "choose_networks", "default_entry", "segment"]
 
@@ -160,12 +161,18 @@ def _network(
 
 
 def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest) -> PlacedSegmenter:
+    from agseg.workflows.placed_segmenter import PlacedSegmenter
+
     return PlacedSegmenter(config, request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
 
 
 def _engine(cluster: Cluster | None) -> EngineFactory:
     """What does the studies: processes of this machine, or of the cluster."""
-    return Supervisor if cluster is None else partial(DaskEngine, cluster=cluster)
+    if cluster is None:
+        return Supervisor
+    from agseg.batch.dask_engine import DaskEngine
+
+    return partial(DaskEngine, cluster=cluster)
 
 
 def _cache(request: SegmentRequest, manifest: Manifest) -> WeightsCache:
