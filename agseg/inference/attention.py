@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.inference.axis import interpolate
+from agseg.inference.axis import Interpolation
 from agseg.inference.predict import cut_tiles
 from agseg.inference.predictor import GatedPredictor
 from agseg.inference.prepare import prepare
@@ -72,7 +72,7 @@ def gate_maps(volume: Volume, network: GatedPredictor, spec: InputSpec) -> Itera
     back = np.argsort(order)
     for name, alpha in zip(names, whole, strict=True):
         arranged = alpha.permute(prepared.frame.model_order(order)).contiguous()
-        on_subject = interpolate(arranged, coordinates).clamp_(0.0, 1.0).numpy().transpose(back)
+        on_subject = Interpolation(coordinates, like=arranged)(arranged).clamp_(0.0, 1.0).numpy().transpose(back)
         yield GateMap(name, on_subject if subject is volume else _on_source(on_subject, volume, subject))
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["AxisMap", "Kernel", "interpolate", "resample", "weight_matrix"]
+__all__ = ["AxisMap", "Interpolation", "Kernel", "resample", "weight_matrix"]
 
 SPLINE_MARGIN = 12
 """Voxels by which a line is continued with its last value before the spline is fitted (SciPy's number): 0.27^12 is nothing."""
@@ -124,32 +125,54 @@ def resample(
     return (to_slow @ planes.reshape(slow.n_in, -1)).reshape(slow.n_out, middle.n_out, fast.n_out)
 
 
-def interpolate(scores: Tensor, coordinates: tuple[NDArray[np.float64], ...]) -> Tensor:
-    """Linear interpolation of one score map (three axes, float32) at the product of three coordinate lists.
+class Interpolation:
+    """Linear interpolation of score maps of one shape at the product of three coordinate lists.
 
-    Rows and planes are blended by copying whole lines (cheap); the contiguous axis is a small matrix product, which is
-    faster than gathering single values.
+    Its weights are made once, however many classes are interpolated with them. Rows and planes are blended by copying whole
+    lines (cheap); the contiguous axis is a small matrix product, which is faster than gathering single values.
+
+    Parameters
+    ----------
+    coordinates
+        Where to interpolate along each of the three axes, in voxels of the map.
+    like
+        A map, or a stack of maps, of the shape (last three axes), dtype and device that will come.
     """
-    slow, middle, fast = coordinates
-    out = _blend(scores, slow, dim=0)
-    out = out @ _fast_weights(fast, scores.shape[2], scores.device, scores.dtype)
-    return _blend(out, middle, dim=1)
+
+    def __init__(self, coordinates: tuple[NDArray[np.float64], ...], *, like: Tensor) -> None:
+        slow, middle, fast = coordinates
+        self.shape = (len(slow), len(middle), len(fast))
+        self._slow = _Lines(slow, like.shape[-3], like.device)
+        self._middle = _Lines(middle, like.shape[-2], like.device)
+        distance = np.abs(np.arange(like.shape[-1])[:, None] - fast[None, :])
+        weights = np.maximum(0.0, 1.0 - distance).astype(np.float32)
+        self._fast = _uploaded(weights, like.device).to(like.dtype)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """The map's values, (slow, middle, fast) as the coordinates."""
+        return self._middle.blend(self._slow.blend(scores, dim=0) @ self._fast, dim=1)
 
 
-def _blend(values: Tensor, coordinates: NDArray[np.float64], *, dim: int) -> Tensor:
-    last = values.shape[dim] - 1
-    below = np.clip(np.floor(coordinates).astype(np.int64), 0, max(last - 1, 0))
-    weight = torch.from_numpy((coordinates - below).astype(np.float32)).to(values.device)
-    shape = [1, 1, 1]
-    shape[dim] = -1
-    index = torch.from_numpy(below).to(values.device)
-    upper = values.index_select(dim, torch.clamp(index + 1, max=last))
-    return values.index_select(dim, index).lerp_(upper, weight.reshape(shape))
+class _Lines:
+    """Pairs of neighbouring lines along one axis, and how much of the second counts."""
+
+    def __init__(self, coordinates: NDArray[np.float64], size: int, device: torch.device) -> None:
+        below = np.clip(np.floor(coordinates).astype(np.int64), 0, max(size - 2, 0))
+        self._below = _uploaded(below, device)
+        self._above = _uploaded(np.minimum(below + 1, size - 1), device)
+        self._weight = _uploaded((coordinates - below).astype(np.float32), device)
+
+    def blend(self, values: Tensor, *, dim: int) -> Tensor:
+        shape = [1, 1, 1]
+        shape[dim] = -1
+        upper = values.index_select(dim, self._above)
+        return values.index_select(dim, self._below).lerp_(upper, self._weight.reshape(shape))
 
 
-def _fast_weights(coordinates: NDArray[np.float64], n_in: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(n_in)[:, None] - coordinates[None, :]))
-    return torch.from_numpy(weights.astype(np.float32)).to(device=device, dtype=dtype)
+def _uploaded(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; on its way from pinned memory nobody waits for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _covers(axis: AxisMap) -> bool:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.inference.axis import interpolate
+from agseg.inference.axis import Interpolation
 
 __all__ = ["ByLogit", "ByProbability", "ByRegion", "Coordinates", "Rule", "winner"]
 
@@ -67,18 +67,20 @@ class ByLogit:
 
     def decide(self, scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
         """See :class:`Rule`."""
-        best = interpolate(scores[0].contiguous(), coordinates)
+        whole = Interpolation(coordinates, like=scores)
+        best = whole(scores[0].contiguous())
         label = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
         for index in range(1, scores.shape[0]):
             around = _around(scores[index] > scores[0], coordinates)
             if around is None:
                 continue
-            value = interpolate(scores[index][around.model].contiguous(), around.coordinates)
+            part = scores[index][around.model].contiguous()
+            value = Interpolation(around.coordinates, like=part)(part)
             best_here = best[around.source]
             better = value > best_here
             torch.where(better, value, best_here, out=best_here)
             label[around.source].masked_fill_(better, index)
-        return label, interpolate(_certainty(scores), coordinates)
+        return label, whole(_certainty(scores))
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class ByRegion:
         for index, painted in enumerate(self.order):
             around = _around(scores[index] > 0, coordinates)
             if around is not None:
-                value = interpolate(scores[index][around.model].contiguous(), around.coordinates)
+                part = scores[index][around.model].contiguous()
+                value = Interpolation(around.coordinates, like=part)(part)
                 label[around.source].masked_fill_(value > 0, painted)
-        return label, interpolate(torch.sigmoid(scores.amax(dim=0)).contiguous(), coordinates)
+        return label, Interpolation(coordinates, like=scores)(torch.sigmoid(scores.amax(dim=0)).contiguous())
 
 
 def _certainty(logits: Tensor) -> Tensor:
@@ -151,14 +154,14 @@ def winner(scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
     ``scores`` are probabilities (classes, slow, middle, fast), contiguous or not. On a tie the lower class wins.
     """
     classes = scores.shape[0]
-    shape = tuple(len(c) for c in coordinates)
-    best = interpolate(scores[0].contiguous(), coordinates)
-    label = torch.zeros(shape, dtype=torch.uint8, device=scores.device)
+    interpolated = Interpolation(coordinates, like=scores)
+    best = interpolated(scores[0].contiguous())
+    label = torch.zeros(interpolated.shape, dtype=torch.uint8, device=scores.device)
     peaks = scores.flatten(1).amax(dim=1).tolist() if scores.is_contiguous() else scores.amax(dim=(1, 2, 3)).tolist()
     for index in range(1, classes):
         if peaks[index] < 1.0 / classes:
             continue
-        value = interpolate(scores[index].contiguous(), coordinates)
+        value = interpolated(scores[index].contiguous())
         better = value > best
         torch.where(better, value, best, out=best)
         label.masked_fill_(better, index)

@@ -67,15 +67,13 @@ class Restorer:
 
     def add(self, block: Block) -> None:
         """Label every source voxel that this block completes; its scores (classes, ...) are what the rule expects."""
-        extended = self._with_halo(block)
-        if extended is None:
+        scores, start = self._with_halo(block)
+        hits = _lines_with(self._rule.foreground(scores))
+        if not hits[0].size:
             return
-        scores, start = extended
-        foreground = self._rule.foreground(scores)
         ranges, local = [], []
         for position, axis in enumerate(self._model_axes):
-            others = tuple(a for a in range(3) if a != axis)
-            hit = torch.nonzero(foreground.any(dim=max(others)).any(dim=min(others))).flatten()
+            hit = hits[axis]
             size = scores.shape[axis + 1]
             low, high = start[axis], start[axis] + size - 1
             is_last = block.last[self._loop.index(axis)]
@@ -105,8 +103,8 @@ class Restorer:
         self._won += torch.bincount(flat, minlength=256).cpu().numpy()
         self._sum += torch.bincount(flat, weights=best.flatten(), minlength=256).cpu().numpy()
 
-    def _with_halo(self, block: Block) -> tuple[Tensor, tuple[int, int, int]] | None:
-        """The block with the last layer of its lower neighbours in front; None where all of it is background.
+    def _with_halo(self, block: Block) -> tuple[Tensor, tuple[int, int, int]]:
+        """The block with the last layer of its lower neighbours in front.
 
         The block's own last layers are remembered for its upper neighbours: the innermost axis first, so that the layers of
         the outer axes include the corners.
@@ -120,7 +118,6 @@ class Restorer:
         for axis, more in zip(loop, extended, strict=True):
             start[axis] -= more
         whole = _without_front(block.room, [axis for axis, more in zip(loop, extended, strict=True) if not more])
-        some = self._has_foreground(block.scores)
         for level in (2, 1, 0):
             axis = loop[level] + 1
             outer = [loop[o] for o in range(level) if extended[o]]
@@ -132,11 +129,7 @@ class Restorer:
             if extended[level]:
                 front = _without_front(whole.narrow(axis, 0, 1), outer)
                 front.copy_(memory.layer(level, block.index[level] - 1, start, front.shape))
-                some = some or self._has_foreground(front)
-        return (whole, (start[0], start[1], start[2])) if some else None
-
-    def _has_foreground(self, scores: Tensor) -> bool:
-        return bool(self._rule.foreground(scores).any())
+        return whole, (start[0], start[1], start[2])
 
 
 class _HaloMemory:
@@ -165,6 +158,14 @@ class _HaloMemory:
             if axis != self._tiles.order[level]:
                 view = view.narrow(axis + 1, start[axis] if axis in inner else 0, shape[axis + 1])
         return view
+
+
+def _lines_with(foreground: Tensor) -> tuple[NDArray[np.intp], ...]:
+    """Along each axis the lines that hold any foreground; asked of the device in one go, because it waits for the answer."""
+    lines = [foreground.any(dim=others[1]).any(dim=others[0]) for others in ((1, 2), (0, 2), (0, 1))]
+    answer = torch.cat(lines).cpu().numpy()
+    ends = np.cumsum(foreground.shape)
+    return tuple(np.flatnonzero(part) for part in np.split(answer, ends[:-1]))
 
 
 def _without_front(scores: Tensor, axes: Sequence[int]) -> Tensor:

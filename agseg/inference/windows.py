@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.errors import Code, InferenceError
-from agseg.inference.axis import interpolate
+from agseg.inference.axis import Interpolation
 from agseg.inference.body import Box, body_extents, median_box
 from agseg.inference.frame import Frame
 from agseg.inference.normalise import normalise
@@ -153,7 +153,8 @@ def _slab(
             region = [slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True)]
             region[axis] = slice(first, last)
             coordinates = tuple(frame.model_coordinates(a)[region[a]] for a in range(3))
-            value = interpolate(scores[c].permute(frame.model_order((0, 1, 2))).contiguous(), coordinates)
+            arranged = scores[c].permute(frame.model_order((0, 1, 2))).contiguous()
+            value = Interpolation(coordinates, like=arranged)(arranged)
             factor = torch.from_numpy(weight[first - low : last - low].astype(np.float32))
             along = [1, 1, 1]
             along[axis] = -1

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from agseg.grid import Grid
-from agseg.inference.axis import AxisMap, Kernel, interpolate, resample, weight_matrix
+from agseg.inference import axis as axes_of
+from agseg.inference.axis import AxisMap, Interpolation, Kernel, resample, weight_matrix
 from agseg.inference.decide import winner
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import sample
@@ -109,4 +111,44 @@ def test_resampling_a_ramp_gives_the_ramp():
     a, b, c = (axis.coordinates for axis in axes)
     expected = 2 * a[:, None, None] + 3 * b[None, :, None] - c[None, None, :]
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-3)
-    np.testing.assert_allclose(interpolate(ramp.float(), (a, b, c)).numpy(), expected, atol=1e-3)
+    at = Interpolation((a, b, c), like=ramp.float())
+    np.testing.assert_allclose(at(ramp.float()).numpy(), expected, atol=1e-3)
+
+
+def test_interpolation_weights_go_to_the_device_once_however_many_classes_there_are(monkeypatch):
+    sent = []
+    upload = axes_of._uploaded
+    monkeypatch.setattr(axes_of, "_uploaded", lambda array, device: sent.append(array.shape) or upload(array, device))
+    counts = []
+    for classes in (2, 9):
+        sent.clear()
+        scores = torch.full((classes, 6, 5, 4), 1 / classes)
+        winner(scores, (np.linspace(0, 5, 11), np.linspace(0, 4, 7), np.linspace(0, 3, 8)))
+        counts.append(len(sent))
+    assert counts[0] == counts[1] > 0
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes a host wait for a device: single values and lists of places that are read back."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waiting = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero)
+        self.count += func.overloadpacket in waiting
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_block_is_asked_once_where_it_has_foreground_and_never_value_by_value():
+    frame = Frame.at_spacing(grid_of("RAS", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0))
+    scores = smooth_scores(frame.shape, 4, 1)
+    tiles = plan(frame.shape, tile=(5, 5, 3), overlap=0.25)
+    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0))
+    outputs = [scores[:, a : a + 5, b : b + 5, c : c + 3] for a, b, c in tiles.corners()]
+    for block in sweep(tiles, outputs):
+        with _Waits() as waits:
+            restorer.add(block)
+        assert waits.count == 0
+    assert restorer.finish().labels.any()
