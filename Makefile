@@ -32,7 +32,8 @@ docs: $(STAMPS)/dev  ## the site, strict
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
-bench: $(STAMPS)/dev  ## side by side with the peers; takes an hour
+bench: $(STAMPS)/dev  ## the command (AGAINST=checkout: beside another one), then pipelines beside the peers; over an hour
+	$(BIN)/python -m benchmarks.command $(if $(AGAINST),--against $(AGAINST))
 	$(BIN)/python benchmarks/run.py
 
 protocols: $(STAMPS)/dev  ## BFT, AFT and SCR on phantoms: build/protocols/

@@ -102,41 +102,56 @@ def _write(path: Path, values: NDArray[Any], grid: Grid, pieces: Pieces) -> None
             "voxels and grid differ in shape", code=Code.OUTPUT, path=path, value=values.shape, expected=grid.shape
         )
     head = _header_bytes(values.dtype, grid)
+    written = _Sum()
 
-    def check(written: Path) -> None:
-        if not _reads_back(written, head, pieces):
+    def check(temporary: Path) -> None:
+        if not _reads_back(temporary, written):
             raise OutputError("the file did not read back as it was written", path=path)
 
     with replacing(path, check=check) as temporary, temporary.open("wb") as raw:
-        (_pack if path.name.endswith(".gz") else _lay_out)(raw, head, pieces)
+        (_pack if path.name.endswith(".gz") else _lay_out)(raw, written.through(head, pieces))
 
 
-def _lay_out(raw: BinaryIO, head: bytes, pieces: Pieces) -> None:
-    raw.write(head)
-    for piece in pieces(PIECE_BYTES):
-        raw.write(piece.data)
+class _Sum:
+    """Length and CRC-32 of what went through."""
+
+    def __init__(self) -> None:
+        self.length, self.crc = 0, 0
+
+    def add(self, part: bytes | memoryview) -> None:
+        self.length += len(part)
+        self.crc = isal_zlib.crc32(part, self.crc)
+
+    def through(self, head: bytes, pieces: Pieces) -> Iterator[bytes | memoryview]:
+        self.add(head)
+        yield head
+        for piece in pieces(PIECE_BYTES):
+            self.add(piece.data)
+            yield piece.data
 
 
-def _pack(raw: BinaryIO, head: bytes, pieces: Pieces) -> None:
+def _lay_out(raw: BinaryIO, parts: Iterator[bytes | memoryview]) -> None:
+    for part in parts:
+        raw.write(part)
+
+
+def _pack(raw: BinaryIO, parts: Iterator[bytes | memoryview]) -> None:
     # No time and no name in the gzip header: the same mask gives the same bytes.
     packer = isal_zlib.compressobj(MASK_COMPRESSION, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
-    raw.write(packer.compress(head))
-    for piece in pieces(PIECE_BYTES):
-        raw.write(packer.compress(piece))
+    for part in parts:
+        raw.write(packer.compress(part))
     raw.write(packer.flush())
 
 
-def _reads_back(path: Path, head: bytes, pieces: Pieces) -> bool:
+def _reads_back(path: Path, written: _Sum) -> bool:
+    read = _Sum()
     try:
         with opened(path) as stream:
-            if stream.read(len(head)) != head:
-                return False
-            for piece in pieces(COMPARED_BYTES):
-                if not np.array_equal(np.frombuffer(stream.read(piece.size), dtype=np.uint8), piece):
-                    return False
-            return not stream.read(1)
+            while part := stream.read(COMPARED_BYTES):
+                read.add(part)
     except DAMAGE:
         return False
+    return (read.length, read.crc) == (written.length, written.crc)
 
 
 def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
