@@ -18,7 +18,10 @@ from agseg.cli import (
     export,
     finetune,
     inspect,
+    listen,
     models,
+    module,
+    night,
     pacs,
     phantom,
     prune_curve,
@@ -78,6 +81,9 @@ export.register(app)
 weights.register(app)
 models.register(app)
 doctor.register(app)
+night.register(app)
+listen.register(app)
+module.register(app)
 classify_us.register(app)
 
 

@@ -10,6 +10,7 @@ import typer
 from agseg.cli import console, options
 from agseg.cli.device import check_device
 from agseg.cli.run_end import mute_ending
+from agseg.cli.site_segment import handed_over
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def segment(
+    context: typer.Context,
     inputs: Annotated[
         list[Path] | None, typer.Argument(metavar="INPUT...", help="Folders (walked recursively), DICOM series or NIfTI files.")
     ] = None,
@@ -184,6 +186,8 @@ def segment(
         debug=debug,
         include_identifiers=include_identifiers,
     )
+    if handed_over(context, request):
+        return
     with console.progress("segmenting", quiet=quiet or as_json) as advance:
         report = workflow.segment(request, on_event=lambda event: _tell(advance, event))
     if as_json:

@@ -122,7 +122,9 @@ class Commands(Summaries):
         super().__init__(**attributes)
         shared = [parameter for parameter in self.params if _OPTION in parameter.opts]
         for command in _leaves(self):
-            command.params = [*command.params, *shared]
+            # A site's own file, which some commands take under this name, says everything itself.
+            if not any(_OPTION in parameter.opts for parameter in command.params):
+                command.params = [*command.params, *shared]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a value that is refused is repeated in the message, and said to be the file's if it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agseg.batch.output import claim_output
@@ -21,10 +21,16 @@ def pull(
     query: PacsQuery,
     output: Path,
     limit: int | None = None,
+    elsewhere: Sequence[Path] = (),
     dry_run: bool = False,
     on_progress: Progress | None = None,
 ) -> PacsReport:
     """Bring the series that match into ``output``; those that are there, complete, are left alone.
+
+    Parameters
+    ----------
+    elsewhere
+        Folders of other archives: a series that has come from one of them is not fetched again.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def pull(
         for number, series in enumerate(wanted):
             if on_progress is not None:
                 on_progress(number, len(wanted))
-            records.append(_pull_series(archive, series, output, give_up, dry_run=dry_run))
+            records.append(_pull_series(archive, series, (output, *elsewhere), give_up, dry_run=dry_run))
     return PacsReport("pull", tuple(records))
 
 
@@ -64,12 +70,14 @@ def _search(archive: Archive, query: PacsQuery, give_up: GiveUp) -> Iterator[Rem
             yield _failed(path, error)
 
 
-def _pull_series(archive: Archive, series: RemoteSeries, output: Path, give_up: GiveUp, *, dry_run: bool) -> PacsRecord:
-    path = series_folder(output, series).relative_to(output).as_posix()
+def _pull_series(
+    archive: Archive, series: RemoteSeries, folders: Sequence[Path], give_up: GiveUp, *, dry_run: bool
+) -> PacsRecord:
+    path = series_folder(folders[0], series).relative_to(folders[0]).as_posix()
     if give_up.reason is not None:
         return _failed(path, give_up.reason)
     try:
-        record = _bring(archive, series, output, path, dry_run=dry_run)
+        record = _bring(archive, series, folders, path, dry_run=dry_run)
     except PacsError as error:
         give_up.failed(error)
         return _failed(path, error)
@@ -77,13 +85,13 @@ def _pull_series(archive: Archive, series: RemoteSeries, output: Path, give_up: 
     return record
 
 
-def _bring(archive: Archive, series: RemoteSeries, output: Path, path: str, *, dry_run: bool) -> PacsRecord:
+def _bring(archive: Archive, series: RemoteSeries, folders: Sequence[Path], path: str, *, dry_run: bool) -> PacsRecord:
     instances = archive.instances(series.study_uid, series.series_uid, expected=series.n_instances)
-    if has_arrived(output, series, instances):
+    if any(has_arrived(folder, series, instances) for folder in folders):
         return PacsRecord(path, PacsStatus.PRESENT, len(instances))
     if dry_run:
         return PacsRecord(path, PacsStatus.WOULD, len(instances))
-    with arriving(output, series, instances) as arrival:
+    with arriving(folders[0], series, instances) as arrival:
         archive.fetch(series, instances, arrival.accept)
         if arrival.missing:
             raise PacsError(

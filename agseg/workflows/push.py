@@ -22,6 +22,9 @@ def push(
     *,
     paths: Sequence[Path],
     everything: bool = False,
+    only_known_studies: bool = False,
+    only_unconfirmed: bool = False,
+    asks: bool = True,
     dry_run: bool = False,
     on_progress: Progress | None = None,
 ) -> PacsReport:
@@ -31,6 +34,12 @@ def push(
     ----------
     everything
         Also objects that agseg did not make; by default only its own results are sent.
+    only_known_studies
+        Leave results here whose study the archive does not have: it was withdrawn, or is another archive's.
+    only_unconfirmed
+        Do not ask again for what the archive has confirmed to have taken.
+    asks
+        False sends without asking what is there, to routers that only store; what was confirmed is not sent again.
 
     Raises
     ------
@@ -46,21 +55,78 @@ def push(
         if found.stale is None:
             groups[(found.uids.study, found.uids.series)].append(found)
         else:
-            records.append(PacsRecord(str(found.path), PacsStatus.OUTDATED, 1, message=found.stale))
-    give_up = GiveUp()
+            records.append(_stale(found, found.stale))
+    give_up, patients = GiveUp(), _Patients(archive)
     # Images before segments before reports: nothing is sent before what it refers to.
+    if only_unconfirmed or not asks:
+        records += _take_confirmed(archive, groups)
     for number, group in enumerate(sorted(groups.values(), key=lambda group: (group[0].rank, group[0].path))):
         if on_progress is not None:
             on_progress(number, len(groups))
-        records += _push_series(archive, group, give_up, dry_run=dry_run)
+        if asks:
+            records += _push_series(archive, group, give_up, patients, only_known=only_known_studies, dry_run=dry_run)
+        else:
+            records += _send_unasked(archive, group, give_up, dry_run=dry_run)
     return PacsReport("push", tuple(records))
 
 
-def _push_series(archive: Archive, group: list[LocalObject], give_up: GiveUp, *, dry_run: bool) -> Iterator[PacsRecord]:
+def _take_confirmed(archive: Archive, groups: dict[tuple[str, str], list[LocalObject]]) -> list[PacsRecord]:
+    """Take out of the groups what the archive has confirmed."""
+    present = []
+    for key, group in list(groups.items()):
+        known = [found for found in group if found.is_own and _is_noted(archive, found)]
+        present += [_record(found, PacsStatus.PRESENT) for found in known]
+        groups[key] = [found for found in group if found not in known]
+        if not groups[key]:
+            del groups[key]
+    return present
+
+
+def _is_noted(archive: Archive, found: LocalObject) -> bool:
+    return was_sent(found.path, place=archive.place, sop_uid=found.uids.sop, sha256=sha256_of(found.path))
+
+
+def _send_unasked(archive: Archive, group: list[LocalObject], give_up: GiveUp, *, dry_run: bool) -> Iterator[PacsRecord]:
+    if dry_run or give_up.reason is not None:
+        status = PacsStatus.WOULD if dry_run else PacsStatus.FAILED
+        yield from (_record(found, status, give_up.reason) for found in group)
+        return
+    try:
+        failures = archive.store([found.path for found in group])
+    except (PacsError, InputError) as error:
+        give_up.failed(error)
+        yield from (_record(found, PacsStatus.FAILED, error) for found in group)
+        return
+    give_up.succeeded()
+    yield from (_sent(archive, found, failures.get(found.path)) for found in group)
+
+
+class _Patients:
+    """Under which patient an archive has a study; each study is asked for once."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._known: dict[str, str | None] = {}
+
+    def of(self, study_uid: str) -> str | None:
+        if study_uid not in self._known:
+            self._known[study_uid] = self._archive.find_patient(study_uid)
+        return self._known[study_uid]
+
+
+def _push_series(
+    archive: Archive, group: list[LocalObject], give_up: GiveUp, patients: _Patients, *, only_known: bool, dry_run: bool
+) -> Iterator[PacsRecord]:
     if give_up.reason is not None:
         yield from (_record(found, PacsStatus.FAILED, give_up.reason) for found in group)
         return
     try:
+        patient_id = patients.of(group[0].uids.study)
+        if patient_id is None and only_known:
+            yield from (_stale(found, "the archive does not have its study") for found in group)
+            return
+        if patient_id is not None and any(patient_id.strip() != found.uids.patient_id for found in group):
+            raise PacsError("the archive has this object's study under another patient")
         held = archive.instances(group[0].uids.study, group[0].uids.series)
         new = [found for found in group if found.uids.sop not in held]
         failures = archive.store([found.path for found in new]) if new and not dry_run else {}
@@ -86,14 +152,10 @@ def _sent(archive: Archive, found: LocalObject, failure: PacsError | None) -> Pa
 
 
 def _compared(archive: Archive, found: LocalObject) -> PacsRecord:
-    """An object that the archive lists is present if it is under the same patient, and is the same."""
+    """An object that the archive lists, under the same patient, is present if it is the same."""
     uids = found.uids
     try:
-        patient_id = archive.find_patient(uids.study)
-        if patient_id is not None and patient_id.strip() != uids.patient_id:
-            raise PacsError("the archive holds this object's study under another patient")
-        sha256 = sha256_of(found.path)
-        if not (found.is_own and was_sent(found.path, place=archive.place, sop_uid=uids.sop, sha256=sha256)):
+        if not (found.is_own and _is_noted(archive, found)):
             copies: list[bytes] = []
             archive.fetch_object(uids.study, uids.series, uids.sop, copies.append)
             if not copies:
@@ -110,6 +172,10 @@ def _compared(archive: Archive, found: LocalObject) -> PacsRecord:
 def _note(archive: Archive, found: LocalObject) -> None:
     if found.is_own:
         note_sent(found.path, place=archive.place, sop_uid=found.uids.sop, sha256=sha256_of(found.path))
+
+
+def _stale(found: LocalObject, why: str) -> PacsRecord:
+    return PacsRecord(str(found.path), PacsStatus.OUTDATED, 1, message=why)
 
 
 def _record(found: LocalObject, status: PacsStatus, error: AgsegError | None = None) -> PacsRecord:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
 from agseg.batch.engines import EngineFactory
+from agseg.batch.output import Output
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
 from agseg.io.writers import check_outputs
@@ -99,8 +101,15 @@ class SegmentRequest:
         }
 
 
-def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None) -> BatchReport:
+def segment(
+    request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] | None = None, output: Output | None = None
+) -> BatchReport:
     """Run a batch.
+
+    Parameters
+    ----------
+    output
+        The request's output folder where the caller has claimed it already.
 
     Raises
     ------
@@ -111,22 +120,8 @@ def segment(request: SegmentRequest, *, on_event: Callable[[BatchEvent], None] |
     WeightsError
         If weights are missing, unverified or corrupt.
     """
-    manifest = Manifest.load(request.manifest, home=request.home)
-    options = request.options
-    chosen = choose_networks(manifest, request.organs, request.weights)
-    organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
-    if len(organs) > MOST_ORGANS:
-        raise UsageError("a mask holds at most 255 organs", value=len(organs), hint="Name those that are wanted with --organ.")
-    depth, attention = options.shaping.prune_depth, options.outputs.attention
-    for entry, _ in chosen:
-        check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
-    scouts = [
-        choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(request.organs)) for entry, makes in chosen
-    ]
-    if request.cluster is not None and not request.part.is_whole:
-        raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
-    check_outputs(options.outputs.kinds)
-    with claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part) as output:
+    manifest, chosen, organs, scouts = _checked(request)
+    with _claimed(request, output) as output:
         cache = _cache(request, manifest)
         # What is fetched now is known by its digests only then.
         networks = tuple(
@@ -158,6 +153,45 @@ def _network(
     paths = () if dry_run else cache.ensure(entry)
     first = None if scout is None else _network(cache, scout, organs, scout=None, dry_run=dry_run)
     return NetworkConfig(cache.known(entry), paths, organs, first)
+
+
+def check_request(request: SegmentRequest) -> None:
+    """Refuse what no run could do, before anything is locked or fetched.
+
+    Raises
+    ------
+    UsageError
+        For an unknown organ, or weights or packages that cannot do what was asked.
+    """
+    _checked(request)
+
+
+def _checked(
+    request: SegmentRequest,
+) -> tuple[Manifest, tuple[tuple[WeightsEntry, tuple[str, ...]], ...], tuple[str, ...], list[WeightsEntry | None]]:
+    """Manifest, networks with their organs, all organs, and the networks' scouts."""
+    manifest = Manifest.load(request.manifest, home=request.home)
+    options = request.options
+    chosen = choose_networks(manifest, request.organs, request.weights)
+    organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
+    if len(organs) > MOST_ORGANS:
+        raise UsageError("a mask holds at most 255 organs", value=len(organs), hint="Name those that are wanted with --organ.")
+    depth, attention = options.shaping.prune_depth, options.outputs.attention
+    for entry, _ in chosen:
+        check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
+    scouts = [
+        choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(request.organs)) for entry, makes in chosen
+    ]
+    if request.cluster is not None and not request.part.is_whole:
+        raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
+    check_outputs(options.outputs.kinds)
+    return manifest, chosen, organs, scouts
+
+
+def _claimed(request: SegmentRequest, output: Output | None) -> AbstractContextManager[Output]:
+    if output is not None:
+        return nullcontext(output)
+    return claim_output(request.output, inputs=request.inputs, dry_run=request.dry_run, part=request.part)
 
 
 def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest) -> PlacedSegmenter:

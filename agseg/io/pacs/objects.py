@@ -13,6 +13,7 @@ from typing import Any
 from agseg.errors import PacsError
 from agseg.io.dicom.header import looks_like_dicom
 from agseg.io.dicom_out.result import is_own_object
+from agseg.io.finished import is_intact, load_record, named_files
 from agseg.report import STUDY_JSON, StudyStatus
 
 __all__ = ["LocalObject", "ObjectUids", "find_objects", "sha256_of", "uids_of"]
@@ -105,18 +106,16 @@ class _Records:
 
     def knows(self, path: Path) -> bool:
         """Whether a file has the name of a result: agseg's usual ones, or one that the record beside it lists."""
-        return path.name in ("seg.dcm", "sr.dcm", "rtstruct.dcm") or path.name in _listed(self._study(path.parent))
+        return path.name in ("seg.dcm", "sr.dcm", "rtstruct.dcm") or path.name in named_files(self._study(path.parent))
 
     def why_stale(self, path: Path, *, is_named: bool) -> str | None:
         """Why a file of agseg's is no current result; a file that was named itself needs no record."""
         record = self._study(path.parent)
         if record is None:
             return None if is_named and not (path.parent / STUDY_JSON).exists() else "no finished record names it"
-        listed = _listed(record)
-        if record.get("status") != StudyStatus.DONE or path.name not in listed:
+        if record.get("status") != StudyStatus.DONE or path.name not in named_files(record):
             return "no finished record names it"
-        known = listed[path.name]
-        if known is not None and known != sha256_of(path):
+        if not is_intact(path.parent, record, path.name):
             return "it is not what agseg wrote"
         if self._run_status(path.parent, str(record.get("input"))) == StudyStatus.DEFERRED:
             return "its study is waiting to be done again"
@@ -124,7 +123,7 @@ class _Records:
 
     def _study(self, folder: Path) -> dict[str, Any] | None:
         if folder not in self._studies:
-            self._studies[folder] = _json(folder / STUDY_JSON)
+            self._studies[folder] = load_record(folder)
         return self._studies[folder]
 
     def _run_status(self, folder: Path, study: str) -> str | None:
@@ -138,16 +137,6 @@ class _Records:
             if self._runs[above]:
                 return self._runs[above].get(study)
         return None
-
-
-def _listed(record: dict[str, Any] | None) -> dict[str, str | None]:
-    """File names that a study's record lists -> SHA-256, None where the record has no digests."""
-    files = [] if record is None else record.get("files")
-    names: dict[str, str | None] = dict.fromkeys(str(name) for name in files) if isinstance(files, list) else {}
-    digests = {} if record is None else record.get("digests")
-    if isinstance(digests, dict):
-        names.update({str(n): str(d.get("sha256")) for n, d in digests.items() if n in names and isinstance(d, dict)})
-    return names
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -1,16 +1,12 @@
 """Starts a real Orthanc, sends a CT, pulls it, sends results, sends them again; prints what happened as JSON.
 
-Run by ``test_pacs.py`` in a network namespace of its own.
+Run by ``test_archive.py`` in a network namespace of its own.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -30,40 +26,7 @@ from agseg.workflows.pacs import PacsReport
 from agseg.workflows.pull import pull
 from agseg.workflows.push import push
 from tests.io.ct_series import WEIGHTS, make_mask, make_series, measured
-
-HTTP, DICOM, OURS = 8042, 4242, 11113
-PLUGINS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
-ROOT = f"http://127.0.0.1:{HTTP}"
-LOGIN = ("tester", "test-only")
-
-
-@contextmanager
-def orthanc(folder: Path) -> Iterator[None]:
-    plugin = next(p for where in PLUGINS for p in Path(where).glob("libOrthancDicomWeb.so*"))
-    config = {
-        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "index"), "Plugins": [str(plugin)],
-        "HttpPort": HTTP, "DicomPort": DICOM, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": True, "RegisteredUsers": {LOGIN[0]: LOGIN[1]}, "DicomCheckCalledAet": True,
-        "DicomModalities": {"agseg": {"AET": "AGSEG", "Host": "127.0.0.1", "Port": OURS, "AllowGet": True, "AllowMove": True}},
-        "UnknownSopClassAccepted": True, "OverwriteInstances": False,
-    }  # fmt: skip
-    folder.mkdir()
-    (folder / "orthanc.json").write_text(json.dumps(config))
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
-        try:
-            for _ in range(100):
-                try:
-                    if httpx2.get(f"{ROOT}/system", auth=LOGIN, timeout=1).is_success:
-                        break
-                except httpx2.TransportError:
-                    time.sleep(0.1)
-            else:
-                raise RuntimeError((folder / "log.txt").read_text())
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+from tests.io.pacs.orthanc import DICOM, LOGIN, OURS, ROOT, orthanc
 
 
 def count() -> int:
@@ -102,7 +65,8 @@ def main(folder: Path) -> dict[str, object]:
             weights=WEIGHTS, parameters={},
         )  # fmt: skip
         written = [path.name for path in (folder / "out").iterdir()]
-        (folder / "out" / "study.json").write_text(json.dumps({"status": "done", "files": written}))
+        record = {"schema": "agseg.study/2", "input": "case", "status": "done", "organs": [], "key": "0" * 64, "files": written}
+        (folder / "out" / "study.json").write_text(json.dumps(record))
         facts["push_results"] = counts(push(web, paths=[folder / "out"]))
         study_uid = make_series().headers[0].StudyInstanceUID
         found = httpx2.get(f"{ROOT}/dicom-web/studies/{study_uid}/series", auth=LOGIN, timeout=5).json()

@@ -17,6 +17,7 @@ import pydicom
 import pytest
 
 from agseg.io.dicom_out.write import DICOM_KINDS, write_from_headers
+from agseg.io.finished import CONTENTS, contents_of
 from agseg.io.pacs import archive as pacs_archive
 from agseg.io.pacs.address import Credentials, PacsAddress
 from agseg.io.pacs.connect import open_archive
@@ -52,7 +53,9 @@ def _results() -> Path:
         parameters={},
     )  # fmt: skip
     names = ("seg.dcm", "sr.dcm", "rtstruct.dcm")
-    (folder / "study.json").write_text(json.dumps({"status": "done", "files": [*names, "study.json"]}))
+    record = {"schema": "agseg.study/2", "input": "case", "status": "done", "organs": [], "key": "0" * 64,
+              "files": [*names, "study.json"], CONTENTS: contents_of(folder, names)}  # fmt: skip
+    (folder / "study.json").write_text(json.dumps(record))
     return folder
 
 

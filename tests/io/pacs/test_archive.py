@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from agseg.workflows.pull import pull
 from agseg.workflows.push import push
 from tests.io.ct_series import SLICES, make_series
 from tests.io.pacs.archives import Shelf, WebShelf, dimse_archive, web_archive
+from tests.io.pacs.orthanc import in_a_namespace
 from tests.io.pacs.running import DAY, Running, as_file, fill, make_certificate, series_in, write_results
 
 
@@ -478,19 +478,7 @@ def test_a_second_pull_into_one_folder_is_locked_out(archive: Running, tmp_path:
 
 def test_a_real_orthanc_round_trip(tmp_path: Path) -> None:
     """Everything above, with a real archive in a network of its own (Debian's Orthanc listens on all interfaces)."""
-    for tool in ("Orthanc", "unshare", "ip"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed (.ci/install-test-tools)")
-    if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not permit network namespaces")
-    script = Path(__file__).with_name("orthanc_round_trip.py")
-    command = 'ip link set lo up && exec "$0" "$1" "$2"'
-    done = subprocess.run(
-        ["unshare", "-rn", "sh", "-c", command, sys.executable, str(script), str(tmp_path)],
-        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    facts = json.loads(done.stdout)
+    facts = in_a_namespace(Path(__file__).with_name("orthanc_round_trip.py"), tmp_path, timeout_s=120)
     assert facts["push_ct"] == {"pushed": SLICES}
     for way in ("web", "get", "move"):
         assert facts[f"pull_{way}"] == {"pulled": 1}, way

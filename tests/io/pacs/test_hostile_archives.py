@@ -320,6 +320,30 @@ def test_results_of_a_study_that_waits_to_be_done_again_stay_here(archive: Runni
         assert push(archive.open(), paths=[out]).counts[key] == 3
 
 
+def test_a_result_that_was_changed_or_comes_from_elsewhere_is_not_sent(archive: Running, tmp_path: Path) -> None:
+    write_results(tmp_path / "out")
+    changed = pydicom.dcmread(tmp_path / "out" / "seg.dcm")
+    changed.PixelData = bytes(len(changed.PixelData))
+    changed.save_as(tmp_path / "out" / "seg.dcm")
+    report = push(archive.open(), paths=[tmp_path / "out"])
+    assert {Path(r.path).name: r.status.value for r in report.records} == {
+        "seg.dcm": "outdated", "sr.dcm": "pushed", "rtstruct.dcm": "pushed"
+    }  # fmt: skip
+
+
+def test_results_go_to_no_study_of_another_patient_and_to_none_that_was_withdrawn(archive: Running, tmp_path: Path) -> None:
+    write_results(tmp_path / "out")
+    assert push(archive.open(), paths=[tmp_path / "out"], only_known_studies=True).counts["outdated"] == 3
+    fill(archive.shelf)
+    for header in archive.shelf.held.values():
+        header.PatientID = "somebody-else"
+    report = push(archive.open(), paths=[tmp_path / "out"], only_known_studies=True)
+    assert (report.counts["failed"], archive.shelf.sent) == (3, 0)
+    for header in archive.shelf.held.values():
+        header.PatientID = "ph-1"
+    assert push(archive.open(), paths=[tmp_path / "out"], only_known_studies=True).counts["pushed"] == 3
+
+
 def test_an_archive_of_implicit_vr_alone_takes_our_results(tmp_path: Path) -> None:
     came = []
     entity = AE("ARCHIVE")
@@ -354,7 +378,7 @@ def test_an_archive_that_is_down_is_asked_once_not_for_every_object(tmp_path: Pa
     class Down:
         place = "down"
 
-        def instances(self, *_: object, **__: object) -> frozenset[str]:
+        def find_patient(self, *_: object, **__: object) -> None:
             nonlocal asked
             asked += 1
             raise UnreachablePacsError("the archive does not answer")

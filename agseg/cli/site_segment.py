@@ -1,0 +1,93 @@
+"""The ``segment`` section of a site's file, read by ``agseg segment``'s own options: same names, same checks, same defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from agseg.workflows.segment import SegmentRequest
+    from agseg.workflows.site import Site
+
+__all__ = ["handed_over", "request_from", "request_of"]
+
+DECIDED = frozenset(
+    {
+        "input",
+        "i",
+        "output",
+        "o",
+        "json",
+        "quiet",
+        "q",
+        "verbose",
+        "v",
+        "debug",
+        "dry-run",
+        "config",
+        "num-parts",
+        "part-id",
+        "help",
+    }
+)  # fmt: skip
+"""Options of ``segment`` that a site's file, or the command that reads it, decides itself."""
+
+
+def request_of(context: typer.Context, site: Site, *, inputs: tuple[Path, ...], path: Path, debug: bool) -> SegmentRequest:
+    """What the section asks for, with the output of the file.
+
+    Raises
+    ------
+    UsageError
+        For what ``agseg segment`` would refuse; ``path`` is the file that said so.
+    """
+    return request_from(context, site.segment, inputs=inputs, output=site.output, debug=debug, path=path)
+
+
+def request_from(
+    context: typer.Context,
+    settings: dict[str, Any],
+    *,
+    inputs: tuple[Path, ...],
+    output: Path,
+    debug: bool,
+    path: Path | None = None,
+) -> SegmentRequest:
+    """The request that ``agseg segment`` makes of these options, by long name.
+
+    Raises
+    ------
+    UsageError
+        For what it would refuse.
+    """
+    from agseg.errors import UsageError
+    from agseg.workflows.site import option_words
+
+    root: Any = context.find_root()
+    command = root.command.commands["segment"]
+    collected: list[SegmentRequest] = []
+    known = {option.removeprefix("--") for parameter in command.params for option in parameter.opts}
+    if unknown := [key for key in settings if key.replace("_", "-") not in known]:
+        raise UsageError(f"agseg segment has no option {unknown[0]!r}", path=path, hint="agseg segment --help")
+    try:
+        words = [*option_words(settings, refused=DECIDED), *(["--debug"] if debug else [])]
+        words += ["--output", str(output), "--", *map(str, inputs)]
+        with command.make_context("segment", words, parent=root, obj=collected) as own:
+            command.invoke(own)
+    except typer.BadParameter as error:
+        raise UsageError(f"segment: {error.format_message()}", path=path) from error
+    except UsageError as error:
+        if error.path is None:
+            error.path = path
+        raise
+    return collected[0]
+
+
+def handed_over(context: typer.Context, request: SegmentRequest) -> bool:
+    """Whether ``segment`` was called only to read its options: then the request is what is wanted, and nothing is run."""
+    if not isinstance(context.obj, list):
+        return False
+    context.obj.append(request)
+    return True

@@ -1,0 +1,148 @@
+"""Laws of listening: a run follows when a study has become quiet, and whatever a run ends with, the port stays open."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+
+from agseg.errors import AgsegError, ExitCode, LockedError, OutputError
+from agseg.io.discover import discover
+from agseg.workflows import listen as workflow
+from agseg.workflows.listen import ListenPlan, run_listen
+from agseg.workflows.night import NightPlan
+from agseg.workflows.night_record import NightReport
+from agseg.workflows.segment import SegmentRequest
+from agseg.workflows.site import ListenSite
+from tests.io.ct_series import SLICES, make_series
+from tests.io.pacs.orthanc import in_a_namespace
+from tests.workflows.night_studies import BROKEN, REFILED, RIGHT
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+class Runs:
+    """What stands for a night's work: notes what it could see, and ends as it is told."""
+
+    def __init__(self) -> None:
+        self.saw: list[int] = []
+        self.ends: list[Any] = []
+
+    def __call__(self, plan: NightPlan) -> NightReport:
+        self.saw.append(sum(len(study.files) for study in discover(list(plan.request.inputs)).studies))
+        ending = self.ends.pop(0) if self.ends else NightReport(started="")
+        if isinstance(ending, AgsegError):
+            raise ending
+        return ending
+
+    def until(self, n_files: int, *, seconds: float = 20.0) -> bool:
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            if n_files in self.saw:
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    made = Runs()
+    monkeypatch.setattr(workflow, "run_night", made)
+    monkeypatch.setattr(workflow, "LOOK_S", 0.05)
+    monkeypatch.setattr(workflow, "RETRY_S", 0.2)
+    return made
+
+
+@contextmanager
+def listening(folder: Path, **site: Any) -> Iterator[int | None]:
+    incoming = folder / "in"
+    inputs = (incoming, *([site["watch"]] if "watch" in site else []))
+    request = SegmentRequest(inputs=inputs, output=folder / "out", home=folder / "home")
+    night = NightPlan({}, incoming, request)
+    plan = ListenPlan(ListenSite(host="127.0.0.1", **site), incoming / "received", night, quiet_s=0.5)
+    stop, ready, ports, codes = threading.Event(), threading.Event(), list[int | None](), list[ExitCode]()
+
+    def opened(port: int | None) -> None:
+        ports.append(port)
+        ready.set()
+
+    thread = threading.Thread(target=lambda: codes.append(run_listen(plan, on_ready=opened, stop=stop)))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield ports[0]
+    finally:
+        stop.set()
+        thread.join(20)
+    assert codes == [ExitCode.OK]
+
+
+def send(port: int, *, aet: str = "SCANNER") -> list[int]:
+    entity = AE(ae_title=aet)
+    entity.add_requested_context(CT, "1.2.840.10008.1.2.1")
+    association = entity.associate("127.0.0.1", port, ae_title="AGSEG")
+    try:
+        return [association.send_c_store(d).Status for d in make_series().headers] if association.is_established else []
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def test_a_study_that_was_sent_is_done_once_it_is_quiet(tmp_path: Path, runs: Runs) -> None:
+    with listening(tmp_path, port=0, allow=("SCANNER@127.0.0.1",)) as port:
+        assert port is not None
+        assert send(port, aet="STRANGER") == []
+        assert send(port) == [0] * SLICES
+        assert runs.until(SLICES)
+    assert set(runs.saw) == {0, SLICES}  # never a part
+
+
+@pytest.mark.parametrize("error", [LockedError("another run"), OutputError("the disk is full")])
+def test_a_run_that_fails_is_tried_again_and_the_port_stays_open(tmp_path: Path, runs: Runs, error: AgsegError) -> None:
+    runs.ends = [error, error]
+    with listening(tmp_path, port=0, allow=("SCANNER@127.0.0.1",)) as port:
+        assert port is not None
+        assert send(port) == [0] * SLICES
+        assert runs.until(SLICES)
+    assert len(runs.saw) >= 3
+
+
+def test_a_watched_folder_is_done_once_it_is_quiet(tmp_path: Path, runs: Runs) -> None:
+    watch = tmp_path / "watch"
+    watch.mkdir()
+    with listening(tmp_path, watch=watch):
+        make_series().write(watch / "ct")
+        assert runs.until(SLICES)
+        seen = len(runs.saw)
+        time.sleep(1.0)
+        assert len(runs.saw) == seen  # and not again
+    assert len(list(watch.rglob("*.dcm"))) == SLICES
+
+
+def test_two_listeners_on_one_folder_exclude_each_other(tmp_path: Path, runs: Runs) -> None:
+    request = SegmentRequest(inputs=(tmp_path / "in",), output=tmp_path / "out", home=tmp_path)
+    night = NightPlan({}, tmp_path / "in", request)
+    second = ListenPlan(ListenSite(watch=tmp_path), tmp_path / "in" / "received", night, 1.0)
+    with listening(tmp_path, port=0, allow=("SCANNER@127.0.0.1",)), pytest.raises(LockedError):
+        run_listen(second)
+
+
+@pytest.mark.slow
+def test_listening_to_a_real_orthanc(tmp_path: Path) -> None:
+    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_listen.py"), tmp_path, timeout_s=280)
+    assert facts["killed"] == -9
+    whole = {"CT": 1, "SEG": 1, "SR": 1}
+    good = {f"{number} {'pat-one' if number < 4 else 'pat-two'}": whole for number in range(8)}
+    others = {f"{BROKEN} pat-one": {"CT": 1}, "8 pat-one": {"MR": 1}, "9 pat-two": {"US": 1}}
+    assert facts["first"] == good | others | {f"{REFILED} pat-wrong": whole}
+    assert facts["second"] == facts["third"] == good | others | {f"{REFILED} {RIGHT}": whole}
+    assert facts["instances_second"] == facts["instances_third"]
+    # The broken study is told once in all.
+    assert sum("E_MISSING_SLICES" in line for line in facts["said"]) == 1
+    assert facts["terminated"] == 143
