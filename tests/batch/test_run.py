@@ -99,6 +99,41 @@ def test_the_model_has_the_next_study_while_one_is_written(tmp_path: Path) -> No
     assert set(statuses(report).values()) == {D}
 
 
+class _Noted:
+    """An engine that does nothing and notes what it was asked."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.environment: dict[str, Any] = {}
+
+    def __call__(self, _job: Any, **_told: Any) -> _Noted:
+        return self
+
+    def prepare(self) -> None:
+        self.calls.append("prepare")
+
+    def run(self, tasks: Any) -> tuple[None, tuple[()]]:
+        self.calls.append(f"run {len(tuple(tasks))}")
+        return None, ()
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_the_model_starts_before_studies_are_looked_for_unless_there_may_be_none_to_do(source: Path, tmp_path: Path) -> None:
+    def asked(**changes: Any) -> list[str]:
+        calls: list[str] = []
+        note = lambda event: calls.append(str(event.kind))  # noqa: E731
+        with claim_output(tmp_path / "out", dry_run=changes.get("dry_run", False)) as output:
+            run_batch(job(source, **changes), output, on_event=note, engine=_Noted(calls))
+        return list(dict.fromkeys(calls))
+
+    assert asked() == ["prepare", "planned", "run 3", "close"]
+    assert asked() == ["planned", "run 3", "close"]  # a folder with a record: perhaps all is done
+    assert asked(overwrite=True)[0] == "prepare"
+    assert "prepare" not in asked(dry_run=True, overwrite=True)
+
+
 def test_events_tell_each_study_once(source: Path, tmp_path: Path) -> None:
     events: list[Any] = []
     run(source, tmp_path / "out", on_event=events.append)
