@@ -18,7 +18,7 @@ _SERIES_UID = 0x0020000E
 
 @dataclass(frozen=True)
 class FileState:
-    """One input file when it was seen: name below the input root, size, modification time, and the folder's file count."""
+    """One input file when it was seen: name below the input root, size and modification time."""
 
     name: str
     size_bytes: int

@@ -42,7 +42,7 @@ _OOM_SCORE = "500"
 
 
 class Role(StrEnum):
-    """What a child is for."""
+    """Role of a child process."""
 
     READER = "reader"
     FRAMES = "frames"

@@ -93,7 +93,7 @@ class Cluster:
                 raise UsageError("--cluster-config does not go with a local cluster", path=config)
             return cls(ClusterKind.LOCAL, workers=int(rest or os.cpu_count() or 1), use_gpus=use_gpus)
         expected = "tcp://HOST:PORT, tls://HOST:PORT, local, local:N or slurm"
-        raise UsageError("--cluster does not know this", value=text, expected=expected)
+        raise UsageError("invalid value for --cluster", value=text, expected=expected)
 
     @contextmanager
     def connect(self, shared: Path) -> Iterator[Any]:

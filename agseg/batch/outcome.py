@@ -74,7 +74,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, study: Study | None, *, writing: bool = False) -> Failure:
-    """Sort an exception.
+    """Map an exception to a study's status and reason code.
 
     Parameters
     ----------

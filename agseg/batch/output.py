@@ -49,7 +49,7 @@ _RESERVE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Output:
-    """A claimed output folder. ``existed`` is False in a dry run on a folder that is not there."""
+    """A claimed output folder."""
 
     root: Path
     part: Part

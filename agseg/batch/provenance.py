@@ -21,7 +21,7 @@ class NetworkUse:
     organs
         The organs that it makes, by name.
     usage_sha256
-        Digest of how the weights are used (input, labels, clean-up, ...), which their files do not tell.
+        SHA-256 of the entry's inference settings (input, labels, clean-up, ...), which the weights files do not contain.
     """
 
     weights: WeightsRef

@@ -1,4 +1,4 @@
-"""Why a run ends before its studies do."""
+"""Raised to end a run early; carries the record for studies that were not processed."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Supervisor:
     on_stage
         Told the study and its stage.
     on_end
-        Told each study's record and, beside it, whose fault a failure is.
+        Called with each study's report and, beside it, the fault class of a failure.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ Advance = Callable[..., None]
 
 
 def speak_any_locale() -> None:
-    """Say names that the terminal's encoding lacks with escapes, instead of failing on them."""
+    """Write unencodable characters as backslash escapes instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,18 +9,23 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only print errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; they may contain header values.")]
 Device = Annotated[
     str,
-    typer.Option("--device", "-d", metavar="auto|cpu|gpu[:N]|cuda[:N]|mps", help="Where to compute; auto says what it took."),
+    typer.Option(
+        "--device",
+        "-d",
+        metavar="auto|cpu|gpu[:N]|cuda[:N]|mps",
+        help="Compute device; auto picks a GPU if there is one and reports the choice.",
+    ),
 ]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", metavar="FILE", help="A site's own weights manifest, merged over the packaged one."),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network; missing weights exit 7.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not access the network; missing weights exit 7.")]
 WeightsId = Annotated[
     str | None, typer.Option("--weights", metavar="ID", help="An entry of the weights manifest, see `agseg weights list`.")
 ]

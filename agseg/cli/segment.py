@@ -90,7 +90,7 @@ def segment(
     ] = "binary",
     preview: Annotated[bool, typer.Option("--preview/--no-preview", help="Draw an overlay picture per study.")] = True,
     attention: Annotated[bool, typer.Option("--attention", help="Write the attention gates' coefficients.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished studies again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Process studies again that already have results.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     deadline: Annotated[float | None, typer.Option(metavar="MIN", help="Begin no study later than this (minutes).")] = None,
     min_age: Annotated[float, typer.Option(metavar="S", help="Defer studies with files younger than this (seconds).")] = 0.0,
@@ -100,7 +100,7 @@ def segment(
         int | None, typer.Option(metavar="N", min=1, help="Threads of the network on a CPU; default: one per core.")
     ] = None,
     include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only paths below INPUT that match.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="No paths below INPUT that match.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Exclude paths below INPUT that match.")] = None,
     num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
     part_id: Annotated[int, typer.Option(metavar="I", min=0, help="Which of them this is, from 0.")] = 0,
     cluster: Annotated[
@@ -219,7 +219,7 @@ def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
     from agseg.errors import UsageError
 
     if value not in allowed:
-        raise UsageError(f"{option} does not know this", value=value, expected=f"one of {', '.join(allowed)}")
+        raise UsageError(f"invalid value for {option}", value=value, expected=f"one of {', '.join(allowed)}")
     return value
 
 

@@ -92,7 +92,7 @@ def fetch(
     if as_json:
         console.document([{"id": weights_id, "available": True} for weights_id in done])
     elif not quiet:
-        console.note(f"here and checked: {', '.join(done)}")
+        console.note(f"verified: {', '.join(done)}")
 
 
 def verify(

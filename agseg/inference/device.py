@@ -1,4 +1,4 @@
-"""Which device and precision a run takes, decided once and said aloud."""
+"""Device and precision selection; the choice is recorded in the report."""
 
 from __future__ import annotations
 

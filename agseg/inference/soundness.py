@@ -1,4 +1,4 @@
-"""What scores must be before they may become a mask. Comparisons with NaN are false: it would look like background."""
+"""Sanity checks on class scores before argmax. Comparisons with NaN are false: it would look like background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Oblique and sheared scans: resample them to the patient's axes first, and carry the mask back to the source slices.
+"""Resample oblique or gantry-tilted volumes to the patient's axes, and map the labels back to the source slices.
 
 A network has seen upright patients. Where the source's axes deviate from the patient's by more than
 ``OBLIQUE_LIMIT_DEG``, or are not perpendicular (gantry tilt), the volume is resampled to a grid along the patient's axes;

@@ -1,4 +1,4 @@
-"""Why a file or folder cannot be used, in words for a message instead of an exception's name."""
+"""Human-readable text for the errors of the operating system, in place of an exception's name."""
 
 from __future__ import annotations
 

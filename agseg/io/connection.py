@@ -21,7 +21,7 @@ def why_no_connection(error: BaseException, *, timeout_s: float | None = None) -
         if isinstance(link, ssl.SSLCertVerificationError):
             return UNTRUSTED
         if isinstance(link, ssl.SSLError):
-            return "there is no TLS that we can agree on"
+            return "TLS handshake failed: no common protocol or cipher"
         if isinstance(link, ConnectionRefusedError):
             return "the connection is refused"
         if isinstance(link, TimeoutError) or "Timeout" in type(link).__name__:

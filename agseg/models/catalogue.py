@@ -227,7 +227,7 @@ def check_depth(architecture: str, config: Config, depth: int, *, weights: str, 
             hint=None if able is None else f"Weights that can: {', '.join(able) or 'none of the manifest'}.",
         )
     if not 1 <= depth <= deepest:
-        raise UsageError("that depth does not exist in these weights", value=depth, expected=f"1 to {deepest}")
+        raise UsageError("these weights have no such depth", value=depth, expected=f"1 to {deepest}")
 
 
 def prunable() -> tuple[str, ...]:

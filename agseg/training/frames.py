@@ -130,7 +130,7 @@ def provided_frames(download: Path, *, classes: Sequence[str]) -> Iterator[tuple
     for path in sorted(p for p in download.glob("*/*/*") if p.suffix.lower() in (".png", ".jpg", ".jpeg")):
         subject, label = path.parent.parent.name, path.parent.name
         if label not in classes:
-            raise RecipeError("a folder is named after no class", path=path.parent, expected=", ".join(classes))
+            raise RecipeError("a folder's name is not one of the classes", path=path.parent, expected=", ".join(classes))
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.uint8)
         frame_id = f"{subject}/{label}-{path.stem}"

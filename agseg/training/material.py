@@ -1,4 +1,4 @@
-"""From a recipe and a folder to what the loop is fed with: cases or frames of one side of a split, as batches."""
+"""Builds the data loaders of a recipe from a cohort's folder: batches of cases or frames of one side of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which loss a recipe minimises, as the loop asks for it: one head's logits and the batch -> scalar."""
+"""Loss factory: builds the loss named in a recipe as a function of one head's logits and the batch."""
 
 from __future__ import annotations
 

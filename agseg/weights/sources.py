@@ -218,7 +218,7 @@ def _host(url: str) -> str:
 
 def _offline(file: WeightsFile, weights_id: str, why: str) -> WeightsError:
     return WeightsError(
-        f"the weights file {file.filename} is not here and the network is off ({why})",
+        f"the weights file {file.filename} is not in the cache and network access is disabled ({why})",
         hint=f"Fetch it where there is a network (agseg weights fetch {weights_id}; agseg weights export {weights_id} -o "
         "bundle.tar) and bring it here: agseg weights import bundle.tar",
     )

@@ -1,4 +1,4 @@
-"""Items made, or worked on, in threads while the caller is busy with the last ones; always in order, never many at once."""
+"""Prefetching and ordered parallel map, in threads, with bounded queues."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class ClassifyRequest:
         if self.step < 1:
             raise UsageError("--every must be at least 1", value=self.step)
         if self.precision not in tuple(Precision):
-            raise UsageError("--precision does not know this", value=self.precision, expected=f"one of {', '.join(Precision)}")
+            raise UsageError("invalid value for --precision", value=self.precision, expected=f"one of {', '.join(Precision)}")
         if self.crop is not None and (self.crop[0] >= self.crop[2] or self.crop[1] >= self.crop[3]):
             raise UsageError(
                 "--crop is empty", value=",".join(map(str, self.crop)), expected="x0,y0,x1,y1 with x0 < x1, y0 < y1"

@@ -102,7 +102,7 @@ def _usable(trained: Trained) -> Task:
     task, recipe = task_of(trained.recipe), trained.recipe
     if task is not Task.FRAME and (task is not Task.VOLUME or recipe.input.tile[2] == 1 or recipe.input.modality != "CT"):
         raise RecipeError(
-            "these weights fit no command of agseg", value=recipe.name, expected="a 3D network for CT, or a frame classifier"
+            "no agseg command can run these weights", value=recipe.name, expected="a 3D network for CT, or a frame classifier"
         )
     return task
 

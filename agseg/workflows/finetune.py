@@ -101,7 +101,7 @@ def source_network(
     known = Manifest.load(manifest)
     if source not in known.by_id:
         raise RecipeError(
-            "this run's folder does not exist" if "/" in source else "no data set, run or weights are called this",
+            "this run's folder does not exist" if "/" in source else "no data set, run or weights entry has this name",
             value=source,
             expected=f"a data set ({', '.join(dataset_names())}), a run's folder, or weights ({', '.join(known.by_id)})",
         )

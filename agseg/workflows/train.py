@@ -187,7 +187,7 @@ def _watch(place: RunPlace, trained: Trained, ids: Sequence[str], described: Cal
         If the run validates nothing, learns from pictures or frames, or has no gates.
     """
     if not ids or not trained.recipe.loop.validate_every or task_of(trained.recipe) is not Task.VOLUME:
-        raise RecipeError("attention is watched where scans are validated", value=trained.recipe.name)
+        raise RecipeError("--attention needs a volumetric recipe with a validation split", value=trained.recipe.name)
     cohort = open_cohort(place.data)
     volume = cohort.read_volume(ids[0])
     mask = cohort.read_mask(ids[0], grid=volume.grid)

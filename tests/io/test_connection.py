@@ -19,7 +19,7 @@ CAUSES = [
     (http.client.RemoteDisconnected("secret"), "it cut the connection"),
     (http.client.IncompleteRead(b"secret"), "it cut the connection"),
     (ssl.SSLCertVerificationError("secret"), UNTRUSTED),
-    (ssl.SSLError("secret"), "there is no TLS that we can agree on"),
+    (ssl.SSLError("secret"), "TLS handshake failed: no common protocol or cipher"),
     (OSError(113, "secret"), "no route to host"),
     (http.client.BadStatusLine("secret"), "its answer is not one of such a server"),
 ]

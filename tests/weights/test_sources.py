@@ -131,7 +131,7 @@ def test_offline_asks_nobody(hub, tmp_path, arguments, environment):
     manifest(tmp_path)
     done = agseg(tmp_path, hub, "fetch", "site-net", *arguments, **environment)
     assert done.returncode == 7
-    assert "network is off" in done.stderr
+    assert "network access is disabled" in done.stderr
     assert hub.asked == []
 
 

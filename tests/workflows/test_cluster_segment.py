@@ -56,7 +56,7 @@ def test_a_cluster_writes_the_same_masks_and_volumes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--cluster", "nowhere"), "does not know this"),
+        (("--cluster", "nowhere"), "invalid value for"),
         (("--cluster", "slurm"), "needs its arguments"),
         (("--cluster", "local", "--num-parts", "2"), "shares the studies itself"),
         (("--cluster-config", "x.yaml"), "needs --cluster"),

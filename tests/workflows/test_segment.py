@@ -183,7 +183,7 @@ def test_multilabel_and_single_organ(run, tmp_path):
         (("--organ", "pancras", "--weights", "tiny"), "Did you mean pancreas?"),
         (("--organ", "pancreas", "--prune-depth", "2"), "cannot be pruned"),
         (("--device", "gpu:7"), "Use --device cpu or auto."),
-        (("--output-type", "mesh"), "does not know this"),
+        (("--output-type", "mesh"), "invalid value for"),
         (("--weights", "nobody"), "no weights have this id"),
     ],
 )

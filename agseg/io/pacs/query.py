@@ -37,9 +37,9 @@ class PacsQuery:
             if uid and not _is_uid(uid):
                 raise UsageError("a UID is digits and dots, at most 64 of them")
         if self.dates and not _are_dates(self.dates):
-            raise UsageError("no day, or range of days", value=self.dates, expected="YYYYMMDD or YYYYMMDD-YYYYMMDD")
+            raise UsageError("invalid date or date range", value=self.dates, expected="YYYYMMDD or YYYYMMDD-YYYYMMDD")
         if not any((self.study_uid, self.series_uid, self.accession, self.patient_id, self.dates)):
-            raise UsageError("nothing says which studies are wanted", hint="Name a study, an accession number or dates.")
+            raise UsageError("no search criteria given", hint="Name a study, an accession number or dates.")
         if not self.modalities or not set(self.modalities) <= set(IMAGE_MODALITIES):
             raise UsageError("only images are pulled", value=", ".join(self.modalities), expected=", ".join(IMAGE_MODALITIES))
 
@@ -104,5 +104,5 @@ def checked_uid(value: Any) -> str:
     """The UID that an archive answered with, or PacsError if it is none: it goes into paths of requests."""
     text = str(value or "").strip(" \0")
     if not _is_uid(text):
-        raise PacsError("the archive answered with a UID that is none")
+        raise PacsError("the archive returned an invalid UID")
     return text

@@ -12,7 +12,7 @@ from agseg.io.pacs.limits import PacsLimits
 
 __all__ = ["probe", "unreachable"]
 
-SILENT = "it takes the connection, and then says nothing that we understand"
+SILENT = "it accepts the connection but does not answer as a DICOM service"
 """What is said where a connection can be made, but no association."""
 
 

@@ -250,7 +250,7 @@ class WebArchive:
 
     def _refused(self, status: int) -> PacsError:
         if 300 <= status < 400:
-            return PacsError("the archive sends us elsewhere; redirections are not followed", value=f"HTTP status {status}")
+            return PacsError("the archive redirects the request; redirections are not followed", value=f"HTTP status {status}")
         kind = TransientPacsError if status in BUSY else PacsError
         message = f"the archive at {self._address.place} refused the request"
         return kind(message, value=f"HTTP status {status}", hint=_HINTS.get(status))
