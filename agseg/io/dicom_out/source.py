@@ -15,8 +15,10 @@ from typing import Any
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.stack import Plane
+from agseg.io.dicom_out.characters import settle_characters
 from agseg.io.dicom_out.frames import planes_of
 from agseg.io.dicom_out.identity import derived_uid
+from agseg.volume import Warned
 
 __all__ = ["DicomSource", "SourceFrame"]
 
@@ -37,12 +39,15 @@ _LEGAL = {
     "PatientBirthDate": re.compile(r"(\d{8})?"),
     "StudyDate": re.compile(r"(\d{8})?"),
     "StudyTime": re.compile(r"(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?"),
-    "AccessionNumber": re.compile(r".{0,16}"),
-    "StudyID": re.compile(r".{0,16}"),
-    "PatientID": re.compile(r".{0,64}"),
+    "AccessionNumber": re.compile(r".*"),
+    "StudyID": re.compile(r".*"),
+    "PatientID": re.compile(r".*"),
     "PatientAge": re.compile(r"\d{3}[DWMY]"),
 }
 """What an attribute may hold; anything else is carried as empty, or left out where it is optional."""
+
+_LONGEST = {"AccessionNumber": 16, "StudyID": 16, "PatientID": 64}
+"""Characters that an identifier may have (PS3.5 6.2, SH and LO). An emptied one would file the result under nobody."""
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -65,9 +70,12 @@ class DicomSource:
     ----------
     headers
         pydicom data sets, without pixels, in order of position; or one multi-frame header.
+    warnings
+        What results do not carry as it is.
     """
 
     headers: tuple[Any, ...]
+    warnings: tuple[Warned, ...] = ()
 
     @classmethod
     def of(cls, headers: Sequence[Any]) -> DicomSource:
@@ -83,7 +91,9 @@ class DicomSource:
             raise InputError("no DICOM headers: the source is not a DICOM series", code=Code.MISSING_UIDS)
         if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
             raise InputError("a series in several multi-frame files has no DICOM output", code=Code.DIMENSIONS)
-        complete = tuple(_completed(header) for header in headers)
+        completed = [_completed(header) for header in headers]
+        complete = tuple(header for header, _ in completed)
+        said = tuple(dict.fromkeys(warned for _, noted in completed for warned in noted))
         for header in complete[1:]:
             # Some anonymisers give every slice a frame of reference of its own. The slices make one stack, so they share one.
             header.FrameOfReferenceUID = complete[0].FrameOfReferenceUID
@@ -92,7 +102,7 @@ class DicomSource:
                 "slices share a SOPInstanceUID, so nothing can refer to one of them",
                 code=Code.DUPLICATE_UID,
             )
-        return cls(complete)
+        return cls(complete, said)
 
     @property
     def first(self) -> Any:
@@ -126,14 +136,14 @@ class DicomSource:
         return [frame.plane for frame in self.frames]
 
 
-def _completed(header: Any) -> Any:
+def _completed(header: Any) -> tuple[Any, list[Warned]]:
     """A copy with every attribute that results refer to: recovered, left empty or derived, never invented."""
     from pydicom import Dataset
 
     complete = Dataset()
     # Private groups and group lengths are of no use to a result. Elements are copied: setting a value changes the element.
     complete.update({tag: copy(element) for tag, element in header.items() if tag.group % 2 == 0 and tag.element != 0})
-    _settle_character_set(complete)
+    said = [settle_characters(header, complete, (*CARRIED, *OPTIONAL)), _long_value(complete)]
     meta = getattr(header, "file_meta", None) or Dataset()
     _recover(complete, "SOPInstanceUID", meta.get("MediaStorageSOPInstanceUID"))
     _recover(complete, "SOPClassUID", meta.get("MediaStorageSOPClassUID") or CT_IMAGE_STORAGE)
@@ -150,18 +160,17 @@ def _completed(header: Any) -> Any:
             delattr(complete, keyword)
     if not complete.get("Modality"):
         complete.Modality = "CT"
-    return complete
+    return complete, [warned for warned in said if warned is not None]
 
 
-def _settle_character_set(dataset: Any) -> None:
-    """Replace a character set that does not exist by Latin-1, in which every byte is a character: bytes stay as they are."""
-    from pydicom.charset import python_encoding
-
-    names = dataset.get("SpecificCharacterSet") or ""
-    if not names and "SpecificCharacterSet" in dataset:
-        del dataset.SpecificCharacterSet
-    if not all(name in python_encoding for name in ([names] if isinstance(names, str) else names)):
-        dataset.SpecificCharacterSet = "ISO_IR 100"
+def _long_value(dataset: Any) -> Warned | None:
+    """What must be said of identifiers that are longer than DICOM allows: they are carried as they are."""
+    long = [keyword for keyword, most in _LONGEST.items() if len(str(dataset.get(keyword) or "")) > most]
+    if not long:
+        return None
+    return Warned(
+        Code.LONG_VALUE, f"longer than DICOM allows, and carried as it is: {', '.join(long)}; an archive may cut or refuse it"
+    )
 
 
 def _recover(dataset: Any, keyword: str, value: Any) -> None:

@@ -150,6 +150,7 @@ def write_from_headers(
 
 
 def _warnings(result: DicomResult) -> Iterator[Warned]:
+    yield from result.source.warnings
     if result.uncoded:
         names = ", ".join(result.uncoded)
         yield Warned(
