@@ -248,7 +248,7 @@ class BatchReport:
             "run_id": self.run_id,
             "run_number": self.run_number,
             "started": self.started,
-            "finished": self.finished,
+            "finished": self.finished or None,
             "exit_code": int(self.exit_code),
             "disclaimer": DISCLAIMER,
             **weights_to_dict(self.weights),

@@ -27,6 +27,7 @@ from agseg.batch.arrival import check_unchanged, files_beside
 from agseg.batch.draft import Draft
 from agseg.batch.handover import pack, pack_array, unpack, unpack_array
 from agseg.batch.job import Processor, StudyTask, Writer
+from agseg.batch.marker import Marker
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.batch.output import PRIVATE_UMASK
@@ -48,6 +49,7 @@ class Role(StrEnum):
     FRAMES = "frames"
     MODEL = "model"
     WRITER = "writer"
+    ANSWERER = "answerer"
 
 
 class Says(StrEnum):
@@ -62,6 +64,7 @@ class Says(StrEnum):
     REPORT = "report"
     FAILURE = "failure"
     LOG = "log"
+    ANSWER = "answer"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Hello:
         Tracebacks go to stderr.
     log_level
         From which level on log records are passed to the parent.
+    marker
+        Inherited descriptor of a :class:`~agseg.batch.marker.Marker`, for an answerer.
     """
 
     role: Role
@@ -89,6 +94,7 @@ class Hello:
     address_space_bytes: int | None
     debug: bool
     log_level: int
+    marker: int | None = None
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -111,6 +117,8 @@ def main(descriptor: int, parent: int) -> None:
         _forward_logs(connection, hello.log_level)
         if hello.role is Role.FRAMES:
             _serve_frames(connection, hello)
+        elif hello.role is Role.ANSWERER:
+            _serve_answers(connection, hello)
         elif hello.role is Role.READER:
             _serve_reader(connection, hello)
         elif hello.role is Role.WRITER:
@@ -119,6 +127,25 @@ def main(descriptor: int, parent: int) -> None:
             _serve_model(connection, hello)
     # No interpreter shutdown: whatever a library does there must not keep the parent waiting.
     os._exit(0)
+
+
+def _serve_answers(connection: Connection, hello: Hello) -> None:
+    """Call what the parent names, one question after the other; the answers are JSON."""
+    marker = Marker(hello.marker)
+
+    def note(number: int) -> None:
+        marker.value = number
+
+    _say(connection, Says.READY, environment={})
+    while True:
+        function, arguments = connection.recv()
+        try:
+            answer = function(*arguments, note=note)
+        except BaseException as error:
+            if _fail(connection, error, None, hello.debug, writing=False):
+                return
+        else:
+            _say(connection, Says.ANSWER, answer=answer)
 
 
 def _serve_reader(connection: Connection, hello: Hello) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agseg.batch.child import Role
 from agseg.batch.job import BatchJob
-from agseg.batch.memory import machine_memory_bytes
+from agseg.batch.memory import machine_memory_bytes, reader_memory_bytes
 from agseg.batch.outcome import Fault
 from agseg.batch.stop import Stop
 from agseg.batch.worker import Worker
@@ -17,9 +17,7 @@ from agseg.report import StudyStatus
 
 __all__ = ["Crew"]
 
-_READER_MEMORY_SHARE = 0.5
 _MODEL_MEMORY_SHARE = 0.9
-_LEAST_READER_MEMORY_BYTES = 2 << 30
 _STUDIES_PER_READER = 100
 """A reader is replaced after so many studies: what decoders leak does not add up over a night."""
 
@@ -46,8 +44,7 @@ class Crew:
         self.writer: Worker | None = None
         self._starts = dict.fromkeys(Role, 0)
         memory = machine_memory_bytes()
-        least = min(_LEAST_READER_MEMORY_BYTES, memory)
-        self._reader_bytes = job.limits.reader_memory_bytes or max(least, int(memory * _READER_MEMORY_SHARE))
+        self._reader_bytes = job.limits.reader_memory_bytes or reader_memory_bytes()
         self._model_bytes = job.limits.model_memory_bytes or int(memory * _MODEL_MEMORY_SHARE)
 
     def all(self) -> list[Worker]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,9 @@ __all__ = ["FAILURES", "REJECTED_BY", "Decisions", "decide"]
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
+_LIKE_A_RESULT = re.compile(r"(?i).+\.(json|nii|nii\.gz|png|dcm|csv|stl|html)(\.[^.]*)?|attention|best|outdated-.*|\..*")
+"""Names that a study's own files and folders may have."""
+
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
 """Rejections whose cause may lie outside the files (a share, a right, a codec): the next run tries such a study again."""
 
@@ -38,6 +43,10 @@ REJECTED_BY = "rejected_by"
 _DRY_RUN_MESSAGE = "it would be read now, and segmented if it can be"
 
 _FUTURE = Warned(Code.CLOCK, "a file bears a time in the future: its age is not known, and the study was not deferred for it")
+
+
+Fingerprint = Callable[[tuple[Path, ...], tuple[FileState, ...]], str | None]
+"""Digest of a study's files; None if one cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,9 @@ class Decisions:
         return len(self.settled) + len(self.tasks)
 
 
-def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Decisions:
+def decide(
+    found: Discovery, job: BatchJob, output: Output, *, run: str, fingerprint: Fingerprint = input_fingerprint
+) -> Decisions:
     """Sort the studies of this process's part.
 
     Parameters
@@ -70,6 +81,8 @@ def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Deci
         What there is, what is to be done, and where.
     run
         Id of the run.
+    fingerprint
+        Reads the files' samples; a run has its child do it.
 
     Raises
     ------
@@ -80,6 +93,7 @@ def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Deci
     last = _last_studies(output)
     refused = (study for study in last.values() if study.status is StudyStatus.REJECTED)
     known = {str(study.extra.get("key")): study for study in refused}
+    studies = frozenset(study.id for study in found.studies)
     settled: dict[str, StudyReport] = {}
     tasks: list[StudyTask] = []
     taken: set[str] = set()
@@ -87,13 +101,13 @@ def decide(found: Discovery, job: BatchJob, output: Output, *, run: str) -> Deci
         raise _among_the_input(output.root)
     for study in found.studies:
         # The other parts' studies are named too, so that no two parts give one name to two studies.
-        name = _output_name(study, taken=taken)
+        name = _output_name(study, taken=taken, studies=studies)
         taken.add(name)
         if not output.part.has(study.id):
             continue
         if output.root / name in sources:
             raise _among_the_input(output.root / name)
-        outcome = _decide_one(study, name, job, output, known, run)
+        outcome = _decide_one(study, name, job, output, known, run, fingerprint)
         if isinstance(outcome, StudyTask):
             tasks.append(outcome)
         else:
@@ -114,7 +128,13 @@ def _among_the_input(folder: Path) -> UsageError:
 
 
 def _decide_one(
-    study: Study, name: str, job: BatchJob, output: Output, known: dict[str, StudyReport], run: str
+    study: Study,
+    name: str,
+    job: BatchJob,
+    output: Output,
+    known: dict[str, StudyReport],
+    run: str,
+    fingerprint: Fingerprint,
 ) -> StudyReport | StudyTask:
     try:
         states = states_of(study)
@@ -129,7 +149,7 @@ def _decide_one(
     if age_s <= -min_age_s < 0:
         # A wrong clock would defer it for ever. Whether it changes while it is read is seen all the same.
         study = replace(study, warnings=(*study.warnings, _FUTURE))
-    provenance = _provenance(study, states, job, run)
+    provenance = _provenance(study, states, job, run, fingerprint)
     if study.rejected is not None:
         earlier = known.get(provenance.key)
         report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
@@ -146,11 +166,11 @@ def _lasts(rejected: StudyReport) -> bool:
     return rejected.code not in _CURABLE and REJECTED_BY not in rejected.extra
 
 
-def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str) -> Provenance:
+def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run: str, sampled: Fingerprint) -> Provenance:
     fingerprint: str | None = None
     # The reader says what is wrong with files that cannot be read.
-    with suppress(OSError):
-        fingerprint = input_fingerprint(study.files, states)
+    with suppress(OSError, InputError):
+        fingerprint = sampled(study.files, states)
     # A key that fits nothing keeps it from being taken for done.
     of_input = fingerprint or secrets.token_hex(32)
     keys = tuple(
@@ -222,11 +242,17 @@ def _record(study: Study, status: StudyStatus, code: Code | None, message: str) 
     )
 
 
-def _output_name(study: Study, *, taken: set[str]) -> str:
-    """The study's folder below the output; a name that is taken, or one of ours, gets a tail."""
+def _output_name(study: Study, *, taken: set[str], studies: frozenset[str]) -> str:
+    """The study's folder below the output; a name that is taken, or one of ours, gets a tail.
+
+    The folder may be inside another study's (``a`` beside ``a/b``), but not where that one's results are.
+    """
     parts = study.id.split("/")
     if parts[0] in _RESERVED or parts[0].startswith(".agseg"):
         parts[0] = f"study-{parts[0]}"
+    for number in range(1, len(parts)):
+        if "/".join(parts[:number]) in studies and _LIKE_A_RESULT.fullmatch(parts[number]):
+            parts[number] = f"study-{parts[number]}"
     name = "/".join(parts)
     while name in taken:
         name += "-again"

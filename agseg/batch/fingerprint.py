@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.arrival import FileState
+from agseg.io.opening import open_regular
 
 __all__ = ["SAMPLE_BYTES", "input_fingerprint", "joint_key", "resume_key"]
 
@@ -22,13 +23,13 @@ def input_fingerprint(files: tuple[Path, ...], states: tuple[FileState, ...]) ->
 
     Raises
     ------
-    OSError
+    OSError, InputError
         If a file cannot be read; the caller lets the reader find the reason.
     """
     digest = hashlib.sha256()
     for path, state in sorted(zip(files, states, strict=True), key=lambda pair: pair[1].name):
         digest.update(json.dumps([state.name, state.size_bytes, state.mtime_ns]).encode())
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             digest.update(hashlib.sha256(stream.read(SAMPLE_BYTES)).digest())
             if state.size_bytes > SAMPLE_BYTES:
                 stream.seek(max(SAMPLE_BYTES, state.size_bytes - SAMPLE_BYTES))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["machine_memory_bytes", "resident_bytes", "virtual_bytes"]
+__all__ = ["machine_memory_bytes", "reader_memory_bytes", "resident_bytes", "virtual_bytes"]
+
+_READER_MEMORY_SHARE = 0.5
+_LEAST_READER_MEMORY_BYTES = 2 << 30
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -19,6 +22,12 @@ def machine_memory_bytes() -> int:
         except (OSError, ValueError):
             continue
     return memory
+
+
+def reader_memory_bytes() -> int:
+    """How much a process that reads a study may use (bytes), where no limit is given: a share of the machine's memory."""
+    memory = machine_memory_bytes()
+    return max(min(_LEAST_READER_MEMORY_BYTES, memory), int(memory * _READER_MEMORY_SHARE))
 
 
 def resident_bytes(process: int) -> int | None:

@@ -21,11 +21,11 @@ from agseg.batch.review import review_list
 from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
 from agseg.errors import Code, ExitCode
 from agseg.io.atomic import write_text
-from agseg.io.html.page import write_report
+from agseg.io.html.page import mark_unfinished, write_report
 from agseg.io.tables import write_volumes
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
-__all__ = ["EARLIER_RUNS", "unlooked", "write_records", "write_unlooked"]
+__all__ = ["EARLIER_RUNS", "unlooked", "write_begun", "write_records", "write_unlooked"]
 
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
@@ -50,6 +50,18 @@ def write_records(report: BatchReport, output: Output) -> None:
             _join_filed(output.root, report)
         _write_tables(whole, output)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
+
+
+def write_begun(report: BatchReport, output: Output) -> None:
+    """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    write_unlooked(report, output)
+    mark_unfinished(output.root / _TABLES[1], started=report.started)
 
 
 def write_unlooked(report: BatchReport, output: Output) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,12 @@ from agseg.batch.engines import Engine, EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
+from agseg.batch.intake import Intake
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
-from agseg.batch.record import unlooked, write_records, write_unlooked
+from agseg.batch.record import unlooked, write_begun, write_records, write_unlooked
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
@@ -54,6 +55,7 @@ def run_batch(
     *,
     on_event: Callable[[BatchEvent], None] | None = None,
     engine: EngineFactory = Supervisor,
+    intake: Intake | None = None,
 ) -> BatchReport:
     """Do a whole run in a claimed output folder.
 
@@ -67,6 +69,8 @@ def run_batch(
         Told what happens, for progress.
     engine
         What does the studies: this machine's processes, or a cluster's.
+    intake
+        Opens the input files; one that was started already saves its start. The caller ends it.
 
     Returns
     -------
@@ -80,7 +84,10 @@ def run_batch(
     OutputError
         If the records themselves cannot be written.
     """
-    return _Run(job, output, on_event or (lambda _event: None), engine).go()
+    with ExitStack() as held:
+        if intake is None:
+            intake = held.enter_context(Intake(debug=job.debug))
+        return _Run(job, output, on_event or (lambda _event: None), engine, intake).go()
 
 
 class _Caught(BaseException):
@@ -90,8 +97,10 @@ class _Caught(BaseException):
 class _Run:
     """What a run knows as it goes."""
 
-    def __init__(self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], engine: EngineFactory) -> None:
-        self.job, self.output, self.tell, self.engine = job, output, tell, engine
+    def __init__(
+        self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], engine: EngineFactory, intake: Intake
+    ) -> None:
+        self.job, self.output, self.tell, self.engine, self.intake = job, output, tell, engine, intake
         self.started, self.clock = _now(), time.monotonic()
         self.id = begin_run(output)
         self.records: dict[str, StudyReport] = {}
@@ -103,16 +112,19 @@ class _Run:
 
     def go(self) -> BatchReport:
         """Find, decide, do, write down."""
-        from agseg.io.discover import discover
-
         found, decisions = Discovery((), ()), None
+        likely = self._is_likely_to_work()
         with noting_signals(self._note), self._engine() as engine:
+            if likely:
+                engine.prepare()
+            if not self.job.dry_run:
+                self._begin()
             with suppress(_Caught):
                 self.finding = True
-                if self._is_likely_to_work():
-                    engine.prepare()
-                found = discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
-                decisions = decide(found, self.job, self.output, run=self.id.id)
+                if self.caught is not None:
+                    raise _Caught
+                found = self.intake.discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
+                decisions = decide(found, self.job, self.output, run=self.id.id, fingerprint=self.intake.fingerprint)
                 self.finding = False
             if decisions is None:
                 self.records.update(unlooked(self.output))
@@ -130,6 +142,13 @@ class _Run:
                 write = write_records if decisions is not None else write_unlooked
                 write(report, self.output)
         return report
+
+    def _begin(self) -> None:
+        """Leave a record of a run that has begun: who dies from here on leaves this one, not the last run's success."""
+        waiting = unlooked(self.output)
+        studies = tuple(waiting[name] for name in sorted(waiting))
+        begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
+        write_begun(begun, self.output)
 
     def _work(self, decisions: Decisions, engine: Engine) -> None:
         stop, left = self._should_stop(), decisions.tasks
@@ -251,12 +270,10 @@ class _Run:
 
     def _identified(self, report: StudyReport, sources: Mapping[str, Study]) -> StudyReport:
         """The record with the identifiers if they are asked for, and without those of an earlier run if not."""
-        from agseg.io.dicom.dataset import read_identifiers
-
         extra = {name: value for name, value in report.extra.items() if name != IDENTIFIERS}
         study = sources.get(report.input)
         if self.job.include_identifiers and study is not None and study.kind == StudyKind.DICOM:
-            extra[IDENTIFIERS] = read_identifiers(study.files[0])
+            extra[IDENTIFIERS] = self.intake.identifiers(study.files[0])
         return report if extra == report.extra else replace(report, extra=extra)
 
     def _note(self, code: ExitCode) -> None:

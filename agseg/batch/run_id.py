@@ -69,9 +69,9 @@ def begin_run(output: Output) -> RunId:
 
 
 def _has_ended(output: Output, run: RunId) -> bool:
-    """Whether this part has written its record in that run."""
+    """Whether this part has finished in that run; one that has only begun died, and is done again in the same run."""
     record = load_run(output.root / part_record(output))
-    return record is not None and record.get("run_id") == run.id
+    return record is not None and record.get("run_id") == run.id and record.get("finished") is not None
 
 
 def open_run(root: Path) -> RunId | None:

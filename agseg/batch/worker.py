@@ -37,14 +37,21 @@ class Worker:
 
     Parameters
     ----------
-    role, target, debug
+    role, target, debug, marker
         See :class:`agseg.batch.child.Hello`.
     memory_bytes
         Beyond this the supervisor ends it; a reader also limits its own address space.
     """
 
     def __init__(
-        self, role: Role, target: Callable[..., Any], *, memory_bytes: int, address_space_bytes: int | None, debug: bool
+        self,
+        role: Role,
+        target: Callable[..., Any],
+        *,
+        memory_bytes: int,
+        address_space_bytes: int | None,
+        debug: bool,
+        marker: int | None = None,
     ) -> None:
         self.role = role
         self.memory_bytes = memory_bytes
@@ -59,7 +66,7 @@ class Worker:
         # Output of C libraries may quote headers: it goes nowhere, unless --debug asks for it.
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
             [sys.executable, "-P", "-c", boot],
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), *(() if marker is None else (marker,))),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if not debug else sys.stderr,
             stderr=subprocess.DEVNULL if not debug else None,
@@ -69,7 +76,7 @@ class Worker:
         self.connection = Connection(ours.detach())
         with suppress(BrokenPipeError, ConnectionError):
             level = logging.getLogger("agseg").getEffectiveLevel()
-            self.connection.send(Hello(role, target, address_space_bytes, debug, level))
+            self.connection.send(Hello(role, target, address_space_bytes, debug, level, marker))
 
     def give(
         self, task: StudyTask, *, limit_s: float, content: tuple[Any, ...] = (), descriptors: tuple[int, ...] = ()

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agseg.errors import AgsegError
+from agseg.io.names import spelled_out, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +143,7 @@ def document(content: Any) -> None:
 
 def note(text: str) -> None:
     """One line for people, on stderr."""
-    stderr().print(text, markup=False)
+    stderr().print(without_controls(text), markup=False)
 
 
 def print_table(table: Table) -> None:
@@ -152,7 +153,7 @@ def print_table(table: Table) -> None:
 
 def print_line(text: str) -> None:
     """One line on stdout."""
-    stdout().print(text, markup=False)
+    stdout().print(without_controls(text), markup=False)
 
 
 def print_rows(
@@ -176,6 +177,7 @@ def print_rows(
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, show_header=any(columns))
+    rows = [[without_controls(cell) for cell in row] for row in rows]
     cells = [[column, *(row[number] for row in rows)] for number, column in enumerate(columns)]
     natural = [max(cell_len(line) for text in column for line in text.split("\n")) for column in cells]
     least = [max((_least_width(word) for text in column for word in text.split()), default=0) for column in cells]
@@ -206,10 +208,10 @@ def _fitted(natural: Sequence[int], least: Sequence[int], *, room: int) -> Seque
 def fail(error: AgsegError) -> None:
     """Say what is wrong, which value, what was expected, and what to do."""
     console = stderr()
-    where = f"{error.path}: " if error.path is not None else ""
-    console.print(f"Error {error.code}: {where}{error.sentence()}", style="bold red", markup=False)
+    where = f"{spelled_out(str(error.path))}: " if error.path is not None else ""
+    console.print(f"Error {error.code}: {where}{without_controls(error.sentence())}", style="bold red", markup=False)
     if error.hint:
-        console.print(f"  {error.hint}", markup=False)
+        console.print(f"  {without_controls(error.hint)}", markup=False)
 
 
 @contextmanager
@@ -225,17 +227,28 @@ def progress(description: str, *, quiet: bool = False) -> Iterator[Advance]:
         task = bar.add_task(description, total=None)
 
         def advance(done: float, total: float | None = None, text: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=text or description)
+            bar.update(task, completed=done, total=total, description=without_controls(text or description))
 
         yield advance
+
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+class _Written(logging.Formatter):
+    """Names of files are logged too: their control characters are written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
 
 
 def setup_logging(*, verbose: bool = False, quiet: bool = False, debug: bool = False) -> None:
     """Logs to stderr: warnings by default, information with ``-v``, everything with ``--debug``."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=LOG_FORMAT, force=True)
     logging.getLogger("agseg").setLevel(level)
     for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Written(LOG_FORMAT))
         handler.setLevel(level)  # libraries that raise their own loggers' level (Lightning) are no louder than agseg
     # Libraries log header values (pydicom) and warn at import; nothing of a patient's may reach the log.
     logger = logging.getLogger("pydicom")

@@ -9,26 +9,31 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.header import FIRST_READ_BYTES, read_header
+from agseg.io.dicom.read import frames_of
 from agseg.io.dicom.series import Series, group_series
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.finished import sealed_files
 from agseg.io.label_maps import is_label_map
 from agseg.io.lost_slices import by_folder, lies_beside, miss_unreadable, miss_unseen
+from agseg.io.names import spelled_out
 from agseg.io.nifti_header import check_rectangular
 from agseg.io.opening import open_regular
-from agseg.io.readers import Reader, claimed_by_suffix
+from agseg.io.readers import FoundVolume, Reader, claimed_by_suffix
 from agseg.io.sniff import Content, sniff
 from agseg.io.walk import UNSEEN, FoundFile, Reason, walk
+from agseg.io.watch import Watch
 from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 
-__all__ = ["discover"]
+__all__ = ["discover", "find_studies", "listed"]
 
 
 @dataclass
@@ -37,17 +42,20 @@ class _Ledger:
 
     dicom: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
     broken: list[tuple[FoundFile, Rejected]] = field(default_factory=list)
-    volumes: list[tuple[FoundFile, Reader]] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     unseen: list[Skipped] = field(default_factory=list)
+    taken: set[Path] = field(default_factory=set)
+    """Files that belong to the study of another one: a pair's image, a header's data file."""
 
     def skip(self, file: FoundFile, reason: str, detail: str = "") -> None:
         self.skipped.append(Skipped(file.path, reason, detail))
 
 
 def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Discovery:
-    """Find the studies below the inputs.
+    """Find the studies below the inputs, in this process and without limits: for files that are trusted.
+
+    :class:`agseg.batch.intake.Intake` does the same in a child process.
 
     Parameters
     ----------
@@ -61,69 +69,99 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
     UsageError
         If an input does not exist.
     """
-    ledger = _Ledger()
-    files: list[FoundFile] = []
-    for item in walk(inputs, include=include, exclude=exclude):
-        if isinstance(item, Skipped):
-            ledger.skipped.append(item)
-            if item.reason in UNSEEN:
-                ledger.unseen.append(item)
-        else:
-            files.append(item)
-    own = _own_results(files)
-    for file in files:
+    files, skipped = listed(inputs, include=include, exclude=exclude)
+    return find_studies(files, skipped)
+
+
+def listed(
+    inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()
+) -> tuple[tuple[FoundFile, ...], tuple[Skipped, ...]]:
+    """The files below the inputs, and what else is there; nothing is opened. Arguments as :func:`discover`."""
+    items = tuple(walk(inputs, include=include, exclude=exclude))
+    files = tuple(item for item in items if isinstance(item, FoundFile))
+    return files, tuple(item for item in items if isinstance(item, Skipped))
+
+
+def find_studies(files: Sequence[FoundFile], skipped: Sequence[Skipped], *, watch: Watch | None = None) -> Discovery:
+    """The studies that the listed files make.
+
+    Parameters
+    ----------
+    files, skipped
+        From :func:`listed`.
+    watch
+        Looks after the examination of each file, which it knows by its place in ``files``.
+    """
+    watch = watch or Watch()
+    ledger = _Ledger(skipped=[*skipped], unseen=[skip for skip in skipped if skip.reason in UNSEEN])
+    own = _own_results(files, watch)
+    for number, file in enumerate(files):
         if file.path in own:
             ledger.skip(file, Reason.OWN_OUTPUT)
+            continue
+        found = watch.examine(number, partial(_looked_at, file))
+        if isinstance(found, Rejected):
+            _refuse(file, found, ledger)
         else:
-            _sort(file, ledger)
+            found(ledger)
     _add_dicom(ledger)
-    _add_volumes(ledger)
+    # A pair's image and a header's data file were met on their own; now they belong to their study.
+    ledger.skipped = [skip for skip in ledger.skipped if skip.path not in ledger.taken]
+    ledger.studies = [study for study in ledger.studies if study.rejected is None or study.files[0] not in ledger.taken]
     studies = _with_unique_ids(ledger.studies)
     return Discovery(tuple(studies), tuple(sorted(ledger.skipped, key=lambda skip: os.fspath(skip.path))))
 
 
-def _own_results(files: Sequence[FoundFile]) -> set[Path]:
+def _own_results(files: Sequence[FoundFile], watch: Watch) -> set[Path]:
     """Files that a finished study's record vouches for; a study.json that no run could have written hides nothing."""
-    records = [file for file in files if file.path.name == STUDY_JSON and not file.is_input]
-    return {file.path.parent / name for file in records for name in sealed_files(file.path.parent)}
+    own: set[Path] = set()
+    for number, file in enumerate(files):
+        if file.path.name == STUDY_JSON and not file.is_input:
+            sealed = watch.examine(number, partial(sealed_files, file.path.parent))
+            own.update(() if isinstance(sealed, Rejected) else (file.path.parent / name for name in sealed))
+    return own
 
 
-def _sort(file: FoundFile, ledger: _Ledger) -> None:
-    """Put a file where its content belongs."""
+def _looked_at(file: FoundFile) -> Callable[[_Ledger], None]:
+    """Examine a file; what that means for the ledger is done by the caller, who is not interrupted."""
     claimed = claimed_by_suffix(file.path.name)
-    try:
-        head = _head(file.path)
-    except FileNotFoundError:
-        ledger.broken.append((file, Rejected(Code.CHANGED, "the file has gone since its folder was listed")))
-        return
-    except OSError as error:
-        code = Code.PERMISSION if isinstance(error, PermissionError) else Code.UNREADABLE_FILE
-        ledger.broken.append((file, Rejected(code, "the file may not be read")))
-        return
+    with open_regular(file.path) as stream:
+        head = stream.read(FIRST_READ_BYTES)
     content = sniff(head)
     if isinstance(content, Reader) and content.header is not None:
-        ledger.volumes.append((file, content))
-    elif isinstance(content, Reader):
-        try:
-            ledger.dicom.append((file, read_header(file.path, head=head, file_bytes=file.size)))
-        except InputError as error:
-            if claimed is None and error.code is Code.NOT_DICOM:
-                ledger.skip(file, Reason.NOT_AN_IMAGE)
-            else:
-                ledger.broken.append((file, Rejected(error.code, error.sentence())))
-    elif content is Content.EMPTY:
-        ledger.broken.append((file, Rejected(Code.TRUNCATED, "the file is empty")))
-    elif content in (Content.OTHER, Content.ARCHIVE) and claimed is not None:
-        ledger.broken.append((file, Rejected(claimed.broken, "the content is not what the suffix says")))
-    elif content is Content.ARCHIVE:
-        ledger.skip(file, Code.UNSUPPORTED_INPUT, "archives are not opened; unpack it first")
+        study = _found_volume(file, content, content.header)
+        return partial(_add_volume, file=file, study=study)
+    if isinstance(content, Reader):
+        return partial(_add_slice, file=file, header=_header_of(file, head))
+    if content is Content.EMPTY:
+        raise InputError("the file is empty", code=Code.TRUNCATED)
+    if claimed is not None:
+        raise InputError("the content is not what the suffix says", code=claimed.broken)
+    if content is Content.ARCHIVE:
+        return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT, "archives are not opened; unpack it first")
+    return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
+
+
+def _header_of(file: FoundFile, head: bytes) -> SliceHeader:
+    """The header, its functional groups included: what they cost is this file's."""
+    header = read_header(file.path, head=head, file_bytes=file.size)
+    if header.is_enhanced:
+        # Why they make no volume is said of their series.
+        with suppress(InputError):
+            frames_of(header)
+    return header
+
+
+def _add_slice(ledger: _Ledger, *, file: FoundFile, header: SliceHeader) -> None:
+    ledger.dicom.append((file, header))
+
+
+def _refuse(file: FoundFile, why: Rejected, ledger: _Ledger) -> None:
+    """A file that cannot be used: no image at all, or a broken one."""
+    if claimed_by_suffix(file.path.name) is None and why.code is Code.NOT_DICOM:
+        ledger.skip(file, Reason.NOT_AN_IMAGE)
     else:
-        ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
-
-
-def _head(path: Path) -> bytes:
-    with open_regular(path) as stream:
-        return stream.read(FIRST_READ_BYTES)
+        ledger.broken.append((file, why))
 
 
 # -- DICOM ----------------------------------------------------------------------------------------------------------------
@@ -174,10 +212,10 @@ def _series_path(series: Series) -> str:
     """The series' folder below INPUT, or the common ancestor of its folders; INPUT's own name for INPUT itself."""
     first = series.files[0]
     if first.is_input and len(series.files) == 1:
-        return _readable(_stem(first.path.name))
+        return spelled_out(_stem(first.path.name))
     folders = sorted({file.folder for file in series.files})
     common = os.path.commonpath(folders) if all(folders) else ""
-    return _readable(common or first.root.name or "input")
+    return spelled_out(common or first.root.name or "input")
 
 
 def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> None:
@@ -195,31 +233,24 @@ def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> No
         alone = group[0][0].is_input
         name = _stem(group[0][0].path.name) if alone else folder or root.name or "input"
         files = tuple(file.path for file, _ in group)
-        ledger.studies.append(Study(_readable(name), root, files, StudyKind.DICOM, rejected=group[0][1]))
+        ledger.studies.append(Study(spelled_out(name), root, files, StudyKind.DICOM, rejected=group[0][1]))
 
 
 # -- formats with a volume in each file -----------------------------------------------------------------------------------
 
 
-def _add_volumes(ledger: _Ledger) -> None:
-    taken: set[Path] = set()
-    for file, reader in ledger.volumes:
-        study = _found_volume(file, reader)
-        if study is None:
-            ledger.skip(file, Reason.LABEL_MAP)
-            continue
-        taken.update(study.files[1:])
-        ledger.studies.append(study)
-    # A pair's image and a header's data file were met on their own; now they belong to their study.
-    ledger.skipped = [skip for skip in ledger.skipped if skip.path not in taken]
-    ledger.studies = [study for study in ledger.studies if study.rejected is None or study.files[0] not in taken]
+def _add_volume(ledger: _Ledger, *, file: FoundFile, study: Study | None) -> None:
+    if study is None:
+        ledger.skip(file, Reason.LABEL_MAP)
+        return
+    ledger.taken.update(study.files[1:])
+    ledger.studies.append(study)
 
 
-def _found_volume(file: FoundFile, reader: Reader) -> Study | None:
+def _found_volume(file: FoundFile, reader: Reader, header: Callable[[Path], FoundVolume]) -> Study | None:
     """The study that a file begins; None for a label map."""
-    assert reader.header is not None
     try:
-        found = reader.header(file.path)
+        found = header(file.path)
         if is_label_map(found.values()):
             return None
         check_rectangular(found.grid)
@@ -232,7 +263,7 @@ def _found_volume(file: FoundFile, reader: Reader) -> Study | None:
 def _volume_study(file: FoundFile, files: tuple[Path, ...], reader: Reader, *, rejected: Rejected | None = None) -> Study:
     below = f"{file.folder}/{_stem(file.path.name)}" if file.folder else _stem(file.path.name)
     reason = "" if rejected else "one volume per file; the format carries no modality"
-    return Study(_readable(below), file.root, files, reader.kind, reason=reason, rejected=rejected)
+    return Study(spelled_out(below), file.root, files, reader.kind, reason=reason, rejected=rejected)
 
 
 # -- names ----------------------------------------------------------------------------------------------------------------
@@ -243,17 +274,12 @@ def _stem(name: str) -> str:
     return PurePosixPath(name.removesuffix(".gz")).stem or name
 
 
-def _readable(path: str) -> str:
-    """The path with bytes that are not UTF-8 written out, so that it can stand in JSON."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _with_unique_ids(studies: Sequence[Study]) -> list[Study]:
     """Ids that name one study each: where two collide, the INPUT's name goes before and, if need be, a digest behind."""
     counts = Counter(study.id for study in studies)
     several = len({study.root for study in studies}) > 1
     named = [
-        replace(study, id=f"{_readable(study.root.name)}/{study.id}") if several and counts[study.id] > 1 else study
+        replace(study, id=f"{spelled_out(study.root.name)}/{study.id}") if several and counts[study.id] > 1 else study
         for study in studies
     ]
     counts = Counter(study.id for study in named)

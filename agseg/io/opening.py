@@ -7,10 +7,10 @@ opened is examined, not the name, and opening waits for nobody (``O_NONBLOCK``: 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from agseg.errors import Code, InputError
 
@@ -19,7 +19,7 @@ __all__ = ["open_regular"]
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """The file, opened for reading.
 
     Raises

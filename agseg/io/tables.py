@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agseg.io.atomic import write_text
+from agseg.io.names import spelled_out
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport
 
-__all__ = ["COLUMNS", "write_volumes"]
+__all__ = ["COLUMNS", "table_text", "write_volumes"]
 
 COLUMNS = (
     "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review",
@@ -17,7 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 """The first line. ``note`` repeats the disclaimer in each row, because rows get copied out of their file."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_FORMULA = ("=", "+", "-", "@")
 """A cell that begins with one of these is run as a formula by spreadsheets: study names get an apostrophe before it."""
 
 
@@ -36,13 +40,20 @@ def write_volumes(path: Path, report: BatchReport) -> None:
     OutputError
         If it cannot be written.
     """
+    rows = [_row(study, organ, report) for study in report.studies for organ in study.organs or (None,)]
+    write_text(path, table_text([COLUMNS, *rows]))
+
+
+def table_text(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV that every spreadsheet takes as text and numbers, whichever separator its locale has.
+
+    Every cell is quoted, control characters are written out, and a cell that would be run as a formula begins with an
+    apostrophe; a number does not, be it negative.
+    """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for study in report.studies:
-        for organ in study.organs or (None,):
-            writer.writerow(_row(study, organ, report))
-    write_text(path, text.getvalue())
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([[_safe(cell) for cell in row] for row in rows])
+    return text.getvalue()
 
 
 def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> list[str]:
@@ -50,13 +61,13 @@ def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> 
     made_by = "" if organ is None else _weights_of(organ, study)
     sha256 = {weights.id: weights.sha256 for weights in (*report.weights, *study.weights)}.get(made_by, "")
     run = "" if organ is None else organ.run or ""
-    tail = [_safe(made_by), sha256, report.version, run, DISCLAIMER]
-    head = [_safe(study.input), study.status.value, str(study.code or "")]
+    tail = [made_by, sha256, report.version, run, DISCLAIMER]
+    head = [study.input, study.status.value, str(study.code or "")]
     if organ is None:
         return [*head, *[""] * 7, *tail]
     return [
         *head,
-        _safe(organ.name),
+        organ.name,
         organ.status.value,
         "" if organ.volume_ml is None else f"{organ.volume_ml:.3f}",
         "" if organ.voxels is None else str(organ.voxels),
@@ -74,5 +85,6 @@ def _weights_of(organ: Measurement, study: StudyReport) -> str:
     return organ.weights or ""
 
 
-def _safe(text: str) -> str:
-    return "'" + text if text.startswith(_FORMULA) else text
+def _safe(cell: str) -> str:
+    text = spelled_out(cell)
+    return "'" + text if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text

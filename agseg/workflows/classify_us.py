@@ -16,12 +16,13 @@ from agseg import __version__
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import json_text
 from agseg.batch.frame_reader import ClipError, FrameReader
+from agseg.batch.intake import Intake
 from agseg.batch.outcome import Failure, Fault, failure_of
 from agseg.batch.output import Output, claim_output
 from agseg.batch.signals import noting_signals
 from agseg.errors import Code, ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
-from agseg.io.video.clips import Clip, ClipDiscovery, find_clips
+from agseg.io.video.clips import Clip, ClipDiscovery
 from agseg.io.video.frames import Box
 from agseg.models.precision import Precision
 from agseg.report import BatchReport, StudyReport, StudyStatus, WeightsRef
@@ -122,10 +123,10 @@ class _Run:
 
     def go(self) -> BatchReport:
         """Find, load, classify, write down."""
-        with noting_signals(self._note), warnings.catch_warnings(), FrameReader() as reader:
+        with noting_signals(self._note), warnings.catch_warnings(), FrameReader() as reader, Intake() as intake:
             # Libraries quote headers in their warnings.
             warnings.simplefilter("ignore")
-            found = find_clips(self.request.inputs)
+            found = intake.find_clips(self.request.inputs)
             entry, classifier = self._load() if found.clips else (self._entry(), None)
             for clip in found.clips:
                 if self.caught is not None or ExitCode.OUTPUT in self.asked or classifier is None:

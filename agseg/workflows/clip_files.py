@@ -5,8 +5,6 @@ docs/ultrasound.md describes the files.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from agseg.io.atomic import replacing, write_text
+from agseg.io.tables import table_text
 from agseg.io.video.frames import Box, Frame, FrameSource
 from agseg.io.video.writer import VideoWriter
 from agseg.ultrasound.fan import View
@@ -35,9 +34,7 @@ def picture_name(plane: str) -> str:
 
 def write_frames(path: Path, timeline: Timeline) -> None:
     """frames.csv: one row per analysed frame, with the probability of every class."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes])
+    table = [["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes]]
     rows = zip(
         timeline.indices,
         timeline.times_s,
@@ -49,8 +46,8 @@ def write_frames(path: Path, timeline: Timeline) -> None:
     )
     for index, time_s, label, smoothed_label, state, row in rows:
         shown = "" if time_s is None else f"{time_s:.6f}"
-        table.writerow([index, shown, label, f"{row.max():.6f}", smoothed_label, state.value, *(f"{p:.6f}" for p in row)])
-    write_text(path, text.getvalue())
+        table.append([str(index), shown, label, f"{row.max():.6f}", smoothed_label, state.value, *(f"{p:.6f}" for p in row)])
+    write_text(path, table_text(table))
 
 
 def planes_content(timeline: Timeline, best: dict[str, int], boxes: dict[str, Box | None]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What segment would do with these inputs, and why: every study is read to the last voxel, nothing is written."""
+"""What segment would do with these inputs, and why: every study is read to the last voxel, nothing is written.
+
+A child process reads; this one opens no input file.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from agseg.batch.intake import Intake
+from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
+from agseg.batch.memory import reader_memory_bytes
 from agseg.errors import Code, ExitCode, InputError
 from agseg.grid import LPS_TO_RAS, Grid
-from agseg.io.discover import discover
+from agseg.io.names import spelled_out
 from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study
 from agseg.volume import Volume, Warned
@@ -116,12 +122,13 @@ def inspect(
     on_progress
         Called as ``on_progress(done, total, text)``.
     """
-    discovery = discover(inputs, include=include, exclude=exclude)
-    studies = []
-    for number, study in enumerate(discovery.studies):
-        if on_progress is not None:
-            on_progress(number, len(discovery.studies), study.id)
-        studies.append(_inspect_study(study, at_lps_mm))
+    with Intake(memory_bytes=reader_memory_bytes()) as intake:
+        discovery = intake.discover(inputs, include=include, exclude=exclude)
+        studies = []
+        for number, study in enumerate(discovery.studies):
+            if on_progress is not None:
+                on_progress(number, len(discovery.studies), study.id)
+            studies.append(_inspect_study(study, at_lps_mm, intake))
     skipped = [(_below(skip.path, inputs), skip) for skip in discovery.skipped]
     for folder in inputs:
         if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
@@ -130,21 +137,51 @@ def inspect(
     return Inspection(tuple(studies), tuple(skipped), discovery)
 
 
-def _inspect_study(study: Study, points: Sequence[tuple[float, float, float]]) -> InspectedStudy:
+def _inspect_study(study: Study, points: Sequence[tuple[float, float, float]], intake: Intake) -> InspectedStudy:
+    try:
+        told = intake.ask(_looked_at, study, tuple(points), limit_s=DEFAULT_STUDY_TIMEOUT_S)
+        return _inspected(study, told, points)
+    except InputError as error:
+        return InspectedStudy(study, Rejected(error.code, error.sentence()), study.warnings)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return InspectedStudy(
+            study, Rejected(Code.CRASHED, "reading the study gave no answer that makes sense"), study.warnings
+        )
+
+
+def _inspected(study: Study, told: dict[str, Any], points: Sequence[tuple[float, float, float]]) -> InspectedStudy:
+    """What the child says of a study."""
+    if told["rejected"] is not None:
+        code, message = told["rejected"]
+        return InspectedStudy(study, Rejected(Code(code), str(message)), study.warnings)
+    shape = tuple(int(size) for size in told["shape"])
+    grid = Grid((shape[0], shape[1], shape[2]), np.array(told["affine"], dtype=np.float64))
+    warnings = tuple(Warned(Code(code), str(message)) for code, message in told["warnings"])
+    values = (None if value is None else float(value) for value in told["values"])
+    samples = tuple(Sample(point, value) for point, value in zip(points, values, strict=True))
+    return InspectedStudy(study, None, warnings, grid, float(told["low"]), float(told["high"]), samples)
+
+
+def _looked_at(study: Study, points: Sequence[tuple[float, float, float]], *, note: Callable[[int], None]) -> dict[str, Any]:
+    """Read a study to its last voxel; in the child."""
     try:
         volume = read_volume(study)
     except InputError as error:
-        return InspectedStudy(study, Rejected(error.code, error.sentence()), study.warnings)
+        return {"rejected": [str(error.code), error.sentence()]}
     except MemoryError:
-        return InspectedStudy(study, Rejected(Code.OUT_OF_MEMORY, "not enough memory to read the study"), study.warnings)
+        return {"rejected": [str(Code.OUT_OF_MEMORY), "not enough memory to read the study"]}
     except Exception as error:
         # One study's surprise must not hide the others; its text may quote a header, so only its kind is said.
-        return InspectedStudy(
-            study, Rejected(Code.INTERNAL, f"unexpected {type(error).__name__}; this is a bug"), study.warnings
-        )
-    samples = tuple(Sample(point, sample_trilinear(volume, point)) for point in points)
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
-    return InspectedStudy(study, None, volume.warnings, volume.grid, low, high, samples)
+        return {"rejected": [str(Code.INTERNAL), f"unexpected {type(error).__name__}; this is a bug"]}
+    return {
+        "rejected": None,
+        "shape": list(volume.grid.shape),
+        "affine": volume.grid.affine.tolist(),
+        "warnings": [[str(warned.code), warned.message] for warned in volume.warnings],
+        "low": float(volume.voxels.min()),
+        "high": float(volume.voxels.max()),
+        "values": [sample_trilinear(volume, point) for point in points],
+    }
 
 
 def sample_trilinear(volume: Volume, lps_mm: Sequence[float]) -> float | None:
@@ -169,8 +206,7 @@ def _below(path: Path, inputs: Sequence[Path]) -> str:
     for given in inputs:
         root = given.resolve()
         if path == root:
-            return path.name
+            return spelled_out(path.name)
         if path.is_relative_to(root):
-            text = path.relative_to(root).as_posix()
-            return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return path.name
+            return spelled_out(path.relative_to(root).as_posix())
+    return spelled_out(path.name)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
 from agseg.batch.engines import EngineFactory
+from agseg.batch.intake import Intake
 from agseg.batch.output import Output
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
@@ -120,6 +121,15 @@ def segment(
     WeightsError
         If weights are missing, unverified or corrupt.
     """
+    with Intake(debug=request.debug) as intake:
+        # It starts while the weights are chosen and checked.
+        intake.start()
+        return _segment(request, intake, output, on_event)
+
+
+def _segment(
+    request: SegmentRequest, intake: Intake, output: Output | None, on_event: Callable[[BatchEvent], None] | None
+) -> BatchReport:
     manifest, chosen, organs, scouts = _checked(request)
     with _claimed(request, output) as output:
         cache = _cache(request, manifest)
@@ -144,7 +154,7 @@ def segment(
             debug=request.debug,
             include_identifiers=request.include_identifiers,
         )
-        return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster))
+        return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster), intake=intake)
 
 
 def _network(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -391,6 +392,27 @@ def test_what_failed_comes_last_and_what_is_new_first(tmp_path: Path) -> None:
     assert night(read=read_well, model=MakeThreshold("weights")) == ["a-model-kill"]
 
 
+def test_a_run_that_dies_leaves_a_record_that_says_so_and_not_the_last_success(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(source, tmp_path / "out").exit_code is ExitCode.OK
+
+    def died(*_given: object, **_more: object) -> None:
+        raise SystemError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("agseg.batch.intake.Intake.discover", died)
+        with pytest.raises(SystemError):
+            run(source, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert record["exit_code"] == ExitCode.BUG
+    assert record["finished"] is None
+    assert {study["status"] for study in record["studies"]} == {"deferred"}
+    assert "has not finished" in (tmp_path / "out" / "report.html").read_text()
+    assert run(source, tmp_path / "out").counts["skipped"] == 3
+    assert "has not finished" not in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.parametrize("part", [Part(), Part(1, 2)])
 def test_a_signal_while_studies_are_being_found_loses_no_row(
     source: Path, tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch
@@ -404,9 +426,13 @@ def test_a_signal_while_studies_are_being_found_loses_no_row(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("agseg.io.discover.discover", stopped)
+        patched.setattr("agseg.batch.intake.Intake.discover", stopped)
         assert run(source, tmp_path / "out", part=part).exit_code is ExitCode.TERMINATED
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in tables} == tables
+    assert (tmp_path / "out" / "volumes.csv").read_bytes() == tables["volumes.csv"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    said = re.compile(r"(?<=<main>)<p [^<]*has not finished[^<]*</p>")
+    assert said.search(page)
+    assert said.sub("", page).encode() == tables["report.html"]
     record = json.loads((tmp_path / "out" / "run.json").read_bytes())
     assert record["exit_code"] == ExitCode.TERMINATED
     assert [study["input"] for study in record["studies"]] == ["a", "b", "deep/c", "read-reject"]
@@ -424,7 +450,7 @@ def test_a_signal_while_studies_are_being_found_loses_no_row(
 def test_a_signal_while_studies_are_being_found_for_the_first_time_leaves_a_record(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agseg.io.discover.discover", lambda *_given, **_more: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("agseg.batch.intake.Intake.discover", lambda *_given, **_more: os.kill(os.getpid(), signal.SIGTERM))
     assert run(source, tmp_path / "out").exit_code is ExitCode.TERMINATED
     assert json.loads((tmp_path / "out" / "run.json").read_bytes())["exit_code"] == ExitCode.TERMINATED
     assert (tmp_path / "out" / "volumes.csv").is_file()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
+import pytest
+
 from agseg.errors import Code, ExitCode
-from agseg.io.tables import COLUMNS, write_volumes
+from agseg.io.tables import COLUMNS, table_text, write_volumes
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus, WeightsRef
 
 
@@ -44,4 +47,17 @@ def test_a_row_per_study_and_organ_and_one_for_a_study_without(tmp_path: Path) -
 def test_a_name_does_not_become_a_formula_or_a_second_row(tmp_path: Path) -> None:
     names = ["=1+1", "+1", "-1", "@x", "a,b", 'q"q', "new\nline"]
     rows = table(tmp_path, *(StudyReport(name, StudyStatus.DEFERRED) for name in names))
-    assert [row["study"] for row in rows] == ["'=1+1", "'+1", "'-1", "'@x", "a,b", 'q"q', "new\nline"]
+    assert [row["study"] for row in rows] == ["'=1+1", "'+1", "-1", "'@x", "a,b", 'q"q', r"new\x0aline"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    "name", ["x\r=1+1", "x;=1+1/v", "x,=1+1", '"=1+1', "x\t=1+1", "x\n=1+1", "=1+1", "x\x1b[2J", "a|@b", "x\x0b-2"]
+)
+def test_no_spreadsheet_of_any_locale_runs_a_name_or_makes_a_row_of_it(separator, name):
+    text = table_text([("study", "ml"), (name, "-3.25"), ("plain", "12")])
+    assert len(list(csv.reader(io.StringIO(text, newline=""), strict=True))) == 3
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    cells = [cell for row in rows for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@")) or (cell.startswith("-") and cell != "-3.25")]
+    assert all(character.isprintable() for character in text.replace("\n", ""))

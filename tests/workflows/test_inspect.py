@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from agseg.cli.app import app
 from agseg.errors import Code, ExitCode
 from agseg.grid import Grid
 from agseg.volume import Volume
+from agseg.workflows.inspect import _looked_at as looked_at
 from agseg.workflows.inspect import inspect, sample_trilinear
 from tests import phantoms
 
@@ -31,8 +33,8 @@ class TestExitCode:
 
     def test_some(self, tmp_path, ct):
         phantoms.write_dicom(tmp_path / "a", *ct)
-        phantoms.write_dicom(tmp_path / "b", ct[0][:, :, :2], ct[1], series=5)
-        assert inspect([tmp_path]).exit_code is ExitCode.SOME_NOT_DONE
+        phantoms.write_dicom(tmp_path / "b", *ct, modality="MR")
+        assert inspect([tmp_path / "a", tmp_path / "b"]).exit_code is ExitCode.SOME_NOT_DONE
 
     def test_none(self, tmp_path, ct):
         phantoms.write_dicom(tmp_path / "b", *ct, modality="MR")
@@ -66,29 +68,31 @@ def test_samples_at_the_border_and_outside():
     assert sample_trilinear(volume, (-1, -2, 3.01)) is None
 
 
+def breaks(study, points, *, note):
+    """Stands in for the reading in the child: the first study raises, the second ends the process."""
+    if study.id == "a":
+        raise ZeroDivisionError(phantoms.CANARIES[0])
+    if study.id == "b":
+        os.abort()
+    return looked_at(study, points, note=note)
+
+
 def test_one_study_that_breaks_the_reader_does_not_hide_the_others(tmp_path, ct, monkeypatch):
-    from agseg.workflows import inspect as module
-
     phantoms.write_dicom(tmp_path / "a", *ct)
-    phantoms.write_nifti(tmp_path / "b.nii.gz", *ct)
-    real = module.read_volume
-
-    def breaks_on_dicom(study):
-        if study.id == "a":
-            raise ZeroDivisionError(phantoms.CANARIES[0])
-        return real(study)
-
-    monkeypatch.setattr(module, "read_volume", breaks_on_dicom)
-    first, second = inspect([tmp_path]).studies
+    phantoms.write_dicom(tmp_path / "b", *ct, series=4)
+    phantoms.write_nifti(tmp_path / "c.nii.gz", *ct)
+    monkeypatch.setattr("agseg.workflows.inspect._looked_at", breaks)
+    first, second, third = inspect([tmp_path]).studies
     assert first.rejected.code is Code.INTERNAL
     assert phantoms.CANARIES[0] not in first.rejected.message
-    assert second.is_ok
+    assert second.rejected.code is Code.CRASHED
+    assert third.is_ok
 
 
 class TestCommand:
     def test_json(self, tmp_path, ct):
         phantoms.write_dicom(tmp_path / "ct", *ct)
-        phantoms.write_dicom(tmp_path / "short", ct[0][:, :, :2], ct[1], series=4)
+        phantoms.write_nifti(tmp_path / "short.nii.gz", ct[0][:, :, :2], ct[1])
         result = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json", "--at-lps=0,0,0", "--at_lps=900,0,0"])
         assert result.exit_code == 3
         document = json.loads(result.stdout)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import Code, InputError
+from agseg.io.opening import open_regular
 
 __all__ = ["open_dataset", "quiet_pydicom", "read_identifiers"]
 
@@ -44,7 +45,10 @@ def open_dataset(path: Path, *, with_pixels: bool = True, only: list[Any] | None
     """
     pydicom = quiet_pydicom()
     try:
-        return pydicom.dcmread(path, stop_before_pixels=not with_pixels, force=True, specific_tags=only)
+        with open_regular(path) as stream:
+            return pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=True, specific_tags=only)
+    except InputError:
+        raise
     except EOFError:
         raise InputError("the file ends too early", code=Code.TRUNCATED, path=path) from None
     except PermissionError:

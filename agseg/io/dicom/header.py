@@ -7,8 +7,8 @@ goes through pydicom.
 
 from __future__ import annotations
 
-import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agseg.io.dicom.elements import (
     META_CLASS,
     META_SYNTAX,
     META_UID,
+    MOST_ITEMS,
     WANTED,
     NeedMoreError,
     OddError,
@@ -28,8 +29,9 @@ from agseg.io.dicom.elements import (
     walk,
 )
 from agseg.io.dicom.slice_header import SliceHeader
+from agseg.io.opening import open_regular
 
-__all__ = ["DICOM_MAGIC", "FIRST_READ_BYTES", "looks_like_dicom", "read_header"]
+__all__ = ["DICOM_MAGIC", "FIRST_READ_BYTES", "check_unpacked_size", "looks_like_dicom", "read_header"]
 
 DICOM_MAGIC = b"DICM"
 
@@ -38,6 +40,14 @@ FIRST_READ_BYTES = 16 * 1024
 
 LONGEST_HEADER_BYTES = 64 * 1024 * 1024
 """A header that is longer is not read."""
+
+LARGEST_DEFLATED_BYTES = 256 * 1024 * 1024
+DEFLATED_CHUNK_BYTES = 1024 * 1024
+"""How much a deflated data set, pixels included, may unpack to, and how much of it is unpacked at a time."""
+
+ITEM_START = b"\xfe\xff\x00\xe0"
+ITEMS_PER_FRAME, ITEMS_BESIDE_FRAMES = 100, 2000
+"""Functional groups of known scanners take up to thirty items a frame."""
 
 PREAMBLE_BYTES = 132
 
@@ -51,9 +61,11 @@ def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
         raise OddError
     meta, _, start = walk(data, PREAMBLE_BYTES, file_bytes, explicit=True, meta=True)
     syntax = as_text(meta.get(META_SYNTAX, b""), False)
+    if syntax == DEFLATED:
+        _check_deflated(path, start)
     if syntax in ("", DEFLATED, EXPLICIT_BIG_ENDIAN):
         raise OddError
-    raw, pixels, _ = walk(data, start, file_bytes, explicit=syntax != IMPLICIT_LITTLE_ENDIAN, meta=False)
+    raw, pixels, end = walk(data, start, file_bytes, explicit=syntax != IMPLICIT_LITTLE_ENDIAN, meta=False)
     signed = as_short(raw.get(0x00280103, b""), False) == 1
     fields: dict[str, Any] = {name: parse(raw[tag], signed) for tag, (name, parse) in WANTED.items() if tag in raw}
     if not fields.get("sop_uid"):
@@ -62,7 +74,39 @@ def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
     if not fields.get("sop_class"):
         fields["sop_class"] = as_text(meta.get(META_CLASS, b""), False)
     fields["samples"] = fields.get("samples") or 1
-    return SliceHeader(path=path, transfer_syntax=syntax, pixels=pixels, file_bytes=file_bytes, **fields)
+    header = SliceHeader(path=path, transfer_syntax=syntax, pixels=pixels, file_bytes=file_bytes, **fields)
+    if header.is_enhanced:
+        _check_items(data[:end].count(ITEM_START), header.frames)
+    return header
+
+
+def _check_items(items: int, frames: int) -> None:
+    """Refuse functional groups with far more items than frames need: pydicom makes an object of each."""
+    most = min(MOST_ITEMS, ITEMS_BESIDE_FRAMES + ITEMS_PER_FRAME * max(frames, 1))
+    if items > most:
+        raise InputError(
+            "the header holds more items than its frames need",
+            code=Code.HEADER_INVALID,
+            value=items,
+            expected=f"at most {most}",
+        )
+
+
+def _check_deflated(path: Path, start: int) -> None:
+    """Refuse a deflated data set that unpacks to more than any slice holds: pydicom unpacks it whole."""
+    stream, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with open_regular(path) as raw:
+        raw.seek(start)
+        packed = b""
+        while not stream.eof and (packed := packed or raw.read(DEFLATED_CHUNK_BYTES)):
+            size += len(stream.decompress(packed, DEFLATED_CHUNK_BYTES))
+            packed = stream.unconsumed_tail
+            if size > LARGEST_DEFLATED_BYTES:
+                raise InputError(
+                    "the deflated data set unpacks to far more than a slice",
+                    code=Code.TOO_LARGE,
+                    expected=LARGEST_DEFLATED_BYTES,
+                )
 
 
 def _via_pydicom(path: Path, file_bytes: int) -> SliceHeader:
@@ -135,7 +179,7 @@ def read_header(path: Path, *, head: bytes | None = None, file_bytes: int | None
             except OddError:
                 return _via_pydicom(path, size)
     except InputError as error:
-        raise InputError(error.message, code=error.code, path=path) from None
+        raise InputError(error.message, code=error.code, path=path, value=error.value, expected=error.expected) from None
     except PermissionError:
         raise InputError("no permission to read the file", code=Code.PERMISSION, path=path) from None
     except Exception as error:
@@ -145,9 +189,21 @@ def read_header(path: Path, *, head: bytes | None = None, file_bytes: int | None
         ) from None
 
 
-def _first_bytes(path: Path, count: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+def check_unpacked_size(path: Path) -> None:
+    """Refuse a file that pydicom would make far more of than it weighs; whatever else is wrong with it is not said here.
+
+    Raises
+    ------
+    InputError
+        ``E_TOO_LARGE`` for a deflated data set, ``E_HEADER_INVALID`` for too many items.
+    """
     try:
-        return os.read(descriptor, count)
-    finally:
-        os.close(descriptor)
+        read_header(path)
+    except InputError as error:
+        if error.code in (Code.TOO_LARGE, Code.HEADER_INVALID):
+            raise
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with open_regular(path) as stream:
+        return stream.read(count)

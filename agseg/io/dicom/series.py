@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agseg.errors import Code, InputError
@@ -21,7 +22,9 @@ from agseg.io.dicom.owners import contradictions, split_owners
 from agseg.io.dicom.pages import is_page, set_pages_aside
 from agseg.io.dicom.read import frames_of, stack_frames
 from agseg.io.dicom.slice_header import CT_SOP_CLASSES, SliceHeader
+from agseg.io.opening import open_regular
 from agseg.io.walk import FoundFile, Reason
+from agseg.io.watch import outcome
 from agseg.study import Rejected, Skipped
 from agseg.volume import Warned
 
@@ -107,7 +110,7 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
             key = _key(file, header)
             series = others.setdefault(key, Series(key, _named_modality(header.modality)))
             series.headers.append((file, header))
-    candidates = [series for images in families.values() for series in _series_of(images, skipped)]
+    candidates = [series for images in families.values() for series in _sorted_out(images, skipped)]
     kept = _without_companions(candidates, skipped)
     folders = {place for series in candidates for place in _places(series)}
     parents = {(series.study_key, place) for series in candidates for place in _parents(series)}
@@ -122,6 +125,18 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
             kept.append(series)
     kept.sort(key=lambda series: (str(series.files[0].root), series.files[0].below))
     return kept, skipped
+
+
+def _sorted_out(family: list[Image], skipped: list[Skipped]) -> list[Series]:
+    """What becomes of one SeriesInstanceUID, whatever its headers make the sorting raise."""
+    aside: list[Skipped] = []
+    made = outcome(partial(_series_of, family, aside))
+    if isinstance(made, Rejected):
+        headers = [(image.file, image.header) for image in family]
+        files = tuple(image.file for image in family)
+        return [Series(_key(*headers[0]), "CT", headers, files=files, rejected=made)]
+    skipped.extend(aside)
+    return made
 
 
 def _series_of(family: list[Image], skipped: list[Skipped]) -> list[Series]:
@@ -263,9 +278,9 @@ def _without_copies(images: Sequence[Image]) -> tuple[list[Image], list[Image]]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
+    except (OSError, InputError):
         return ""
 
 

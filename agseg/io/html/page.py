@@ -7,7 +7,9 @@ JavaScript; with it, it can be sorted, filtered and enlarged.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,10 @@ _MEANING = {
 }
 
 
+_UNFINISHED = '<p class="disclaimer" role="status">'
+_MARKED = re.compile(f"<main>{re.escape(_UNFINISHED)}[^<]*</p>")
+
+
 def write_report(
     path: Path, report: BatchReport, *, review: Review | None = None, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> None:
@@ -73,6 +79,24 @@ def write_report(
     write_text(path, render_report(report, review=review, earlier=earlier, root=path.parent))
 
 
+def mark_unfinished(path: Path, *, started: str) -> None:
+    """Say on a page that a later run has begun; that run's own page takes its place when it ends.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    said = f"{_UNFINISHED}A run began at {escape(started)} and has not finished. What follows is of an earlier one.</p>"
+    marked = f"<main>{said}".join(_MARKED.sub("<main>", text).split("<main>", 1))
+    if marked != text:
+        write_text(path, marked)
+
+
 def render_report(
     report: BatchReport, *, review: Review | None = None, earlier: Sequence[Mapping[str, Any]] = (), root: Path | None = None
 ) -> str:
@@ -94,7 +118,7 @@ def render_report(
         script=SCRIPT,
         disclaimer=DISCLAIMER,
         version=report.version,
-        finished=local_time(report.finished),
+        finished=local_time(report.finished) if report.finished else "not finished",
         facts=_facts(report),
         counts=[(OUTCOMES[StudyStatus(status)], number) for status, number in report.counts.items()],
         outcomes=[(status.value, said) for status, said in OUTCOMES.items()],
@@ -136,7 +160,7 @@ def _facts(report: BatchReport) -> list[tuple[str, str]]:
     weights = [f"{one.id} ({one.architecture}), licence {one.licence}" for one in report.weights]
     return [
         ("Started", local_time(report.started)),
-        ("Finished", local_time(report.finished)),
+        ("Finished", local_time(report.finished) if report.finished else "not yet, or never: the run is under way, or it died"),
         ("Result", f"exit code {int(report.exit_code)}: {_MEANING.get(report.exit_code, '')}"),
         ("Weights", "; ".join(weights) or "none"),
         ("Device", str(report.environment.get("device", "none: no study was computed in this run"))),

@@ -162,11 +162,9 @@ class Cine:
 
 def is_other_modality(path: Path) -> bool:
     """Whether a DICOM file says that it is no ultrasound; false where it cannot be told."""
-    import pydicom
-
     try:
-        modality = str(pydicom.dcmread(path, specific_tags=["Modality"], stop_before_pixels=True).get("Modality", ""))
-    except Exception:  # pydicom raises many kinds; opening the clip gives the reason
+        modality = read_header(path).modality
+    except InputError:  # opening the clip gives the reason
         return False
     return modality != "" and modality not in _MODALITIES
 

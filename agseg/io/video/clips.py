@@ -9,22 +9,32 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agseg.errors import Code, InputError, UsageError
+from agseg.io.dicom.header import check_unpacked_size
+from agseg.io.names import spelled_out
 from agseg.io.video.cine import Cine, is_other_modality
 from agseg.io.video.containers import FileKind, check_regular, sniff
 from agseg.io.video.frames import FrameSource
 from agseg.io.video.stills import Stills, natural_order
 from agseg.io.video.video_file import VideoFile
-from agseg.study import Skipped
+from agseg.io.watch import Watch
+from agseg.study import Rejected, Skipped
 
-__all__ = ["Clip", "ClipDiscovery", "find_clips", "open_clip"]
+__all__ = ["Clip", "ClipDiscovery", "clip_kinds", "find_clips", "open_clip"]
 
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
 _RESERVED_NAMES = ("run.json",)
+
+
+_CLIPS = (FileKind.DICOM, *(kind for kind in FileKind if kind.is_video))
+
+KindsOf = Callable[[Sequence[Path]], Sequence[str]]
+"""Says what files are, as :func:`clip_kinds` does."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +61,67 @@ class ClipDiscovery:
     skipped: tuple[Skipped, ...]
 
 
-def find_clips(inputs: Iterable[Path]) -> ClipDiscovery:
+def find_clips(inputs: Iterable[Path], *, kinds_of: KindsOf | None = None) -> ClipDiscovery:
     """The clips of files and folders, in a stable order; links are never followed.
+
+    Parameters
+    ----------
+    inputs
+        Folders (walked through, nothing is opened) and files.
+    kinds_of
+        Opens the files and says what each is; by default :func:`clip_kinds` in this process.
 
     Raises
     ------
     UsageError
         If an input does not exist.
     """
-    clips: list[Clip] = []
-    skipped: list[Skipped] = []
+    listed = _Listed()
     for given in inputs:
         if not os.path.lexists(given):
             raise UsageError("no such file or folder", path=given)
         if given.is_dir() and not given.is_symlink():
-            _walk(given, clips, skipped)
+            _walk(given, listed)
         else:
-            clips.append(Clip(given.stem.lstrip(".") or "clip", (given,)))
-    return ClipDiscovery(_with_unique_names(clips), tuple(skipped))
+            listed.places.append(_Place(given, given, [given], is_input=True))
+    paths = [path for place in listed.places if not place.is_input for path in place.files]
+    kinds = dict(zip(paths, (kinds_of or clip_kinds)(paths), strict=True))
+    clips: list[Clip] = []
+    for place in listed.places:
+        if place.is_input:
+            clips.append(Clip(place.folder.stem.lstrip(".") or "clip", (place.folder,)))
+        else:
+            clips.extend(_clips_of(place, kinds, listed.skipped))
+    return ClipDiscovery(_with_unique_names(clips), tuple(listed.skipped))
+
+
+def _clips_of(place: _Place, kinds: Mapping[Path, str], skipped: list[Skipped]) -> Iterator[Clip]:
+    """The clips of one folder: its videos and DICOM files, then its images together."""
+    root, folder = place.root, place.folder
+    images = []
+    for path in place.files:
+        kind = kinds[path]
+        if kind == FileKind.IMAGE:
+            images.append(path)
+        elif kind in _CLIPS or (not kind.startswith("E_") and path.suffix.lower() in _VIDEO_SUFFIXES):
+            yield Clip(path.relative_to(root).with_suffix("").as_posix(), (path,))
+        else:
+            skipped.append(Skipped(path, kind if kind.startswith("E_") else "not_an_image"))
+    if images:
+        name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "images"
+        yield Clip(name, tuple(images))
+
+
+def clip_kinds(paths: Sequence[Path], *, watch: Watch | None = None) -> list[str]:
+    """What each file is: a :class:`FileKind`, or the ``E_`` code of why it is no clip."""
+    watch = watch or Watch()
+    found = [watch.examine(number, partial(_kind, path)) for number, path in enumerate(paths)]
+    return [str(kind.code) if isinstance(kind, Rejected) else kind for kind in found]
+
+
+def _kind(path: Path) -> str:
+    kind = sniff(path)
+    return str(Code.MODALITY) if kind is FileKind.DICOM and is_other_modality(path) else str(kind)
 
 
 def open_clip(clip: Clip) -> FrameSource:
@@ -89,6 +142,7 @@ def open_clip(clip: Clip) -> FrameSource:
     if kind is FileKind.EMPTY:
         raise InputError("the file is empty", code=Code.VIDEO, path=path, value="0 bytes")
     if kind is FileKind.DICOM:
+        check_unpacked_size(path)
         return Cine(path)
     if kind.is_video:
         return VideoFile(path, kind)
@@ -100,7 +154,25 @@ def open_clip(clip: Clip) -> FrameSource:
     )
 
 
-def _walk(root: Path, clips: list[Clip], skipped: list[Skipped]) -> None:
+@dataclass(frozen=True)
+class _Place:
+    """A folder below an input and the files in it, or a file that was given by name."""
+
+    root: Path
+    folder: Path
+    files: list[Path]
+    is_input: bool = False
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What is below the inputs, before a file is opened."""
+
+    places: list[_Place] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def _walk(root: Path, listed: _Listed) -> None:
     # A list instead of recursion, and paths as text: folders may be nested deeper than Python's stack.
     folders = [root]
     while folders:
@@ -109,50 +181,35 @@ def _walk(root: Path, clips: list[Clip], skipped: list[Skipped]) -> None:
             entries = sorted(folder.iterdir(), key=natural_order)
         except OSError as error:
             code = Code.PERMISSION if isinstance(error, PermissionError) else Code.UNREADABLE_FILE
-            skipped.append(Skipped(folder, str(code)))
+            listed.skipped.append(Skipped(folder, str(code)))
             continue
-        images: list[Path] = []
+        files: list[Path] = []
         inner: list[Path] = []
         for entry in entries:
-            _look_at(root, entry, inner, images, clips, skipped)
-        if images:
-            name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "images"
-            clips.append(Clip(name, tuple(images)))
+            reason = _left_out(entry, inner, files)
+            if reason:
+                listed.skipped.append(Skipped(entry, reason))
+        listed.places.append(_Place(root, folder, files))
         folders.extend(reversed(inner))
 
 
-def _look_at(root: Path, entry: Path, inner: list[Path], images: list[Path], clips: list[Clip], skipped: list[Skipped]) -> None:
+def _left_out(entry: Path, inner: list[Path], files: list[Path]) -> str:
+    """Put a folder or file where it belongs, or say why it is left out."""
     try:
         mode = entry.lstat().st_mode
     except OSError:
-        skipped.append(Skipped(entry, str(Code.UNREADABLE_FILE)))
-        return
+        return str(Code.UNREADABLE_FILE)
     if entry.name.startswith("."):
-        skipped.append(Skipped(entry, "hidden"))
-    elif stat.S_ISLNK(mode):
-        skipped.append(Skipped(entry, str(Code.SYMLINK)))
-    elif stat.S_ISDIR(mode):
+        return "hidden"
+    if stat.S_ISLNK(mode):
+        return str(Code.SYMLINK)
+    if stat.S_ISDIR(mode):
         inner.append(entry)
-    elif not stat.S_ISREG(mode):
-        skipped.append(Skipped(entry, "not_a_regular_file"))
+    elif stat.S_ISREG(mode):
+        files.append(entry)
     else:
-        _sort_in(root, entry, images, clips, skipped)
-
-
-def _sort_in(root: Path, path: Path, images: list[Path], clips: list[Clip], skipped: list[Skipped]) -> None:
-    try:
-        kind = sniff(path)
-    except InputError as error:
-        skipped.append(Skipped(path, str(error.code)))
-        return
-    if kind is FileKind.IMAGE:
-        images.append(path)
-    elif kind is FileKind.DICOM and is_other_modality(path):
-        skipped.append(Skipped(path, str(Code.MODALITY)))
-    elif kind is FileKind.DICOM or kind.is_video or path.suffix.lower() in _VIDEO_SUFFIXES:
-        clips.append(Clip(path.relative_to(root).with_suffix("").as_posix(), (path,)))
-    else:
-        skipped.append(Skipped(path, "not_an_image"))
+        return "not_a_regular_file"
+    return ""
 
 
 def _with_unique_names(clips: list[Clip]) -> tuple[Clip, ...]:
@@ -161,7 +218,7 @@ def _with_unique_names(clips: list[Clip]) -> tuple[Clip, ...]:
     taken: set[str] = set(_RESERVED_NAMES)
     unique = []
     for clip in clips:
-        name = clip.name
+        name = spelled_out(clip.name)
         if names.count(name.lower()) > 1 and len(clip.files) == 1 and clip.files[0].suffix:
             name = f"{name}_{clip.files[0].suffix[1:]}"
         candidate, number = name, 2

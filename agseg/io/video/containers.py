@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agseg.errors import Code, InputError
+from agseg.io.opening import open_regular
 
 __all__ = ["FileKind", "check_complete", "check_regular", "sniff"]
 
@@ -68,7 +69,7 @@ def sniff(path: Path) -> FileKind:
         If the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
     except PermissionError:
         raise InputError("the file may not be read", code=Code.PERMISSION, path=path) from None
