@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agseg.batch.decide import FAILURES
 from agseg.batch.exit_code import united_exit_code
 from agseg.batch.folder import json_text
 from agseg.batch.job import Part
@@ -60,8 +61,8 @@ def write_begun(report: BatchReport, output: Output) -> None:
     OutputError
         If it cannot be written.
     """
-    write_unlooked(report, output)
     mark_unfinished(output.root / _TABLES[1], started=report.started)
+    write_unlooked(report, output)
 
 
 def write_unlooked(report: BatchReport, output: Output) -> None:
@@ -98,6 +99,7 @@ def unlooked(output: Output) -> dict[str, StudyReport]:
             code=Code.INTERRUPTED,
             message="the run was interrupted before it looked at this study",
             modality=study.modality,
+            extra={name: study.extra[name] for name in (FAILURES,) if name in study.extra},
         )
         for study in known
     }

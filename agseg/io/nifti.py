@@ -20,7 +20,7 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.nifti_header import GZIP_MAGIC, NiftiHeader, parse_header
 from agseg.io.opening import open_regular
-from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, as_labels, check_looks_like_hu
+from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, as_labels, check_looks_like_hu, check_not_hollow
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
@@ -67,7 +67,7 @@ def read_nifti(study: Study) -> Volume:
     InputError
         With the reason code of the rule that is broken.
     """
-    header, stored = _read_array(study.files[0], image=study.files[1] if len(study.files) > 1 else None)
+    header, stored = _read_array(study.files[0], is_ct=True, image=study.files[1] if len(study.files) > 1 else None)
     voxels, warnings = as_hounsfield(stored, header.scale)
     check_looks_like_hu(voxels)
     assumed = Warned(Code.MODALITY_ASSUMED, MODALITY_NOTE)
@@ -91,7 +91,9 @@ def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = F
     return _read_array(path.resolve(), image=image, sheared=sheared)
 
 
-def _read_array(path: Path, *, image: Path | None = None, sheared: bool = False) -> tuple[NiftiHeader, NDArray[Any]]:
+def _read_array(
+    path: Path, *, image: Path | None = None, sheared: bool = False, is_ct: bool = False
+) -> tuple[NiftiHeader, NDArray[Any]]:
     header = read_nifti_header(path, sheared=sheared)
     if header.is_pair:
         image = image or pair_image(path)
@@ -99,6 +101,8 @@ def _read_array(path: Path, *, image: Path | None = None, sheared: bool = False)
             raise InputError("a header without its .img file", code=Code.NO_PIXELS, path=path)
     source = image if header.is_pair and image is not None else path
     packed = _check_room(source, header)
+    if is_ct:
+        check_not_hollow(source.stat().st_size, header.voxel_bytes)
     memory = np.empty(header.voxel_bytes, dtype=np.uint8)
     with _damage_as_input_error(source), opened(source) as stream:
         _skip(stream, header.offset)

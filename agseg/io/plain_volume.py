@@ -5,7 +5,7 @@ from __future__ import annotations
 from agseg.errors import Code
 from agseg.io.nifti_header import check_rectangular
 from agseg.io.voxel_file import VoxelFile
-from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, check_looks_like_hu
+from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, check_looks_like_hu, check_not_hollow
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
@@ -26,6 +26,7 @@ def read_plain_volume(study: Study, found: VoxelFile) -> Volume:
         With the reason code of the rule that is broken.
     """
     check_rectangular(found.grid)
+    check_not_hollow(found.path.stat().st_size, found.voxel_bytes)
     voxels, warnings = as_hounsfield(found.read(), None)
     check_looks_like_hu(voxels)
     assumed = Warned(Code.MODALITY_ASSUMED, MODALITY_NOTE)

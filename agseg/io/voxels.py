@@ -12,7 +12,7 @@ from agseg.errors import Code, InputError
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
-__all__ = ["LABEL_LIMIT", "MODALITY_NOTE", "as_hounsfield", "as_labels", "check_looks_like_hu"]
+__all__ = ["LABEL_LIMIT", "MODALITY_NOTE", "as_hounsfield", "as_labels", "check_looks_like_hu", "check_not_hollow"]
 
 MODALITY_NOTE = "the format carries no modality; CT is assumed because the values look like HU"
 
@@ -30,6 +30,12 @@ LOWEST_OF_A_BODY_HU = -50
 
 LEAST_RANGE_HU = 150
 """And from there to the highest value it is at least this far: from fat to muscle, without bone, gas and contrast medium."""
+
+HOLLOW_RATIO = 250
+"""The noise of a CT packs to a tenth at best, with all the air around it to a fiftieth."""
+
+SMALLEST_HOLLOW_BYTES = 64 * 1024**2
+"""Smaller volumes are unpacked and looked at."""
 
 LABEL_LIMIT = 255
 """A volume of whole numbers from 0 to this is a label map, not a CT."""
@@ -154,6 +160,23 @@ def _nonfinite(count: int) -> tuple[Warned, ...]:
     if not count:
         return ()
     return (Warned(Code.NONFINITE, f"{count} voxels were NaN or infinite and are taken as {HU_MIN} HU"),)
+
+
+def check_not_hollow(packed_bytes: int, voxel_bytes: int) -> None:
+    """Refuse voxels that are packed far smaller than an image can be, before they are unpacked: they are all the same.
+
+    Raises
+    ------
+    InputError
+        ``E_EMPTY_IMAGE``.
+    """
+    if voxel_bytes > SMALLEST_HOLLOW_BYTES and voxel_bytes > HOLLOW_RATIO * packed_bytes:
+        raise InputError(
+            "the voxels are packed too small to be an image",
+            code=Code.EMPTY_IMAGE,
+            value=f"{voxel_bytes / max(packed_bytes, 1):.0f} to 1",
+            expected=f"at most {HOLLOW_RATIO} to 1",
+        )
 
 
 def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None:

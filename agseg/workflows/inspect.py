@@ -22,7 +22,7 @@ from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study
 from agseg.volume import Volume, Warned
 
-__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "sample_trilinear"]
+__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "sample_trilinear"]
 
 OUTSIDE_TOLERANCE = 1e-3
 """A point may lie this far (voxels) outside the outermost voxel centres and still be sampled there."""
@@ -128,7 +128,7 @@ def inspect(
         for number, study in enumerate(discovery.studies):
             if on_progress is not None:
                 on_progress(number, len(discovery.studies), study.id)
-            studies.append(_inspect_study(study, at_lps_mm, intake))
+            studies.append(inspected(study, at_lps_mm, intake))
     skipped = [(_below(skip.path, inputs), skip) for skip in discovery.skipped]
     for folder in inputs:
         if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
@@ -137,10 +137,11 @@ def inspect(
     return Inspection(tuple(studies), tuple(skipped), discovery)
 
 
-def _inspect_study(study: Study, points: Sequence[tuple[float, float, float]], intake: Intake) -> InspectedStudy:
+def inspected(study: Study, points: Sequence[tuple[float, float, float]], intake: Intake) -> InspectedStudy:
+    """Have a child read a study, and say what it says of it."""
     try:
         told = intake.ask(_looked_at, study, tuple(points), limit_s=DEFAULT_STUDY_TIMEOUT_S)
-        return _inspected(study, told, points)
+        return _told(study, told, points)
     except InputError as error:
         return InspectedStudy(study, Rejected(error.code, error.sentence()), study.warnings)
     except (KeyError, IndexError, TypeError, ValueError):
@@ -149,7 +150,7 @@ def _inspect_study(study: Study, points: Sequence[tuple[float, float, float]], i
         )
 
 
-def _inspected(study: Study, told: dict[str, Any], points: Sequence[tuple[float, float, float]]) -> InspectedStudy:
+def _told(study: Study, told: dict[str, Any], points: Sequence[tuple[float, float, float]]) -> InspectedStudy:
     """What the child says of a study."""
     if told["rejected"] is not None:
         code, message = told["rejected"]

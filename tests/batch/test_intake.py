@@ -99,7 +99,7 @@ def test_the_child_finds_what_is_found_here(tmp_path):
             intake.discover([tmp_path / "nothing"])
 
 
-def test_a_file_that_kills_hangs_or_bloats_costs_itself_and_the_next_child_goes_on(tmp_path, monkeypatch):
+def test_promise_46_a_file_that_kills_hangs_or_bloats_costs_itself_and_the_next_child_goes_on(tmp_path, monkeypatch):
     names = {
         "a-kill": Code.CRASHED,
         "b-abort": Code.CRASHED,

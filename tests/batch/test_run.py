@@ -392,7 +392,7 @@ def test_what_failed_comes_last_and_what_is_new_first(tmp_path: Path) -> None:
     assert night(read=read_well, model=MakeThreshold("weights")) == ["a-model-kill"]
 
 
-def test_a_run_that_dies_leaves_a_record_that_says_so_and_not_the_last_success(
+def test_promise_48_a_run_that_dies_leaves_a_record_that_says_so_and_not_the_last_success(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(source, tmp_path / "out").exit_code is ExitCode.OK

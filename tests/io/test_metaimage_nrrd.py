@@ -12,10 +12,12 @@ import SimpleITK
 
 from agseg.errors import Code, InputError
 from agseg.grid import LPS_TO_RAS
+from agseg.io import voxels
 from agseg.io.discover import discover
 from agseg.io.metaimage import read_metaimage_header
 from agseg.io.nrrd import read_nrrd_header
 from agseg.io.read import read_volume
+from agseg.io.voxel_file import VoxelFile
 from tests import phantoms
 
 SHAPE, SPACING = (14, 12, 6), (3.0, 4.0, 5.0)
@@ -313,7 +315,7 @@ def outcome(path: Path, content: bytes) -> Code | None:
         ({"Comment": "no end" * 400_000}, Code.HEADER_INVALID),
     ],
 )
-def test_a_metaimage_header_is_taken_as_the_format_has_it_or_refused(tmp_path, changed, code):
+def test_promise_47_a_metaimage_header_is_taken_as_the_format_has_it_or_refused(tmp_path, changed, code):
     assert outcome(tmp_path / "x.mha", meta_text(**changed) + VOXELS) is code
 
 
@@ -383,7 +385,7 @@ def test_four_dimensions_with_one_volume_are_a_volume(tmp_path):
         (["#" + "x" * 1000] * 1200, {}, Code.HEADER_INVALID),
     ],
 )
-def test_a_nrrd_header_is_taken_as_the_format_has_it_or_refused(tmp_path, extra, changed, code):
+def test_promise_47_a_nrrd_header_is_taken_as_the_format_has_it_or_refused(tmp_path, extra, changed, code):
     assert outcome(tmp_path / "x.nrrd", nrrd_text(*extra, **changed) + VOXELS) is code
 
 
@@ -489,3 +491,21 @@ def test_the_numbers_are_those_of_simpleitk_to_the_last_bit(tmp_path, suffix):
         affine[:3, 3] = theirs.GetOrigin()
         assert np.array_equal(found.grid.affine, LPS_TO_RAS @ affine)
         assert np.array_equal(found.read(), SimpleITK.GetArrayFromImage(theirs).transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("name", ["x.mha", "x.nrrd", "x.nii.gz"])
+def test_a_stream_of_nothing_is_refused_before_it_is_unpacked(tmp_path, name, monkeypatch):
+    """700 million zeros in two megabytes; a label map as sparse as that is one all the same."""
+    monkeypatch.setattr(voxels, "SMALLEST_HOLLOW_BYTES", 100_000)
+    zeros = np.zeros((64, 64, 64), dtype="<i2")
+    image = SimpleITK.GetImageFromArray(zeros)
+    SimpleITK.WriteImage(image, str(tmp_path / name), useCompression=True)
+    (study,) = discover([tmp_path]).studies
+    monkeypatch.setattr(VoxelFile, "read", None)
+    with pytest.raises(InputError) as caught:
+        read_volume(study)
+    assert caught.value.code is Code.EMPTY_IMAGE
+    assert "to 1" in caught.value.sentence()
+    zeros[5, 5, 5] = 3
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(zeros), str(tmp_path / name), useCompression=True)
+    assert discover([tmp_path]).skipped_reasons == {"label_map": 1}

@@ -54,7 +54,7 @@ def test_a_name_does_not_become_a_formula_or_a_second_row(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["x\r=1+1", "x;=1+1/v", "x,=1+1", '"=1+1', "x\t=1+1", "x\n=1+1", "=1+1", "x\x1b[2J", "a|@b", "x\x0b-2"]
 )
-def test_no_spreadsheet_of_any_locale_runs_a_name_or_makes_a_row_of_it(separator, name):
+def test_promise_49_no_spreadsheet_of_any_locale_runs_a_name_or_makes_a_row_of_it(separator, name):
     text = table_text([("study", "ml"), (name, "-3.25"), ("plain", "12")])
     assert len(list(csv.reader(io.StringIO(text, newline=""), strict=True))) == 3
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))

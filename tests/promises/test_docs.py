@@ -14,7 +14,7 @@ from agseg.errors import Code, ExitCode
 from tests.promises.conftest import ROOT
 
 PAGE = ROOT / "docs" / "promises.md"
-COUNT = 44
+COUNT = 49
 _LINK = re.compile(r"\[`(test_\w+)`\]\(https://github\.com/agseg/agseg/blob/main/(tests/[\w/]+\.py)\)")
 
 

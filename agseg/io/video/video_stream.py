@@ -172,7 +172,7 @@ class VideoStream:
             self._bytes.seek(0)
             source = self._bytes
         try:
-            return av.open(source, format=self._format, options={"protocol_whitelist": "file"})
+            return av.open(source, format=self._format, options={"protocol_whitelist": "file"}, metadata_errors="replace")
         except av.FFmpegError:
             raise InputError(
                 "the video's container cannot be read",
