@@ -114,7 +114,7 @@ def test_promise_46_a_file_that_kills_hangs_or_bloats_costs_itself_and_the_next_
     monkeypatch.setattr(module, "_found", broken_find)
     monkeypatch.setattr(module, "FILE_CPU_S", 0.3)
     with Intake() as intake:
-        intake._calls._limits = CallLimits(2 << 30, file_s=2.0)
+        intake._calls._limits = CallLimits(2 << 30, file_s=12.0)
         found = intake.discover([tmp_path])
     told = {study.id: None if study.rejected is None else study.rejected.code for study in found.studies}
     assert told == names
