@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_)
     group.command("show")(show)
     group.command("fetch")(fetch)
+    group.command("pin")(pin)
     group.command("verify")(verify)
     group.command("import")(import_)
     group.command("export")(export)
@@ -61,10 +62,17 @@ def show(
     debug: Debug = False,
 ) -> None:
     """One entry: files and digests, input, organs, scores, licence, attribution, intended use."""
-    from agseg.workflows.weights import describe
+    from agseg.workflows.weights import describe, describe_published
 
     console.setup_logging(quiet=quiet, debug=debug)
     loaded, cache = _opened(manifest, offline=True)
+    if weights_id in loaded.published and weights_id not in loaded.by_id:
+        model = describe_published(loaded.published[weights_id], cache)
+        if as_json:
+            console.document(model)
+        else:
+            console.print_rows(weights_id, ("", ""), [(key, str(value)) for key, value in model.items() if value])
+        return
     content = describe(loaded.entry(weights_id), cache)
     if as_json:
         console.document(content)
@@ -93,6 +101,27 @@ def fetch(
         console.document([{"id": weights_id, "available": True} for weights_id in done])
     elif not quiet:
         console.note(f"verified: {', '.join(done)}")
+
+
+def pin(
+    weights_id: Annotated[str, typer.Argument(metavar="ID", help="An entry, or a published model, that was fetched.")],
+    manifest: options.Manifest = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Print what was found at the first fetch, as a manifest has it: with it, other machines accept no other bytes."""
+    from agseg.workflows.weights import pin_weights
+
+    console.setup_logging(quiet=quiet, debug=debug)
+    content = pin_weights(*_opened(manifest, offline=True), weights_id)
+    if as_json:
+        console.document(content)
+    else:
+        import yaml
+
+        for line in yaml.safe_dump(content, sort_keys=False).splitlines():
+            console.print_line(line)
 
 
 def verify(

@@ -29,7 +29,7 @@ from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.weights.digest import Digest, refuse_unless, short
 from agseg.weights.entry import SourceKind, WeightsEntry, WeightsFile, WeightsFormat
 from agseg.weights.sources import Fetched, Progress, fetch, no_progress
-from agseg.weights.trust import TrustRecord, TrustStore
+from agseg.weights.trust import TrustRecord, TrustStore, coordinates
 
 __all__ = ["FileState", "WeightsCache"]
 
@@ -92,11 +92,15 @@ class WeightsCache:
         OutputError
             If the cache cannot be written or the disk is full.
         """
-        return tuple(self._native(file, self._original(entry, file), entry.format) for file in entry.files)
+        return tuple(self._native(file, self._original(entry.id, file), entry.format) for file in entry.files)
 
     def fetch(self, entry: WeightsEntry) -> tuple[Path, ...]:
         """Every file of the entry as published and checked; what is missing is fetched. Nothing is converted."""
-        return tuple(self._original(entry, file) for file in entry.files)
+        return tuple(self._original(entry.id, file) for file in entry.files)
+
+    def fetch_file(self, weights_id: str, file: WeightsFile) -> Path:
+        """One file, of an entry or of a published model, as published and checked; fetched if it is missing."""
+        return self._original(weights_id, file)
 
     def available(self, entry: WeightsEntry) -> bool:
         """Whether all files are here, by presence and size; :meth:`ensure` checks the digests."""
@@ -169,19 +173,19 @@ class WeightsCache:
             return FileState.MISSING
         return FileState.VERIFIED if Digest.of(path).is_of(file, recorded_sha256=self._sha256(file)) else FileState.CORRUPT
 
-    def _original(self, entry: WeightsEntry, file: WeightsFile) -> Path:
+    def _original(self, weights_id: str, file: WeightsFile) -> Path:
         path = self.path_of(file)
         if path is not None and path.is_file():
             self._check(path, file)
             return path
         if file.source.kind in (SourceKind.PACKAGED, SourceKind.LOCAL):
-            raise WeightsError(f"the weights file {file.filename} of {entry.id} is not there", path=path)
+            raise WeightsError(f"the weights file {file.filename} of {weights_id} is not there", path=path)
         with self._lock(_key(file)):
             path = self.path_of(file)  # another process may have fetched it while this one waited
             if path is not None and path.is_file():
                 self._check(path, file)
                 return path
-            return self._fetch(entry, file)
+            return self._fetch(weights_id, file)
 
     def _check(self, path: Path, file: WeightsFile) -> None:
         status = path.stat()
@@ -190,13 +194,13 @@ class WeightsCache:
             refuse_unless(Digest.of(path), file, path=path, recorded_sha256=self._sha256(file))
             self._checked.add(seen)
 
-    def _fetch(self, entry: WeightsEntry, file: WeightsFile) -> Path:
+    def _fetch(self, weights_id: str, file: WeightsFile) -> Path:
         record = self.trust.get(file)
         partial = self.root / "partial" / _key(file)
         fetched = fetch(
             file,
             partial,
-            weights_id=entry.id,
+            weights_id=weights_id,
             commit=record.commit if record else None,
             recorded_sha256=record.sha256 if record else None,
             allowed_hosts=self.allowed_hosts,
@@ -294,6 +298,4 @@ def _key(file: WeightsFile) -> str:
     """A name for a file before it is here: the digest it will have, or one of its coordinates."""
     if file.sha256 is not None:
         return file.sha256
-    source = file.source
-    coordinates = "\n".join(part or "" for part in (source.repository, source.revision, source.path, file.md5))
-    return hashlib.sha256(coordinates.encode()).hexdigest()
+    return hashlib.sha256(coordinates(file).encode()).hexdigest()

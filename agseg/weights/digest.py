@@ -41,7 +41,7 @@ class Digest:
             return False
         if file.md5 is not None and self.md5 != file.md5:
             return False
-        return expected is not None or file.md5 is not None
+        return expected is not None or file.md5 is not None or file.on_first_fetch
 
 
 def refuse_unless(digest: Digest, file: WeightsFile, *, path: Path, recorded_sha256: str | None = None) -> None:

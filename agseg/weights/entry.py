@@ -343,6 +343,8 @@ class FileSource:
 class WeightsFile:
     """One file of an entry with its digests; ``md5`` only where the publisher gives nothing better.
 
+    With ``on_first_fetch`` there may be neither: what the first fetch finds binds every later one.
+
     Raises
     ------
     FieldError
@@ -354,6 +356,7 @@ class WeightsFile:
     sha256: str | None
     size_bytes: int | None
     md5: str | None = None
+    on_first_fetch: bool = False
 
     def __post_init__(self) -> None:
         if not self.filename or PurePosixPath(self.filename).name != self.filename or self.filename.startswith("."):
@@ -362,7 +365,7 @@ class WeightsFile:
             raise FieldError("sha256", "not a SHA-256", value=self.sha256, expected="64 lower-case hexadecimal digits")
         if self.md5 is not None and not _MD5.fullmatch(self.md5):
             raise FieldError("md5", "not an MD5", value=self.md5, expected="32 lower-case hexadecimal digits")
-        if self.sha256 is None and (self.md5 is None or self.source.kind is not SourceKind.HUB):
+        if self.sha256 is None and not self.on_first_fetch and (self.md5 is None or self.source.kind is not SourceKind.HUB):
             # Only a hub names a commit that can be recorded and held to.
             raise FieldError("sha256", "sha256 is missing; only a hub file may do with its md5")
         if self.size_bytes is not None and self.size_bytes < 1:

@@ -17,12 +17,16 @@ from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet, unknown_organ
 from agseg.weights.entry import WEIGHTS_ID, FileSource, SourceKind, WeightsEntry, WeightsFile
+from agseg.weights.published import PublishedModel
 from agseg.weights.site import site_manifests
 
 __all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "Manifest"]
 
 MANIFEST_NAME = "weights_manifest.yaml"
 """The packaged manifest, see :func:`agseg.io.resources.resource_path`."""
+
+PUBLISHED_NAME = "published_models.yaml"
+"""The packaged list of models that others publish."""
 
 MANIFEST_SCHEMA = "agseg.weights/1"
 
@@ -41,11 +45,14 @@ class Manifest:
         ``(organ, modality)`` to the id of its default entry.
     allowed_hosts
         Hosts from which a site's own manifest lets files come, beside the built-in ones.
+    published
+        Models that others publish, by name; fetched, they become entries.
     """
 
     by_id: Mapping[str, WeightsEntry]
     defaults: Mapping[tuple[str, str], str] = field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
+    published: Mapping[str, PublishedModel] = field(default_factory=dict)
 
     @classmethod
     def load(cls, site_manifest: Path | None = None, *, home: Path | None = None) -> Manifest:
@@ -64,7 +71,7 @@ class Manifest:
             If a file is not a manifest: an unknown or missing key, a wrong type, a digest that is none, two defaults for one
             organ; with file and line.
         """
-        paths = [resource_path(MANIFEST_NAME), *(() if home is None else site_manifests(home))]
+        paths = [resource_path(MANIFEST_NAME), resource_path(PUBLISHED_NAME), *(() if home is None else site_manifests(home))]
         if site_manifest is not None:
             paths.append(site_manifest)
         return _merged([load(path, _Document, error=UsageError) for path in paths])
@@ -110,6 +117,11 @@ class Manifest:
                 expected=f"one of {', '.join(self.by_id)}",
                 hint="Describe a safetensors file in a manifest of your own (--manifest), or `agseg weights import FILE`.",
             )
+        if weights_id in self.published:
+            raise UsageError(
+                f"the model {weights_id!r} is not here yet",
+                hint=f"Get it: agseg weights fetch {weights_id}   (agseg weights show {weights_id} says what it is)",
+            )
         raise UsageError(
             "no weights have this id", value=weights_id, expected=", ".join(self.by_id), hint="List them: agseg weights list"
         )
@@ -146,7 +158,8 @@ class _Document:
     """A manifest file; its entries are bound one by one, after a site's have been merged over the packaged ones."""
 
     schema: str
-    entries: dict[str, Node]
+    entries: dict[str, Node] = field(default_factory=dict)
+    models: dict[str, Node] = field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -222,5 +235,10 @@ def _merged(documents: Sequence[_Document]) -> Manifest:
                     raise nodes[weights_id].items()["default_for"].refuse(message)
                 claimed[key] = weights_id
         defaults.update(claimed)
+    models: dict[str, Node] = {}
+    for document in documents:
+        for name, node in document.models.items():
+            models[name] = node.merged_over(models[name]) if name in models else node
+    published: dict[str, PublishedModel] = {name: node.bind(PublishedModel, id=name) for name, node in models.items()}
     hosts = documents[-1].allowed_hosts if len(documents) > 1 else ()
-    return Manifest(MappingProxyType(entries), MappingProxyType(defaults), hosts)
+    return Manifest(MappingProxyType(entries), MappingProxyType(defaults), hosts, MappingProxyType(published))

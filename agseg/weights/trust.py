@@ -16,7 +16,7 @@ from agseg.errors import Code, WeightsError
 from agseg.io.atomic import write_text
 from agseg.weights.entry import WeightsFile
 
-__all__ = ["TrustRecord", "TrustStore"]
+__all__ = ["TrustRecord", "TrustStore", "coordinates"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ class TrustRecord:
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         source = file.source
         return cls(file.filename, source.repository, source.path, file.md5, sha256, size_bytes, commit, moment)
+
+
+def coordinates(file: WeightsFile) -> str:
+    """Where a file without a published SHA-256 comes from: what its record is kept under."""
+    source = file.source
+    parts = (source.repository, source.revision, source.path, file.md5, *((source.url,) if source.url else ()))
+    return "\n".join(part or "" for part in parts)
 
 
 class TrustStore:
@@ -79,6 +86,5 @@ class TrustStore:
         write_text(self._path(file), json.dumps(asdict(record), indent=2) + "\n")
 
     def _path(self, file: WeightsFile) -> Path:
-        source = file.source
-        key = "\n".join(part or "" for part in (source.repository, source.revision, source.path, file.md5))
+        key = coordinates(file)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -13,7 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,8 @@ class ImportRequest:
         The model's licence for records; by default what ``dataset.json`` says.
     organ_names
         A YAML mapping from the data set's names to agseg's.
+    citation, input
+        What a publisher's list says of a model: its publication, and keys of the entry's input that override the plan's.
     """
 
     source: Path
@@ -71,6 +73,8 @@ class ImportRequest:
     folds: tuple[str, ...] = ()
     licence: str | None = None
     organ_names: Path | None = None
+    citation: str = CITATION
+    input: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.as_id):
@@ -259,7 +263,7 @@ def _input(plan: Plan, request: ImportRequest, mirror_axes: tuple[int, ...]) -> 
         content["mirror_axes"] = [axis + shift for axis in mirror_axes]
     if plan.regions:
         content["regions"] = list(plan.regions)
-    return content
+    return {**content, **request.input}
 
 
 def _story(made: tuple[_Made, ...], request: ImportRequest) -> dict[str, Any]:
@@ -270,7 +274,7 @@ def _story(made: tuple[_Made, ...], request: ImportRequest) -> dict[str, Any]:
     return {
         "format": "safetensors",
         "licence": request.licence or "; ".join(dict.fromkeys(filter(None, said))) or "not stated",
-        "citation": CITATION,
+        "citation": request.citation,
         "attribution": "; ".join(dict.fromkeys(filter(None, sources))) or "not stated",
         "intended_use": INTENDED_USE,
         "caution": f"Imported from nnU-Net v2, trainer {trained}; no scores were measured by agseg.",

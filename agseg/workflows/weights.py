@@ -12,15 +12,18 @@ from agseg.weights.bundle import Bundle, BundledFile, is_bundle, write_bundle
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.digest import Digest, short
 from agseg.weights.entry import SourceKind, WeightsEntry, WeightsFile
-from agseg.weights.manifest import Manifest
+from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
+from agseg.weights.published import PublishedModel
 
 __all__ = [
     "Checked",
     "Imported",
     "describe",
+    "describe_published",
     "export_weights",
     "fetch_weights",
     "import_weights",
+    "pin_weights",
     "summaries",
     "verify_weights",
 ]
@@ -66,7 +69,29 @@ def summaries(manifest: Manifest, cache: WeightsCache) -> list[dict[str, Any]]:
             "default_for": list(entry.default_for),
         }
         for entry in manifest.entries
+    ] + [
+        {
+            "id": model.id,
+            "architecture": "nnunet",
+            "organs": list(model.organs),
+            "modality": model.modality,
+            "licence": f"{model.licence} ({model.licence_class})",
+            "size_bytes": None,
+            "available": False,
+            "default_for": [],
+        }
+        for model in manifest.published.values()
+        if model.id not in manifest.by_id
     ]
+
+
+def describe_published(model: PublishedModel, cache: WeightsCache) -> dict[str, Any]:
+    """Everything that is known about a published model before it is fetched."""
+    content = asdict(model)
+    for archive, described in zip(model.archives, content["archives"], strict=True):
+        record = cache.trust.get(archive.file)
+        described["sha256"] = archive.sha256 or (record.sha256 if record else None)
+    return {**content, "available": False}
 
 
 def describe(entry: WeightsEntry, cache: WeightsCache) -> dict[str, Any]:
@@ -118,10 +143,41 @@ def fetch_weights(manifest: Manifest, cache: WeightsCache, ids: Sequence[str], *
     """
     if bool(ids) == everything:
         raise UsageError("name the weights to fetch, or give --all", hint="List them: agseg weights list")
-    entries = manifest.entries if everything else tuple(manifest.entry(weights_id) for weights_id in ids)
-    for entry in entries:
-        cache.fetch(entry)
-    return tuple(entry.id for entry in entries)
+    wanted = tuple(manifest.by_id) if everything else tuple(ids)
+    for weights_id in wanted:
+        if weights_id in manifest.published and weights_id not in manifest.by_id:
+            from agseg.workflows.fetch_published import fetch_published
+
+            fetch_published(manifest.published[weights_id], cache, home=cache.root.parent)
+        else:
+            cache.fetch(manifest.entry(weights_id))
+    return wanted
+
+
+def pin_weights(manifest: Manifest, cache: WeightsCache, weights_id: str) -> dict[str, Any]:
+    """What a manifest must say so that these weights are bound to the bytes that are here.
+
+    Raises
+    ------
+    WeightsError
+        If something was not fetched yet.
+    """
+    if weights_id in manifest.published:
+        from agseg.workflows.fetch_published import pinned
+
+        return {"schema": MANIFEST_SCHEMA, "models": {weights_id: pinned(manifest.published[weights_id], cache)}}
+    entry = cache.known(manifest.entry(weights_id))
+    if any(file.sha256 is None for file in entry.files):
+        raise WeightsError("not fetched yet: the digest is not known", hint=f"agseg weights fetch {weights_id}")
+    files = []
+    for file, before in zip(entry.files, manifest.entry(weights_id).files, strict=True):
+        record, source = cache.trust.get(before), file.source
+        place: dict[str, Any] = {str(source.kind): source.url or source.path}
+        if source.kind is SourceKind.HUB:
+            revision = record.commit if record and record.commit else source.revision
+            place = {"hub": {"repository": source.repository, "revision": revision, "path": source.path}}
+        files.append({"filename": file.filename, **place, "sha256": file.sha256, "size_bytes": file.size_bytes})
+    return {"schema": MANIFEST_SCHEMA, "entries": {weights_id: {"files": files}}}
 
 
 def verify_weights(manifest: Manifest, cache: WeightsCache, weights_id: str | None = None) -> tuple[Checked, ...]:
