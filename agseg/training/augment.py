@@ -14,7 +14,7 @@ from torch import Tensor
 from agseg.training.cases import AIR_HU
 from agseg.training.patches import uniform
 
-__all__ = ["IntensityAugmentation", "cut_field", "degrade"]
+__all__ = ["IntensityAugmentation", "cut_field", "degrade", "soften"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def degrade(image: Tensor, augmentation: IntensityAugmentation, generator: torch
 
     a = augmentation
     if happens(a.blur_chance):
-        image = _blur(image, uniform(0.3, a.blur_voxels, generator))
+        image = soften(image, uniform(0.3, a.blur_voxels, generator))
     if happens(a.thick_slices_chance):
         image = _thicken(image, uniform(1.3, a.thick_slices_voxels, generator))
     if happens(a.noise_chance):
@@ -85,7 +85,8 @@ def cut_field(image: Tensor, labels: Tensor, *, chance: float, generator: torch.
     return image, labels
 
 
-def _blur(image: Tensor, spread: float) -> Tensor:
+def soften(image: Tensor, spread: float) -> Tensor:
+    """``image`` (x, y, z) blurred by a Gaussian of this spread (voxels)."""
     reach = max(1, round(2.5 * spread))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / spread) ** 2)
     kernel = kernel / kernel.sum()

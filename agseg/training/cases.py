@@ -40,6 +40,9 @@ class Case:
         uint8 (x, y, z): a finer anatomical map for :mod:`agseg.training.synthesis`, or None.
     weight
         How often the case is drawn, relative to the others.
+    drawn
+        Whether there is no scan: the image is drawn from ``structures`` afresh for every patch
+        (:mod:`agseg.training.drawing`), and ``image`` only tells where the body is.
     """
 
     id: str
@@ -48,9 +51,12 @@ class Case:
     known: tuple[int, ...] | None = None
     structures: Tensor | None = None
     weight: float = 1.0
+    drawn: bool = False
     _found: dict[object, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if self.drawn and self.structures is None:
+            raise ValueError(f"case {self.id} is to be drawn but has no structures to draw from")
         shapes = {tuple(t.shape) for t in (self.image, self.labels, self.structures) if t is not None}
         if len(shapes) != 1:
             raise ValueError(f"image, labels and structures of a case must have one shape, not {sorted(shapes)}")

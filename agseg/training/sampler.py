@@ -10,8 +10,9 @@ from torch import Tensor
 
 from agseg.training.augment import IntensityAugmentation, cut_field, degrade
 from agseg.training.cases import Case
+from agseg.training.drawing import draw_anatomy
 from agseg.training.patches import Deformation, Swelling, patch_centre, sample_image, sample_labels, sampling_points, uniform
-from agseg.training.synthesis import SynthesisSettings, Tissue, recolour, structure_means
+from agseg.training.synthesis import PHASE_HU, SynthesisSettings, Tissue, recolour, structure_means
 
 __all__ = ["PatchSampler", "PatchSettings", "Sample", "step_generator"]
 
@@ -89,16 +90,29 @@ class PatchSampler(torch.utils.data.Dataset[Sample]):
             generator=generator,
             swellings=self._swellings(case, generator),
         )
-        image = sample_image(case.image, points)
         labels = sample_labels(case.labels, points)
-        if case.structures is not None and means is not None:
-            structures = sample_labels(case.structures, points)
-            image = recolour(
-                image, structures, means=means, tissues=self.tissues, settings=settings.synthesis, generator=generator
-            )
+        image = self._look(case, points, means, generator)
         image = degrade(image, settings.intensity, generator)
         image, labels = cut_field(image, labels, chance=settings.intensity.cut_chance, generator=generator)
         return Sample(image[None], labels, case.known, case.id)
+
+    def _look(self, case: Case, points: Tensor, means: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The scan at ``points``, as it is or in another contrast; or an image drawn from its structures alone."""
+        chances = self.settings.synthesis
+        if case.structures is None or means is None:
+            return sample_image(case.image, points)
+        structures = sample_labels(case.structures, points)
+        if case.drawn:
+            return draw_anatomy(
+                structures,
+                tissues=self.tissues,
+                contrast=PHASE_HU,
+                random_chance=chances.random_chance,
+                lesion_chance=chances.lesion_chance,
+                generator=generator,
+            )
+        image = sample_image(case.image, points)
+        return recolour(image, structures, means=means, tissues=self.tissues, settings=chances, generator=generator)
 
     def _swellings(self, case: Case, generator: torch.Generator) -> list[Swelling]:
         found = []

@@ -20,7 +20,21 @@ from torch import Tensor
 
 from agseg.training.patches import uniform
 
-__all__ = ["PHASE_HU", "Phase", "Recolouring", "SynthesisSettings", "Tissue", "recolour", "structure_means"]
+__all__ = [
+    "PHASE_HU",
+    "RANDOM_HU",
+    "ContrastTable",
+    "Phase",
+    "Recolouring",
+    "SynthesisSettings",
+    "Tissue",
+    "add_lesion",
+    "brighten_cortex",
+    "draw_phase",
+    "mask_of",
+    "recolour",
+    "structure_means",
+]
 
 
 class Phase(StrEnum):
@@ -55,7 +69,10 @@ class Tissue(StrEnum):
     AIR = "air"
 
 
-PHASE_HU: Mapping[Tissue, Mapping[Phase, tuple[float, float]]] = {
+ContrastTable = Mapping[Tissue, Mapping[Phase, tuple[float, float]]]
+"""Range of the mean HU of a tissue per phase."""
+
+PHASE_HU: ContrastTable = {
     tissue: dict(zip(Phase, ranges, strict=True))
     for tissue, ranges in {
         Tissue.LIVER: ((38, 68), (50, 85), (85, 130), (75, 105)),
@@ -166,25 +183,23 @@ def recolour(
     new: Tensor = image * factor + shift
     if textured:
         low, high = FAT_TO_TISSUE_HU
-        tissue = ((image - low) / (high - low)).clamp(0.0, 1.0).maximum(_mask(structures, tissues, (Tissue.FAT,)))
+        tissue = ((image - low) / (high - low)).clamp(0.0, 1.0).maximum(mask_of(structures, tissues, (Tissue.FAT,)))
         new = torch.lerp(image, new, tissue)
     if plan.phase in (Phase.ARTERIAL, Phase.VENOUS):
-        new = _brighten_cortex(new, structures, tissues, generator)
+        new = brighten_cortex(new, structures, tissues, generator)
     if not textured:
         new = new + _texture(image.shape, generator) * (factor < 0.7)
     if uniform(0, 1, generator) < settings.lesion_chance:
-        new = _add_lesion(new, structures, tissues, generator)
+        new = add_lesion(new, structures, tissues, generator)
     if uniform(0, 1, generator) < settings.oral_contrast_chance:
-        new = new + uniform(50, 250, generator) * _mask(structures, tissues, (Tissue.GUT,)) * (image > -50)
+        new = new + uniform(50, 250, generator) * mask_of(structures, tissues, (Tissue.GUT,)) * (image > -50)
     return new
 
 
 def _draw_recolouring(
     means: Tensor, tissues: Mapping[int, Tissue], settings: SynthesisSettings, generator: torch.Generator, *, textured: bool
 ) -> Recolouring:
-    phases = list(_PHASE_CHANCE)
-    weights = torch.tensor([_PHASE_CHANCE[phase] for phase in phases])
-    phase = phases[int(torch.multinomial(weights, 1, generator=generator))]
+    phase = draw_phase(generator)
     random = not textured and uniform(0, 1, generator) < settings.random_chance
     texture = uniform(0.7, 1.2, generator) if textured else uniform(0.0, 0.35, generator)
     ranks = {tissue: uniform(-0.1, 1.1, generator) for tissue in Tissue}
@@ -206,13 +221,20 @@ def _draw_recolouring(
     return Recolouring(factor, shift, None if random else phase)
 
 
+def draw_phase(generator: torch.Generator) -> Phase:
+    """A contrast phase by its chance."""
+    phases = list(_PHASE_CHANCE)
+    weights = torch.tensor([_PHASE_CHANCE[phase] for phase in phases])
+    return phases[int(torch.multinomial(weights, 1, generator=generator))]
+
+
 def _soften(maps: Tensor) -> Tensor:
     """A 3x3x3 mean of ``[n, x, y, z]``."""
     softened: Tensor = F.avg_pool3d(maps[None], 3, stride=1, padding=1, count_include_pad=False)[0]
     return softened
 
 
-def _mask(structures: Tensor, tissues: Mapping[int, Tissue], wanted: Sequence[Tissue]) -> Tensor:
+def mask_of(structures: Tensor, tissues: Mapping[int, Tissue], wanted: Sequence[Tissue]) -> Tensor:
     """Where structures of these tissues are (float32)."""
     table = torch.zeros(256)
     for structure, tissue in tissues.items():
@@ -222,8 +244,9 @@ def _mask(structures: Tensor, tissues: Mapping[int, Tissue], wanted: Sequence[Ti
     return found
 
 
-def _brighten_cortex(image: Tensor, structures: Tensor, tissues: Mapping[int, Tissue], generator: torch.Generator) -> Tensor:
-    kidney = _mask(structures, tissues, (Tissue.KIDNEY,))
+def brighten_cortex(image: Tensor, structures: Tensor, tissues: Mapping[int, Tissue], generator: torch.Generator) -> Tensor:
+    """Kidneys with a bright cortex and a darker medulla."""
+    kidney = mask_of(structures, tissues, (Tissue.KIDNEY,))
     depth = F.avg_pool3d(kidney[None, None], 5, stride=1, padding=2)[0, 0]
     return image + uniform(*CORTEX_HU, generator) * kidney * (1.0 - depth) * 2.0 - uniform(0, 30, generator) * kidney * depth
 
@@ -235,9 +258,9 @@ def _texture(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return F.interpolate(noise, size=tuple(shape), mode="trilinear", align_corners=False)[0, 0] * uniform(3, 18, generator)
 
 
-def _add_lesion(image: Tensor, structures: Tensor, tissues: Mapping[int, Tissue], generator: torch.Generator) -> Tensor:
+def add_lesion(image: Tensor, structures: Tensor, tissues: Mapping[int, Tissue], generator: torch.Generator) -> Tensor:
     """A round cyst or tumour inside a solid organ: the organ's label stays."""
-    organ = _mask(structures, tissues, (Tissue.LIVER, Tissue.KIDNEY, Tissue.SPLEEN, Tissue.PANCREAS))
+    organ = mask_of(structures, tissues, (Tissue.LIVER, Tissue.KIDNEY, Tissue.SPLEEN, Tissue.PANCREAS))
     places = organ.nonzero()[::5]
     if len(places) == 0:
         return image

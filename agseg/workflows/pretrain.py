@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,14 +22,16 @@ from agseg.inference.frame import Frame
 from agseg.inference.normalise import normalise
 from agseg.inference.prepare import sample
 from agseg.io.discover import discover
+from agseg.io.nifti import read_labels
 from agseg.io.read import read_volume
 from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
-from agseg.training.anatomy import complete, structures_on
+from agseg.training.anatomy import OUTSIDE, complete, structures_on
 from agseg.training.batches import DrawBatches
-from agseg.training.cases import IGNORE, Case
+from agseg.training.cases import AIR_HU, IGNORE, Case
 from agseg.training.checkpoint import LAST
+from agseg.training.drawing import FIRST_SHELL, enclose
 from agseg.training.loop import Batch, Progress, train
 from agseg.training.negatives import Scene, make_scene
 from agseg.training.partial_loss import partial_dice_cross_entropy
@@ -74,7 +77,8 @@ class OpenCase:
     Parameters
     ----------
     image, labels
-        Paths below the data folder; ``labels`` may begin with ``train:`` for a label map that travels with agseg.
+        Paths below the data folder; ``labels`` may begin with ``train:`` for a label map that travels with agseg. Without an
+        image, one is drawn from the label map at every step.
     known
         Classes its labels tell apart, None for all.
     weight
@@ -82,8 +86,8 @@ class OpenCase:
     """
 
     id: str
-    image: str
     labels: str
+    image: str | None = None
     weight: float = 1.0
     known: tuple[int, ...] | None = None
 
@@ -152,6 +156,10 @@ def read_cases(recipe: PretrainRecipe, data: Path, *, only: tuple[str, ...] = ()
 
 
 def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
+    inside = case.labels.removeprefix("train:")
+    path = resource_path("train") / inside if inside != case.labels else data / case.labels
+    if case.image is None:
+        return _drawn_case(case, recipe, path)
     studies = discover([data / case.image]).studies
     if len(studies) != 1:
         raise RecipeError("a case must be one study", path=data / case.image, value=len(studies), expected=1)
@@ -159,15 +167,32 @@ def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
     spec = recipe.input
     frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
     image = sample(volume, frame, antialias=spec.antialias)
-    inside = case.labels.removeprefix("train:")
-    path = resource_path("train") / inside if inside != case.labels else data / case.labels
     found = structures_on(frame.grid, path)
     whole = complete(image.numpy(), np.where(found == IGNORE, 0, found).astype(np.uint8))
+    labels = torch.from_numpy(_classes(recipe)[found])
+    return Case(case.id, image, labels, case.known, torch.from_numpy(whole), case.weight)
+
+
+def _drawn_case(case: OpenCase, recipe: PretrainRecipe, path: Path) -> Case:
+    """A label map on the model grid, enclosed by a body; its image only tells where that is."""
+    header, _ = read_labels(path)
+    spec = recipe.input
+    frame = Frame.at_spacing(header.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
+    found = structures_on(frame.grid, path)
+    whole = torch.from_numpy(enclose(found))
+    body = (whole < FIRST_SHELL) & (whole != OUTSIDE)
+    image = torch.where(body, 0.0, AIR_HU)
+    labels = torch.from_numpy(_classes(recipe)[found])
+    return Case(case.id, image, labels, case.known, whole, case.weight, drawn=True)
+
+
+def _classes(recipe: PretrainRecipe) -> NDArray[np.uint8]:
+    """The network's class of every number of the label maps."""
     table = np.zeros(256, dtype=np.uint8)
     for number, structure in recipe.structures.items():
         table[number] = structure.label
     table[IGNORE] = IGNORE
-    return Case(case.id, image, torch.from_numpy(table[found]), case.known, torch.from_numpy(whole), case.weight)
+    return table
 
 
 def scene_cases(recipe: PretrainRecipe) -> list[Case]:
@@ -213,11 +238,8 @@ def _phantom(recipe: PretrainRecipe, site: str, index: int, weight: float) -> Ca
     for link, at in zip(frame.links, nearest, strict=True):
         source[link.source_axis] = at.clip(0, made.volume.grid.shape[link.source_axis] - 1)
     on_model = found[np.ix_(*source)].transpose([link.source_axis for link in frame.links])
-    table = np.zeros(256, dtype=np.uint8)
-    for number, structure in recipe.structures.items():
-        table[number] = structure.label
     whole = complete(image.numpy(), np.ascontiguousarray(on_model))
-    return Case(made.id, image, torch.from_numpy(table[on_model]), None, torch.from_numpy(whole), weight)
+    return Case(made.id, image, torch.from_numpy(_classes(recipe)[on_model]), None, torch.from_numpy(whole), weight)
 
 
 def pretrain(
