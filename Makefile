@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test test-fast check docs lock bench protocols weights clean
+.PHONY: demo test test-fast check docs lock bench protocols weights weights-eval clean
 
 demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask per good study, a reason for the bad one
 	@rm -rf agseg-out
@@ -41,6 +41,9 @@ protocols: $(STAMPS)/dev  ## BFT, AFT and SCR on phantoms: build/protocols/
 
 weights: $(STAMPS)/dev  ## repeat the training of the packaged weights from ../shared/data
 	$(BIN)/python -m agseg.workflows.pretrain
+
+weights-eval: $(STAMPS)/dev  ## the packaged network (or NETWORK=file) on the left-out scans: build/weights-eval/
+	$(BIN)/python -m agseg.workflows.weights_eval $(NETWORK)
 
 clean:
 	rm -rf build dist site agseg-out .pytest_cache .mypy_cache .ruff_cache

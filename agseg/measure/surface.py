@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = ["SurfaceDistance", "boundary", "s2s_slice_mm", "surface_distance"]
+__all__ = ["SurfaceDistance", "boundary", "s2s_slice_mm", "surface_dice", "surface_distance"]
 
 ROBUST_PERCENTILE = 95.0
 """Percentile of the robust Hausdorff distance."""
@@ -116,6 +116,28 @@ def s2s_slice_mm(
             there, back = _distances_mm(one, other, in_plane, steps)
             values.append((there.mean() + back.mean()) / 2)
     return float(np.mean(values)) if values else math.nan
+
+
+def surface_dice(
+    prediction: NDArray[np.bool_],
+    *,
+    truth: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+    axes_mm: NDArray[np.float64] | None = None,
+) -> float:
+    """Part of both surfaces that lies within a tolerance of the other one, 0 to 1; NaN if both are empty.
+
+    The normalised surface Dice of Nikolov et al. (2021), counted over boundary voxels instead of surface area.
+    """
+    first, second = _checked(prediction, truth, spacing_mm)
+    box = _common_box(first, second)
+    if box is None:
+        return math.nan
+    if not first.any() or not second.any():
+        return 0.0
+    there, back = _distances_mm(first[box], second[box], spacing_mm, axes_mm)
+    return float(((there <= tolerance_mm).sum() + (back <= tolerance_mm).sum()) / (len(there) + len(back)))
 
 
 def _distances_mm(

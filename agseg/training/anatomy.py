@@ -30,11 +30,16 @@ BONE_FROM_HU = 200.0
 """Unlabelled tissue denser than this counts as bone."""
 
 
-def structures_on(grid: Grid, path: Path) -> NDArray[np.uint8]:
-    """The label map of a NIfTI file at the voxels of ``grid`` (i, j, k), nearest voxel in the patient's space; 0 outside."""
+def structures_on(grid: Grid, path: Path, *, outside: int = 0) -> NDArray[np.uint8]:
+    """The label map of a NIfTI file at the voxels of ``grid`` (i, j, k), nearest voxel in the patient's space.
+
+    ``outside`` is the number where the map does not reach.
+    """
     header, stored = read_labels(path)
     matrix = np.linalg.inv(header.grid.affine) @ grid.affine
-    labels = ndimage.affine_transform(stored, matrix[:3, :3], offset=matrix[:3, 3], output_shape=grid.shape, order=0)
+    labels = ndimage.affine_transform(
+        stored, matrix[:3, :3], offset=matrix[:3, 3], output_shape=grid.shape, order=0, mode="constant", cval=outside
+    )
     return np.asarray(labels, dtype=np.uint8)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agseg.measure.surface import boundary, s2s_slice_mm, surface_distance
+from agseg.measure.surface import boundary, s2s_slice_mm, surface_dice, surface_distance
 
 
 def cube(shape, low, high):
@@ -113,3 +113,14 @@ def test_a_spacing_that_does_not_fit_is_refused(spacing):
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="differ in shape"):
         surface_distance(np.ones((2, 2, 2), bool), truth=np.ones((2, 2, 3), bool), spacing_mm=(1, 1, 1))
+
+
+def test_surface_dice_counts_what_lies_within_the_tolerance():
+    one, moved = cube((20, 20, 20), (4, 4, 4), (12, 12, 12)), cube((20, 20, 20), (6, 4, 4), (14, 12, 12))
+    assert surface_dice(one, truth=one, spacing_mm=(1, 1, 1), tolerance_mm=0.0) == 1.0
+    assert surface_dice(one, truth=moved, spacing_mm=(1, 1, 1), tolerance_mm=2.0) == 1.0
+    partly = surface_dice(one, truth=moved, spacing_mm=(1, 1, 1), tolerance_mm=1.0)
+    assert 0.3 < partly < 1.0
+    assert surface_dice(one, truth=moved, spacing_mm=(3, 1, 1), tolerance_mm=2.0) < 1.0
+    assert surface_dice(one, truth=np.zeros_like(one), spacing_mm=(1, 1, 1), tolerance_mm=2.0) == 0.0
+    assert math.isnan(surface_dice(np.zeros_like(one), truth=np.zeros_like(one), spacing_mm=(1, 1, 1), tolerance_mm=2.0))

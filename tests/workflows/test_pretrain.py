@@ -17,7 +17,8 @@ from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
-from agseg.workflows.pretrain import PretrainRecipe, favour, phantom_cases, pretrain, read_cases, scene_cases
+from agseg.training.open_cases import OpenCase, PretrainRecipe, phantom_cases, read_cases, scene_cases
+from agseg.workflows.pretrain import favour, in_order, pretrain
 
 CONFIG = {"classes": 3, "widths": [2, 4]}
 
@@ -173,3 +174,29 @@ def test_only_labels_can_be_favoured_and_only_in_a_network_with_one_last_layer(s
         replace(recipe, wins_from={1: 1.0})
     with pytest.raises(RecipeError, match="last layer"):
         favour(torch.nn.Identity(), {1: 0.25})
+
+
+def test_recipes_are_trained_after_those_they_go_on_from(tmp_path: Path) -> None:
+    for name, before in (("a", "c"), ("b", None), ("c", "b")):
+        text = RECIPE.replace("name: tiny", f"name: {name}" + (f"\nstart_from: {before}" if before else ""))
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert [path.stem for path in in_order(tmp_path)] == ["b", "c", "a"]
+    (tmp_path / "b.yaml").unlink()
+    with pytest.raises(RecipeError, match="not there"):
+        in_order(tmp_path)
+
+
+def test_a_scan_cannot_be_trained_on_and_left_out(scans: Path) -> None:
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    with pytest.raises(RecipeError, match="left out"):
+        replace(recipe, left_out=(recipe.cases[1],))
+
+
+def test_a_label_map_without_a_scan_is_a_case(scans: Path) -> None:
+    recipe = load(scans / "tiny.yaml", PretrainRecipe)
+    alone = replace(recipe, cases=(OpenCase("map", "one_labels.nii.gz"),))
+    (case,) = read_cases(alone, scans)
+    assert case.drawn
+    assert case.present_classes() == (1, 2)
+    assert case.structures is not None
+    assert int((case.structures == 0).sum()) == 0

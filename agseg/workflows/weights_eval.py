@@ -1,0 +1,201 @@
+"""Measure a packaged network on patients that its training left out, and on scans without any organ: ``make weights-eval``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agseg.binding import load
+from agseg.errors import RecipeError
+from agseg.grid import Grid
+from agseg.inference.network import load_network
+from agseg.inference.segment import segment_with_entry
+from agseg.io.discover import discover
+from agseg.io.read import read_volume
+from agseg.io.resources import resource_path
+from agseg.labels import LabelSet
+from agseg.measure.overlap import overlap
+from agseg.measure.surface import surface_dice, surface_distance
+from agseg.training.anatomy import structures_on
+from agseg.training.cases import IGNORE
+from agseg.training.negatives import Scene, make_scene
+from agseg.training.open_cases import OpenCase, PretrainRecipe, class_table, label_path
+from agseg.volume import LabelMask, Volume
+from agseg.weights.cache import WeightsCache
+from agseg.weights.manifest import Manifest
+from agseg.workflows.pretrain import OPEN_SCANS
+
+__all__ = ["Invented", "OrganScore", "evaluate_left_out", "evaluate_negatives", "score_case", "table"]
+
+_log = logging.getLogger(__name__)
+
+TOLERANCE_MM = 2.0
+"""Surfaces this close count as equal in the surface Dice."""
+
+OUTPUT = Path("build") / "weights-eval"
+HOME = Path("build") / "home"
+"""Where packaged weights are unpacked to."""
+
+SCENE_SEED, SCENE_SPACING_MM = 1000, 2.0
+"""Made-up scenes other than those that are trained on, and finer."""
+
+Segment = Callable[[Volume], LabelMask]
+"""The product's prediction path with one network."""
+
+
+@dataclass(frozen=True)
+class OrganScore:
+    """One organ of one scan that training did not see; voxels whose label is open are not counted."""
+
+    case: str
+    phase: str
+    organ: str
+    dice: float
+    s2s_mm: float
+    surface_dice: float
+    truth_ml: float
+    found_ml: float
+
+
+@dataclass(frozen=True)
+class Invented:
+    """What was found in a scan that shows no organ of the network (ml, all organs together)."""
+
+    name: str
+    found_ml: float
+
+
+def evaluate_left_out(recipe: PretrainRecipe, data: Path, segment: Segment) -> list[OrganScore]:
+    """Every left-out scan of the recipe, organ by organ, on the scan's own grid."""
+    scores: list[OrganScore] = []
+    for case in recipe.left_out:
+        volume = _only_study(data / str(case.image))
+        scores += score_case(case, recipe, label_path(case, data), volume, segment(volume))
+        _log.info("%s done", case.id)
+    return scores
+
+
+def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Volume, found: LabelMask) -> list[OrganScore]:
+    """The organs that the case's labels know and show; what lies beyond the label map is not counted either."""
+    grid = volume.grid
+    truth = class_table(recipe)[structures_on(grid, labels, outside=IGNORE)]
+    counted = truth != IGNORE
+    axes_mm = None if grid.is_rectangular else grid.affine[:3, :3]
+    scores = []
+    for label in LabelSet.from_mapping(recipe.labels):
+        wanted = (truth == label.index) & counted
+        if (case.known is not None and label.index not in case.known) or not wanted.any():
+            continue
+        mask = found.of(label.name) & counted
+        where = {"truth": wanted, "spacing_mm": grid.spacing_mm, "axes_mm": axes_mm}
+        scores.append(
+            OrganScore(
+                case=case.id,
+                phase=str(case.phase or "unknown"),
+                organ=label.name,
+                dice=overlap(mask, truth=wanted).dice,
+                s2s_mm=surface_distance(mask, **where).s2s_mm,
+                surface_dice=surface_dice(mask, **where, tolerance_mm=TOLERANCE_MM),
+                truth_ml=float(wanted.sum()) * grid.voxel_volume_ml,
+                found_ml=float(mask.sum()) * grid.voxel_volume_ml,
+            )
+        )
+    return scores
+
+
+def evaluate_negatives(recipe: PretrainRecipe, data: Path, segment: Segment) -> list[Invented]:
+    """What is found in each of the recipe's scans without organs, and in made-up heads, thighs, bodies and an empty table."""
+    found = []
+    for name, place in recipe.negatives.items():
+        volume = _only_study(data / place)
+        mask = segment(volume)
+        found.append(Invented(name, float((mask.labels > 0).sum()) * volume.grid.voxel_volume_ml))
+        _log.info("%s done", name)
+    for scene in Scene:
+        made = make_scene(scene, seed=SCENE_SEED, spacing_mm=SCENE_SPACING_MM)
+        i, j, k = made.image.shape
+        grid = Grid((i, j, k), np.diag([SCENE_SPACING_MM] * 3 + [1.0]))
+        mask = segment(Volume(made.image.numpy(), grid))
+        found.append(Invented(f"made-up {scene}", float((mask.labels > 0).sum()) * grid.voxel_volume_ml))
+    return found
+
+
+def _only_study(place: Path) -> Volume:
+    studies = discover([place]).studies
+    if len(studies) != 1:
+        raise RecipeError("a scan must be one study", path=place, value=len(studies), expected=1)
+    return read_volume(studies[0])
+
+
+def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
+    """Dice / S2S (mm) / surface Dice per scan and organ, means per organ and per phase, and what was invented (Markdown)."""
+    organs = list(dict.fromkeys(score.organ for score in scores))
+    lines = ["| scan | phase | " + " | ".join(organs) + " |", "|---" * (len(organs) + 2) + "|"]
+    for case, phase in dict.fromkeys((score.case, score.phase) for score in scores):
+        own = {score.organ: score for score in scores if score.case == case}
+        cells = [_cell(own[organ]) if organ in own else "" for organ in organs]
+        lines.append(f"| {case} | {phase} | " + " | ".join(cells) + " |")
+    for group in [*dict.fromkeys(score.phase for score in scores), "all"]:
+        means = [_mean(s.dice for s in scores if s.organ == organ and group in ("all", s.phase)) for organ in organs]
+        lines.append(f"| mean | {group} | " + " | ".join(_number(mean) for mean in means) + " |")
+    lines += ["", "| without organs | found (ml) |", "|---|---|"]
+    lines += [f"| {item.name} | {item.found_ml:.1f} |" for item in negatives]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(score: OrganScore) -> str:
+    return f"{score.dice:.2f} / {_number(score.s2s_mm, 1)} / {score.surface_dice:.2f}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _number(value: float, places: int = 2) -> str:
+    return "" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _rows(scores: Sequence[OrganScore]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["case", "phase", "organ", "dice", "s2s_mm", "surface_dice_2mm", "truth_ml", "found_ml"])
+    for s in scores:
+        values = (s.dice, s.s2s_mm, s.surface_dice, s.truth_ml, s.found_ml)
+        writer.writerow([s.case, s.phase, s.organ, *(f"{value:.4f}" for value in values)])
+    return out.getvalue()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``make weights-eval``: the packaged network, or the file given, by its recipe's left-out scans and negatives."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    recipe = load(resource_path("train/packaged/attention-unet-abdomen.yaml"), PretrainRecipe)
+    entry = Manifest.load().entry(recipe.name)
+    paths: tuple[Path, ...]
+    if arguments:
+        entry, paths = replace(entry, input=recipe.input), (Path(arguments[0]),)
+    else:
+        paths = WeightsCache(HOME, offline=True).ensure(entry)
+    network = load_network(entry, paths, device=torch.device("cpu"))
+
+    def segment(volume: Volume) -> LabelMask:
+        return segment_with_entry(volume, network, entry).mask
+
+    scores, negatives = evaluate_left_out(recipe, OPEN_SCANS, segment), evaluate_negatives(recipe, OPEN_SCANS, segment)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / "scores.csv").write_text(_rows(scores), encoding="utf-8")
+    (OUTPUT / "table.md").write_text(table(scores, negatives), encoding="utf-8")
+    _log.info("%s\n%s", OUTPUT, table(scores, negatives))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

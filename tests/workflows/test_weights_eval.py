@@ -1,0 +1,99 @@
+"""What the packaged network is worth on left-out scans: scores by organ, open voxels not counted, inventions in ml."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agseg.grid import Grid
+from agseg.io.nifti_write import write_mask, write_scalar
+from agseg.labels import LabelSet
+from agseg.training.cases import IGNORE
+from agseg.training.open_cases import OpenCase, PretrainRecipe, Structure
+from agseg.training.recipe import NetworkChoice
+from agseg.training.settings import LoopSettings
+from agseg.training.synthesis import Phase, Tissue
+from agseg.volume import LabelMask, Volume
+from agseg.weights.entry import InputSpec, Normalisation
+from agseg.workflows.weights_eval import evaluate_left_out, evaluate_negatives, table
+
+LABELS = {1: "liver", 2: "spleen"}
+GRID = Grid((20, 18, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> PretrainRecipe:
+    labels = np.zeros(GRID.shape, dtype=np.uint8)
+    labels[2:10, 2:10, 2:10], labels[12:18, 4:10, 2:8] = 5, 1
+    labels[2:10, 2:10, 8:10] = IGNORE
+    write_mask(tmp_path / "labels.nii.gz", labels, GRID)
+    scan = np.full(GRID.shape, -1000.0, dtype=np.float32)
+    scan[1:19, 1:17], scan[4:8, 4:8] = -100.0, 300.0
+    scan[labels > 0] = 60.0
+    write_scalar(tmp_path / "scan.nii.gz", scan, GRID)
+    return PretrainRecipe(
+        name="tiny",
+        title="two boxes",
+        network=NetworkChoice("attention-unet", {"classes": 3, "widths": [2, 4]}),
+        input=InputSpec(
+            modality="CT",
+            axis_codes="RAS",
+            spacing_mm=(4.0, 4.0, 4.0),
+            window_hu=(-200.0, 300.0),
+            normalisation=Normalisation.WINDOW_TO_UNIT,
+            tile=(16, 16, 16),
+        ),
+        labels=LABELS,
+        structures={5: Structure(Tissue.LIVER, 1), 1: Structure(Tissue.SPLEEN, 2)},
+        cases=(),
+        loop=LoopSettings(steps=1),
+        left_out=(OpenCase("one", "labels.nii.gz", "scan.nii.gz", phase=Phase.VENOUS),),
+        negatives={"nothing": "scan.nii.gz"},
+    )
+
+
+def _finds(*boxes: tuple[int, tuple[slice, slice, slice]]):
+    def segment(volume: Volume) -> LabelMask:
+        found = np.zeros(volume.grid.shape, dtype=np.uint8)
+        for label, box in boxes:
+            found[box] = label
+        return LabelMask(found, volume.grid, LabelSet.from_mapping(LABELS))
+
+    return segment
+
+
+LIVER = (1, (slice(2, 10), slice(2, 10), slice(2, 10)))
+HALF_SPLEEN = (2, (slice(12, 15), slice(4, 10), slice(2, 8)))
+
+
+def test_scores_are_by_organ_and_open_voxels_do_not_count(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    liver, spleen = evaluate_left_out(recipe, tmp_path, _finds(LIVER, HALF_SPLEEN))
+    assert (liver.case, liver.phase, liver.organ) == ("one", "venous", "liver")
+    # The mask reaches into the ignored slices; they belong to neither side.
+    assert (liver.dice, liver.s2s_mm, liver.surface_dice) == (1.0, 0.0, 1.0)
+    assert liver.truth_ml == pytest.approx(8 * 8 * 6 * 0.008)
+    assert spleen.dice == pytest.approx(2 / 3)
+    assert 0 < spleen.surface_dice < 1
+
+
+def test_an_organ_that_the_labels_do_not_know_is_not_scored(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    partial = replace(recipe, left_out=(replace(recipe.left_out[0], known=(2,)),))
+    assert [score.organ for score in evaluate_left_out(partial, tmp_path, _finds())] == ["spleen"]
+
+
+def test_what_is_invented_is_said_in_ml(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    found = {item.name: item.found_ml for item in evaluate_negatives(recipe, tmp_path, _finds(HALF_SPLEEN))}
+    assert found.pop("nothing") == pytest.approx(3 * 6 * 6 * 0.008)
+    assert set(found) == {"made-up head", "made-up thighs", "made-up shapeless", "made-up table"}
+
+
+def test_the_table_has_a_row_per_scan_and_means_by_phase(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    segment = _finds(LIVER, HALF_SPLEEN)
+    lines = table(evaluate_left_out(recipe, tmp_path, segment), evaluate_negatives(recipe, tmp_path, segment)).splitlines()
+    assert lines[0] == "| scan | phase | liver | spleen |"
+    assert lines[2].startswith("| one | venous | 1.00 / 0.0 / 1.00 | 0.67 / ")
+    assert lines[3] == "| mean | venous | 1.00 | 0.67 |"
+    assert lines[4] == "| mean | all | 1.00 | 0.67 |"
