@@ -48,13 +48,19 @@ class ResultIdentity:
         patient_id: str,
         study_uid: str,
         series_uid: str,
+        first_image_uid: str,
         weights_sha256: Sequence[str],
         parameters: Mapping[str, Any],
         mask: LabelMask,
     ) -> ResultIdentity:
-        """The identity of the result that these weights and parameters give on this series of this patient."""
+        """The identity of the result that these weights and parameters give on this series of this patient.
+
+        ``first_image_uid`` tells the passes of one series apart, whose masks may be alike: no organ in either, for example.
+        """
         settings = json.dumps(parameters, sort_keys=True, default=str)
-        content = json.dumps([patient_id, study_uid, series_uid, list(weights_sha256), settings, mask_digest(mask)])
+        content = json.dumps(
+            [patient_id, study_uid, series_uid, first_image_uid, list(weights_sha256), settings, mask_digest(mask)]
+        )
         return cls(hashlib.sha256(content.encode()).hexdigest())
 
     def uid(self, *role: str) -> str:

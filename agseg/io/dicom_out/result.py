@@ -88,6 +88,7 @@ class DicomResult:
             patient_id=str(self.source.first.get("PatientID") or ""),
             study_uid=str(self.source.first.StudyInstanceUID),
             series_uid=self.source.series_uid,
+            first_image_uid=str(self.source.first.SOPInstanceUID),
             weights_sha256=[weights.sha256 for weights in self.weights],
             parameters=self.parameters,
             mask=self.mask,

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 
 from agseg.errors import Code
+from agseg.io.dicom_out.result import DicomResult
 from agseg.io.dicom_out.source import DicomSource
-from tests.io.ct_series import make_series
+from tests.io.ct_series import WEIGHTS, make_mask, make_series
 
 NAME = "测试^甲"
 
@@ -90,3 +91,14 @@ def test_long_identifiers_are_carried_with_a_warning(keyword, length):
     assert [warned.code for warned in source.warnings] == [Code.LONG_VALUE]
     assert keyword in source.warnings[0].message
     assert value not in source.warnings[0].message
+
+
+def test_two_passes_of_one_series_with_the_same_mask_give_two_results():
+    series = make_series()
+    mask, first = make_mask(series.grid), DicomSource.of(series.headers)
+    for number, header in enumerate(series.headers):
+        header.SOPInstanceUID = f"1.2.3.{number + 1}"
+    results = [DicomResult(mask, source, WEIGHTS, {}) for source in (first, DicomSource.of(series.headers), first)]
+    uids = [result.identity.uid("sr") for result in results]
+    assert uids[0] != uids[1]
+    assert uids[0] == uids[2]
