@@ -2,7 +2,8 @@
 
 ::
 
-    agseg-bundle.json        {"schema": "agseg.bundle/1", "files": [{"filename", "sha256", "size_bytes", "commit"}]}
+    agseg-bundle.json        {"schema": "agseg.bundle/1", "files": [{"filename", "sha256", "size_bytes", "commit"}],
+                              "entries": {id: the manifest of an entry that a site imported}}       (only where there are any)
     files/<sha256>
 
 A bundle is read with suspicion: plain uncompressed tar, regular files of exactly these names, capped in number and size, and
@@ -16,7 +17,7 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,8 +57,17 @@ class BundledFile:
     commit: str | None = None
 
 
-def write_bundle(destination: Path, files: Sequence[tuple[BundledFile, Path]]) -> None:
+def write_bundle(
+    destination: Path, files: Sequence[tuple[BundledFile, Path]], *, entries: Mapping[str, str] | None = None
+) -> None:
     """Write a bundle; the same files give the same bytes.
+
+    Parameters
+    ----------
+    destination, files
+        The bundle, and what goes into it.
+    entries
+        Manifests (YAML) of entries that only this site has, by id.
 
     Raises
     ------
@@ -67,7 +77,9 @@ def write_bundle(destination: Path, files: Sequence[tuple[BundledFile, Path]]) -
         If the bundle cannot be written.
     """
     once = {bundled.sha256: (bundled, path) for bundled, path in files}
-    index = {"schema": BUNDLE_SCHEMA, "files": [asdict(bundled) for bundled, _ in once.values()]}
+    index: dict[str, Any] = {"schema": BUNDLE_SCHEMA, "files": [asdict(bundled) for bundled, _ in once.values()]}
+    if entries:
+        index["entries"] = dict(entries)
     content = json.dumps(index, indent=2).encode()
     with replacing(destination) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         _append(archive, INDEX_NAME, io.BytesIO(content), len(content))
@@ -97,6 +109,7 @@ class Bundle:
         self.path = path
         self._members = self._listed(archive)
         self._archive = archive
+        self.entries: dict[str, str] = {}
         self.files = self._index()
 
     @classmethod
@@ -160,7 +173,8 @@ class Bundle:
             content: Any = json.loads(stream.read())
             files = tuple(BundledFile(**line) for line in content["files"])
             schema = content["schema"]
-        except (ValueError, TypeError, KeyError) as error:
+            self.entries = {str(name): str(text) for name, text in content.get("entries", {}).items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._unsafe("an index that cannot be read", type(error).__name__) from error
         if schema != BUNDLE_SCHEMA:
             raise WeightsError("a bundle of another version", path=self.path, value=schema, expected=BUNDLE_SCHEMA)

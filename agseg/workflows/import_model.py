@@ -33,7 +33,7 @@ from agseg.weights.site import imported_folder, site_manifest
 if TYPE_CHECKING:
     from agseg.weights.nnunet.checkpoint import Checkpoint
 
-__all__ = ["ImportRequest", "import_model", "is_model"]
+__all__ = ["ImportRequest", "import_model", "is_model", "register"]
 
 STORED = "stored"
 """The orientation of scans that are given to the network as their files hold them."""
@@ -121,7 +121,7 @@ def import_model(request: ImportRequest) -> WeightsEntry:
                 entry = _single(_only(find_models(root), root), request, names, folder)
             else:
                 entry = _composite(*listed, request, names, folder)
-            return _register(entry, request, folder)
+            return register(entry, request, folder)
 
 
 def _only(models: tuple[ModelFolder, ...], root: Path) -> ModelFolder:
@@ -281,7 +281,7 @@ def _story(made: tuple[_Made, ...], request: ImportRequest) -> dict[str, Any]:
     }
 
 
-def _register(entry: dict[str, Any], request: ImportRequest, folder: Path) -> WeightsEntry:
+def register(entry: dict[str, Any], request: ImportRequest, folder: Path) -> WeightsEntry:
     """Check the entry as it will be read, then put it in the place of an earlier one of its name."""
     path = site_manifest(request.home, request.as_id)
     earlier = set(imported_folder(request.home).glob(f"{request.as_id}-????????")) - {folder}

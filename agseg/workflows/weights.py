@@ -205,12 +205,24 @@ def import_weights(manifest: Manifest, cache: WeightsCache, path: Path, *, as_id
         raise UsageError("this is a folder", path=path, expected="a weights file, or a bundle of `agseg weights export`")
     if not path.is_file():
         raise UsageError("no such weights file", path=path)
-    entries = manifest.entries if as_id is None else (manifest.entry(as_id),)
+    if as_id is None or as_id in manifest.by_id:
+        entries = manifest.entries if as_id is None else (manifest.entry(as_id),)
+    else:
+        entries = () if is_bundle(path) else (manifest.entry(as_id),)
     if not is_bundle(path):
         return _added(cache, entries, path, Digest.of(path), name=path.name)
     done: list[Imported] = []
     with Bundle.open(path) as bundle, cache.scratch() as temporary:
+        own: set[str | None] = set()
+        if bundle.entries:
+            from agseg.workflows.bundled_entries import take_entries
+
+            for entry in take_entries(bundle, cache.root.parent, as_id=as_id):
+                done.extend(Imported(entry.id, file.filename, 0) for file in entry.files)
+                own.update(file.sha256 for file in entry.files)
         for file in bundle.files:
+            if file.sha256 in own:
+                continue
             digest = bundle.extract(file, temporary)
             done.extend(_added(cache, entries, temporary, digest, name=file.filename, commit=file.commit))
     return tuple(done)
@@ -228,14 +240,19 @@ def export_weights(manifest: Manifest, cache: WeightsCache, ids: Sequence[str], 
     """
     if not ids:
         raise UsageError("name the weights to export", hint="List them: agseg weights list")
+    from agseg.workflows.bundled_entries import manifest_for_bundle
+
     bundled: list[tuple[BundledFile, Path]] = []
+    own: dict[str, str] = {}
     for weights_id in ids:
         entry = manifest.entry(weights_id)
+        if (text := manifest_for_bundle(entry, cache.root.parent)) is not None:
+            own[weights_id] = text
         for file, path in zip(entry.files, cache.fetch(entry), strict=True):
             record, digest = cache.trust.get(file), Digest.of(path)
             commit = record.commit if record else None
             bundled.append((BundledFile(file.filename, digest.sha256, digest.size_bytes, commit), path))
-    write_bundle(destination, bundled)
+    write_bundle(destination, bundled, entries=own)
     return tuple(file.filename for file, _ in bundled)
 
 

@@ -14,7 +14,7 @@ from agseg.labels import known_structures
 from agseg.weights.cache import WeightsCache
 from agseg.weights.manifest import Manifest
 from agseg.weights.published import Archive, LicenceClass, PublishedModel
-from agseg.workflows.weights import describe_published, fetch_weights, pin_weights, summaries
+from agseg.workflows.weights import describe_published, export_weights, fetch_weights, import_weights, pin_weights, summaries
 from tests.weights.toy_models import DATASET, weights, write_model, zipped
 
 OPEN = {"licence": "Apache-2.0", "licence_class": "open", "citation": "A paper", "orientation": "RAS"}
@@ -151,3 +151,54 @@ def test_a_model_that_contradicts_itself_cannot_be_built(field, value):
     with pytest.raises(FieldError):
         Archive("ftp://github.com/a.zip")
     assert Path(Archive("https://github.com/a/b.zip").file.filename).suffix == ".zip"
+
+
+@pytest.fixture(scope="module")
+def five_parts(tmp_path_factory) -> list[bytes]:
+    """Five models with three organs each."""
+    root = tmp_path_factory.mktemp("five")
+    names = [name for name in known_structures() if "kidney_cyst" not in name][:15]
+    made = []
+    for number in range(5):
+        labels = {"background": 0} | {name: index for index, name in enumerate(names[3 * number : 3 * number + 3], start=1)}
+        write_model(root / str(number), dataset={**DATASET, "labels": labels}, states={"0": weights(seed=number)})
+        made.append(zipped(root / str(number), root / f"{number}.zip").read_bytes())
+    return made
+
+
+def test_an_entry_of_five_parts_travels_to_a_place_without_a_network(site, web, five_parts, tmp_path):
+    web.files |= {f"/releases/part{number}.zip": content for number, content in enumerate(five_parts)}
+    manifest, cache = site(whole=model(web, *range(5)))
+    fetch_weights(manifest, cache, ["whole"])
+    manifest, cache = site(whole=model(web, *range(5)))
+    there = manifest.entry("whole")
+    export_weights(manifest, cache, ["whole"], tmp_path / "bundle.tar")
+    asked = len(web.asked)
+
+    home = tmp_path / "other"
+    done = import_weights(Manifest.load(home=home), WeightsCache(home, offline=True), tmp_path / "bundle.tar")
+    assert [(file.id, file.missing) for file in done] == [("whole", 0)] * 5
+    here, cache = Manifest.load(home=home).entry("whole"), WeightsCache(home, offline=True)
+    assert (here.labels, here.parts, here.input, here.licence, here.sha256) == (
+        there.labels, there.parts, there.input, there.licence, there.sha256
+    )  # fmt: skip
+    assert len(cache.ensure(here)) == 5
+    assert all(home in path.parents for path in cache.ensure(here))
+    assert len(web.asked) == asked
+
+
+def test_a_damaged_bundle_of_an_entry_leaves_nothing_behind(site, web, tmp_path):
+    manifest, cache = site(toy=model(web, 0))
+    fetch_weights(manifest, cache, ["toy"])
+    manifest, cache = site(toy=model(web, 0))
+    bundle = tmp_path / "bundle.tar"
+    export_weights(manifest, cache, ["toy"], bundle)
+    content = bytearray(bundle.read_bytes())
+    content[-3000] ^= 1
+    content[len(content) // 2] ^= 1
+    bundle.write_bytes(content)
+    home = tmp_path / "other"
+    with pytest.raises(WeightsError):
+        import_weights(Manifest.load(home=home), WeightsCache(home, offline=True), bundle)
+    assert "toy" not in Manifest.load(home=home).by_id
+    assert not list(home.rglob("*.safetensors"))
