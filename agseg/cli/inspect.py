@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agseg.cli import console
+from agseg.cli import console, options
 from agseg.cli.options import Debug, Json, Quiet, Verbose
 from agseg.errors import UsageError
 
@@ -41,12 +41,17 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Say what segment would do: each study and series, chosen or not, with its reason. Nothing is written."""
+    from agseg.weights.cache import WeightsCache
+    from agseg.weights.manifest import Manifest
     from agseg.workflows.inspect import inspect as run
+    from agseg.workflows.inspect import installed_weights
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     points = [_point(text) for text in at_lps or ()]
+    home = options.home()
+    able = installed_weights(Manifest.load(home=home), WeightsCache(home, offline=True))
     with console.progress("reading", quiet=quiet or as_json) as advance:
-        found = run(paths, at_lps_mm=points, include=include or (), exclude=exclude or (), on_progress=advance)
+        found = run(paths, at_lps_mm=points, include=include or (), exclude=exclude or (), able=able, on_progress=advance)
     if as_json:
         console.document(found.to_dict())
     elif not quiet:

@@ -18,7 +18,7 @@ from torch import Tensor
 from agseg.errors import Code, WeightsError
 from agseg.weights.entry import WeightsFormat
 
-__all__ = ["convert", "from_monai", "from_obelisk", "from_sononet"]
+__all__ = ["FORMATS", "convert", "from_monai", "from_obelisk", "from_sononet"]
 
 SONONET_LAYERS = 15
 """Convolutions of SonoNet, each with W, beta, gamma, mean and inverse standard deviation (Lasagne's order)."""
@@ -46,7 +46,7 @@ def convert(source: Path, destination: Path, *, weights_format: WeightsFormat) -
     """
     from safetensors.torch import save_file
 
-    state = _READERS[weights_format](source)
+    state = FORMATS[weights_format](source)
     save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, destination)
 
 
@@ -123,8 +123,9 @@ def _unfit(path: Path, error: Exception, expected: str) -> WeightsError:
     )
 
 
-_READERS: dict[WeightsFormat, Callable[[Path], dict[str, Tensor]]] = {
+FORMATS: dict[WeightsFormat, Callable[[Path], dict[str, Tensor]]] = {
     WeightsFormat.OBELISK_PTH: from_obelisk,
     WeightsFormat.SONONET_NPZ: from_sononet,
     WeightsFormat.MONAI_PT: from_monai,
 }
+"""Each foreign format's reader: from a checked file to a state dict. A new format is one function and one line here."""

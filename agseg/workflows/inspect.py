@@ -6,7 +6,7 @@ A child process reads; this one opens no input file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from agseg.io.names import spelled_out
 from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study
 from agseg.volume import Volume, Warned
+from agseg.weights.cache import WeightsCache
+from agseg.weights.manifest import Manifest
 
-__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "sample_trilinear"]
+__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "installed_weights", "sample_trilinear"]
 
 OUTSIDE_TOLERANCE = 1e-3
 """A point may lie this far (voxels) outside the outermost voxel centres and still be sampled there."""
@@ -47,6 +49,7 @@ class InspectedStudy:
     low: float | None = None
     high: float | None = None
     samples: tuple[Sample, ...] = ()
+    weights: tuple[str, ...] = ()
 
     @property
     def is_ok(self) -> bool:
@@ -72,6 +75,7 @@ class InspectedStudy:
             "affine_ras": None if grid is None else grid.affine.tolist(),
             "min": self.low,
             "max": self.high,
+            "weights": list(self.weights),
             "samples": [{"lps_mm": list(sample.lps_mm), "value": sample.value} for sample in self.samples],
         }
 
@@ -111,6 +115,7 @@ def inspect(
     at_lps_mm: Sequence[tuple[float, float, float]] = (),
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    able: Callable[[str], tuple[str, ...]] = lambda modality: (),
     on_progress: Callable[..., None] | None = None,
 ) -> Inspection:
     """Find and read every study below the inputs.
@@ -119,6 +124,8 @@ def inspect(
     ----------
     at_lps_mm
         Points (x, y, z) in DICOM's LPS, mm, at which every accepted study is sampled.
+    able
+        From a modality to the ids of the weights that are here and segment it, see :func:`installed_weights`.
     on_progress
         Called as ``on_progress(done, total, text)``.
     """
@@ -128,13 +135,21 @@ def inspect(
         for number, study in enumerate(discovery.studies):
             if on_progress is not None:
                 on_progress(number, len(discovery.studies), study.id)
-            studies.append(inspected(study, at_lps_mm, intake))
+            found = inspected(study, at_lps_mm, intake)
+            modality = study.modality or "CT"  # what NIfTI and NRRD are taken for
+            studies.append(replace(found, weights=able(modality)) if found.is_ok else found)
     skipped = [(_below(skip.path, inputs), skip) for skip in discovery.skipped]
     for folder in inputs:
         if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
             nothing = Skipped(folder.resolve(), Code.NO_IMAGE_SERIES, "no CT series below this folder")
             skipped.append((".", nothing))
     return Inspection(tuple(studies), tuple(skipped), discovery)
+
+
+def installed_weights(manifest: Manifest, cache: WeightsCache) -> Callable[[str], tuple[str, ...]]:
+    """From a modality to the ids of the entries that are here and segment it."""
+    here = [entry for entry in manifest.entries if entry.labels.names and cache.available(entry)]
+    return lambda modality: tuple(entry.id for entry in here if entry.input.modality == modality)
 
 
 def inspected(study: Study, points: Sequence[tuple[float, float, float]], intake: Intake) -> InspectedStudy:
