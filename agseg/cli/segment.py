@@ -196,6 +196,9 @@ def segment(
         show(report, output, dry_run=dry_run)
     elif not quiet:
         _one_line_each(report)
+    better = report.environment.get("better_weights")
+    if better and (console.is_terminal() or verbose) and not quiet and not as_json:
+        console.note(better["text"])
     if not quiet and not as_json:
         record = None if dry_run else output / "run.json"
         for line in mute_ending(report, what="study", inputs=paths, expected="DICOM series, NIfTI, NRRD or MHA", record=record):

@@ -24,6 +24,7 @@ from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
+from agseg.workflows.better_weights import BETTER_WEIGHTS, better_weights
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.scout import choose_scout
@@ -138,6 +139,7 @@ def _segment(
             _network(cache, entry, makes, scout=scout, dry_run=request.dry_run)
             for (entry, makes), scout in zip(chosen, scouts, strict=True)
         )
+        better = None if request.weights else better_weights(manifest, [entry for entry, _ in chosen], organs)
         parameters = request.parameters(networks, organs)
         config = SegmenterConfig(networks, organs, request.options, parameters, request.threads)
         job = BatchJob(
@@ -145,6 +147,7 @@ def _segment(
             model=config if request.cluster is None else _placed(config, request, manifest),
             networks=tuple(network.use for network in networks),
             parameters=parameters,
+            environment={} if better is None else {BETTER_WEIGHTS: {**better.to_dict(), "text": better.sentence()}},
             include=request.include,
             exclude=request.exclude,
             limits=request.limits,
