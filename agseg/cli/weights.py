@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 MEGABYTE = 1e6
+PUBLISHED = "nnunet"
+"""What stands for the architecture of a model that is not here yet: its own plans say more."""
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries of the manifest.")]
 
@@ -246,8 +248,12 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             row["licence"],
         )
         for row in rows
+        if row["architecture"] != PUBLISHED
     ]
     console.print_rows("Weights", columns, cells)
+    others = [(row["id"], row["modality"], row["licence"]) for row in rows if row["architecture"] == PUBLISHED]
+    if others:
+        console.print_rows("Published models: agseg weights fetch NAME", ("name", "modality", "licence"), others)
 
 
 def _print_entry(content: dict[str, Any]) -> None:
