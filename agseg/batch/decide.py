@@ -12,13 +12,14 @@ from pathlib import Path
 
 from agseg import __version__
 from agseg.batch.arrival import FileState, newest_mtime_s, states_of
+from agseg.batch.earlier import Plan, plan
 from agseg.batch.fingerprint import input_fingerprint, joint_key, resume_key
-from agseg.batch.folder import read_record
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.output import Output
 from agseg.batch.provenance import Provenance
 from agseg.batch.run_id import RUN_JSON, load_run
 from agseg.errors import Code, InputError, UsageError
+from agseg.io.finished import load_record
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
@@ -155,10 +156,14 @@ def _decide_one(
         report = _record(study, StudyStatus.REJECTED, study.rejected.code, study.rejected.message)
         return replace(report, new=earlier is None, extra={**provenance.identity, REJECTED_BY: "discovery"})
     task = StudyTask(study, output.root, name, provenance, states)
+    everything = tuple(use.weights.id for use in job.networks)
     if job.overwrite:
-        return task
+        return replace(task, plan=plan(task.folder, provenance, job.outputs, overwrite=True))
+    task = replace(task, plan=plan(task.folder, provenance, job.outputs))
     rejected = known.get(provenance.key)
-    return _earlier_result(task) or (rejected if rejected is not None and _lasts(rejected) else task)
+    if task.plan.is_empty:
+        return _earlier_result(task) or replace(task, plan=Plan(everything, job.outputs))
+    return rejected if rejected is not None and _lasts(rejected) and task.plan.todo == everything else task
 
 
 def _lasts(rejected: StudyReport) -> bool:
@@ -178,20 +183,18 @@ def _provenance(study: Study, states: tuple[FileState, ...], job: BatchJob, run:
             fingerprint=of_input,
             weights_sha256=use.weights.sha256,
             usage_sha256=use.usage_sha256,
-            parameters={**job.parameters, "organs": list(use.organs)},
+            shaping=job.shaping,
             version=__version__,
         )
         for use in job.networks
     )
-    return Provenance(
-        run, __version__, job.networks, job.parameters, fingerprint, keys, joint_key(of_input, keys, job.parameters)
-    )
+    return Provenance(run, __version__, job.networks, job.parameters, fingerprint, keys, joint_key(of_input, keys))
 
 
 def _earlier_result(task: StudyTask) -> StudyReport | None:
     """The finished study as ``skipped``, with its organs and files, if it was made from the same things."""
-    record = read_record(task.folder)
-    if record is None or record.get("key") != task.provenance.key or task.folder.is_symlink():
+    record = load_record(task.folder)
+    if record is None:
         return None
     try:
         report = StudyReport.from_dict(record)

@@ -37,13 +37,12 @@ def input_fingerprint(files: tuple[Path, ...], states: tuple[FileState, ...]) ->
     return digest.hexdigest()
 
 
-def resume_key(*, fingerprint: str, weights_sha256: str, usage_sha256: str, parameters: dict[str, Any], version: str) -> str:
+def resume_key(*, fingerprint: str, weights_sha256: str, usage_sha256: str, shaping: dict[str, Any], version: str) -> str:
     """SHA-256 (hex) of everything that the masks of one network depend on."""
-    whole = json.dumps([fingerprint, weights_sha256, usage_sha256, parameters, version], sort_keys=True, default=str)
+    whole = json.dumps([fingerprint, weights_sha256, usage_sha256, shaping, version], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def joint_key(fingerprint: str, keys: tuple[str, ...], parameters: dict[str, Any]) -> str:
-    """SHA-256 (hex) of everything that the whole result of a study depends on."""
-    whole = json.dumps([fingerprint, keys, parameters], sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()
+def joint_key(fingerprint: str, keys: tuple[str, ...]) -> str:
+    """SHA-256 (hex) of everything that the masks of several networks depend on."""
+    return hashlib.sha256(json.dumps([fingerprint, sorted(keys)]).encode()).hexdigest()

@@ -9,20 +9,23 @@ step aside (``liver.edited.nii.gz``). Either way a folder with a ``study.json`` 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agseg.batch.earlier_aside import set_earlier_aside
 from agseg.batch.job import StudyTask
+from agseg.batch.json_text import json_text
 from agseg.batch.output import make_folders, temporary_name
 from agseg.errors import Code
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, flush, output_error, write_text
 from agseg.io.finished import CONTENTS, changed_files, contents_of, is_intact, load_record, named_files
+from agseg.io.outputs import NIFTI, OutputFiles
 from agseg.report import DISCLAIMER, STUDY_JSON, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
@@ -32,7 +35,6 @@ __all__ = [
     "STUDY_SCHEMA",
     "StudyFolder",
     "edited_files",
-    "json_text",
     "published_by_this_run",
     "read_record",
 ]
@@ -79,6 +81,8 @@ class StudyFolder:
         organs: tuple[Measurement, ...] = (),
         warnings: tuple[Warned, ...] = (),
         seconds: dict[str, float] | None = None,
+        outputs: Mapping[str, OutputFiles] | None = None,
+        values: Mapping[str, int] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> StudyReport:
         """Write study.json, make sure that everything is on the disk, and make it visible.
@@ -88,7 +92,11 @@ class StudyFolder:
         volume
             The study's volume, for its shape, spacing and modality; its own and the study's warnings come first.
         organs, warnings, seconds
-            As in the record.
+            As in the record. Organs of an earlier result that stay (``task.plan.kept``) are among them.
+        outputs
+            The files written, by output. Those that stay of an earlier result need not be named.
+        values
+            Label value of each organ, in masks with several.
         extra
             More for study.json and the record (device fallbacks, files of attention maps, ...).
 
@@ -106,7 +114,9 @@ class StudyFolder:
         if edited:
             said = f"changed since agseg wrote them, and kept as *.edited: {', '.join(edited)}"
             warnings = (*warnings, Warned(Code.EDITED, said))
-        files = tuple(sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()))
+        new = tuple(sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()))
+        made, kept = self.task.provenance, self.task.plan.kept
+        others = tuple(one for one in kept.weights if one.id not in {mine.id for mine in made.weights})
         report = StudyReport(
             input=self.task.study.id,
             output=self.task.output,
@@ -115,27 +125,37 @@ class StudyFolder:
             shape=volume.grid.shape,
             spacing_mm=volume.grid.spacing_mm,
             modality=volume.modality,
-            organs=tuple(replace(organ, run=self.task.provenance.run) if organ.weights else organ for organ in organs),
-            files=(*files, STUDY_JSON),
+            organs=tuple(replace(organ, run=organ.run or made.run) if organ.weights else organ for organ in organs),
+            files=(*sorted({*new, *kept.files}), STUDY_JSON),
             seconds=seconds,
-            weights=self.task.provenance.weights,
-            run=self.task.provenance.run,
+            weights=(*made.weights, *others),
+            run=made.run,
             extra=dict(extra or {}),
         )
         record = {
             "schema": STUDY_SCHEMA,
             "disclaimer": DISCLAIMER,
             **report.to_dict(),
-            **self.task.provenance.to_dict(),
+            **made.to_dict(),
+            "networks": self._networks(),
+            "outputs": {name: files.to_dict() for name, files in _joined(kept.outputs, outputs or {}).items()},
+            "label_values": {**kept.values, **(values or {})},
         }
         try:
-            record[CONTENTS] = contents_of(self.path, files)
+            record[CONTENTS] = contents_of(self.path, new) | contents_of(self.task.folder, kept.files - set(new))
             write_text(self.path / STUDY_JSON, json_text(record))
             self._flush()
-            self._swap_in(report.files)
+            self._swap_in(new, report)
         except OSError as error:
             raise output_error(error, "a study's results cannot be written") from error
         return report
+
+    def _networks(self) -> list[dict[str, Any]]:
+        """The networks of the record: those of this run as it used them, and those whose organs stay."""
+        kept = {network["id"]: network for network in self.task.plan.kept.networks}
+        mine = {network["id"]: network for network in self.task.provenance.to_dict()["networks"]}
+        stay = {name: network for name, network in kept.items() if name not in self.task.plan.todo}
+        return [*({**mine, **stay}).values()]
 
     def _flush(self) -> None:
         """Modes as promised, and everything on the disk."""
@@ -150,7 +170,7 @@ class StudyFolder:
             Path(folder).chmod(FOLDER_MODE)
             flush(Path(folder))
 
-    def _swap_in(self, files: tuple[str, ...]) -> None:
+    def _swap_in(self, new: tuple[str, ...], report: StudyReport) -> None:
         target = self.task.folder
         parent = make_folders(self.task.root, "/".join(self.task.output.split("/")[:-1]))
         if not os.path.lexists(target):
@@ -164,23 +184,31 @@ class StudyFolder:
         for name in (LEAVING_JSON, STUDY_JSON):
             with suppress(FileNotFoundError):
                 (target / name).replace(target / RETIRED_JSON)
-        stale = named_files(load_record(target, name=RETIRED_JSON)) - set(files)
+        old = load_record(target, name=RETIRED_JSON)
         flush(target)
-        for name in files:
+        set_earlier_aside(target, old, report, kept=self.task.plan.kept.files, fingerprint=self.task.provenance.fingerprint)
+        for name in new:
             if "/" in name:
                 make_folders(target, name.rpartition("/")[0])
-            if name != STUDY_JSON:
-                (self.path / name).replace(target / name)
-        for name in stale:
+            (self.path / name).replace(target / name)
+        for name in named_files(old) - set(report.files):
             (target / name).unlink(missing_ok=True)
         (self.path / STUDY_JSON).replace(target / STUDY_JSON)
         (target / RETIRED_JSON).unlink(missing_ok=True)
         flush(target)
 
 
-def json_text(content: Any) -> str:
-    """JSON indented by 2, with a line end. NaN and infinity are refused."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def _joined(kept: Mapping[str, OutputFiles], new: Mapping[str, OutputFiles]) -> dict[str, OutputFiles]:
+    """The outputs of a folder: what is new takes the place of what was, but a file per organ joins the others."""
+    taken = {file for files in new.values() for file in files.files}
+    stay = {name: files for name, files in kept.items() if name == NIFTI or not taken & set(files.files)}
+    joined = {**stay, **new}
+    if NIFTI in kept and NIFTI in new:
+        files, organs = ({**dict.fromkeys(a), **dict.fromkeys(b)} for a, b in (
+            (kept[NIFTI].files, new[NIFTI].files), (kept[NIFTI].organs, new[NIFTI].organs),
+        ))  # fmt: skip
+        joined[NIFTI] = OutputFiles(tuple(files), tuple(organs))
+    return joined
 
 
 def edited_files(folder: Path) -> tuple[str, ...]:

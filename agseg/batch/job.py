@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from agseg.batch.arrival import FileState
 from agseg.batch.draft import Draft
+from agseg.batch.earlier import Plan
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
 from agseg.report import StudyReport, WeightsRef
@@ -99,6 +100,8 @@ class StudyTask:
         What the reader took; 0 before it is read.
     failures
         How many runs in a row it has failed in until now.
+    plan
+        Which networks must run, which outputs are to be written, and what of an earlier result stays.
     """
 
     study: Study
@@ -108,6 +111,7 @@ class StudyTask:
     states: tuple[FileState, ...] = ()
     read_seconds: float = 0.0
     failures: int = 0
+    plan: Plan = field(default_factory=lambda: Plan((), ()))
 
     @property
     def folder(self) -> Path:
@@ -171,6 +175,8 @@ class BatchJob:
         The run's settings for its records, JSON-able.
     shaping
         Those of them that decide about a mask's voxels; part of the resume keys.
+    outputs
+        Names of what is to be written of each study's masks. What is missing of a finished study is written from them.
     environment
         Facts about this process for run.json; the processor's own are added.
     include, exclude
@@ -194,6 +200,7 @@ class BatchJob:
     networks: tuple[NetworkUse, ...]
     parameters: dict[str, Any]
     shaping: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.decide import REJECTED_BY
-from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON, json_text
+from agseg.batch.folder import LEAVING_JSON, RETIRED_JSON
+from agseg.batch.json_text import json_text
 from agseg.batch.output import make_folders
 from agseg.io.atomic import flush, output_error, write_text
 from agseg.io.finished import load_record, named_files

@@ -15,8 +15,9 @@ from typing import Any
 
 from agseg.batch.decide import FAILURES
 from agseg.batch.exit_code import united_exit_code
-from agseg.batch.folder import json_text
+from agseg.batch.holdings import held_results
 from agseg.batch.job import Part
+from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
 from agseg.batch.review import review_list
 from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
@@ -117,8 +118,14 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
 
 
 def _write_tables(whole: BatchReport, output: Output) -> None:
+    """The tables show all that the folder holds: a study that was done before, and is no more in the input, keeps its rows."""
     volumes, page = (output.root / name for name in _TABLES)
-    write_volumes(volumes, whole)
+    own = {study.output for study in whole.studies if study.output is not None}
+    held = tuple(held_results(output.root, besides=own))
+    write_volumes(volumes, replace(whole, studies=(*whole.studies, *(study for study, _ in held))))
+    names = {study.input for study in whole.studies}
+    gone = tuple(study for study, is_current in held if is_current and study.input not in names)
+    whole = replace(whole, studies=(*whole.studies, *gone))
     review = {item.study.input: item.reasons for item in review_list(whole)}
     write_report(page, whole, review=review, earlier=_earlier_runs(output.root))
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agseg.batch.folder import json_text
+from agseg.batch.json_text import json_text
 from agseg.batch.output import LOCK_NAME, Output, exclusive
 from agseg.io.atomic import write_text
 from agseg.report import new_run_id

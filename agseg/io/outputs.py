@@ -8,7 +8,28 @@ from typing import Any
 
 from agseg.volume import Warned
 
-__all__ = ["OutputType", "Outputs", "SegEncoding", "Written"]
+__all__ = [
+    "ATTENTION",
+    "LABELS",
+    "MASK_FORMS",
+    "NIFTI",
+    "PREVIEW",
+    "SEG_FILE",
+    "STATISTICS",
+    "OutputFiles",
+    "OutputType",
+    "Outputs",
+    "SegEncoding",
+    "Written",
+]
+
+NIFTI, LABELS, PREVIEW, STATISTICS, ATTENTION = "nifti", "labels", "preview", "statistics", "attention"
+"""Outputs by the names of records: masks in a file per organ and in one file, picture, table, and coefficients of the gates."""
+
+SEG_FILE = "seg.dcm"
+
+MASK_FORMS = (NIFTI, LABELS, "dicom-seg", "dicom-seg:labelmap")
+"""Outputs from which masks can be read back, voxel for voxel."""
 
 
 class OutputType(StrEnum):
@@ -54,6 +75,19 @@ class Outputs:
     attention: bool = False
     seg_encoding: SegEncoding = SegEncoding.BINARY
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the outputs that a finished study has, by which its record tells them apart."""
+        forms = [self._form(kind) for kind in self.kinds]
+        return (*forms, STATISTICS, *([PREVIEW] if self.preview else []), *([ATTENTION] if self.attention else []))
+
+    def _form(self, kind: str) -> str:
+        if kind == OutputType.NIFTI and self.multilabel:
+            return LABELS
+        if kind in (OutputType.DICOM_SEG, OutputType.DICOM_SR) and self.seg_encoding is not SegEncoding.BINARY:
+            return f"{kind}:{self.seg_encoding}"
+        return str(kind)
+
     def to_dict(self) -> dict[str, Any]:
         """As in records."""
         return {
@@ -82,3 +116,20 @@ class Written:
     files: tuple[str, ...] = ()
     warnings: tuple[Warned, ...] = ()
     is_complete: bool = True
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """One output of a finished study: its files, below the study's folder, and the organs that they show."""
+
+    files: tuple[str, ...]
+    organs: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """As in study.json."""
+        return {"files": list(self.files), "organs": list(self.organs)}
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> OutputFiles:
+        """What :meth:`to_dict` wrote; raises KeyError or TypeError if it is none."""
+        return cls(tuple(map(str, told["files"])), tuple(map(str, told["organs"])))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg.errors import UsageError
-from agseg.io.outputs import Outputs, OutputType, Written
+from agseg.io.outputs import LABELS, NIFTI, Outputs, OutputType, Written
 from agseg.report import Measurement, WeightsRef
 from agseg.study import Study
 from agseg.volume import LabelMask, Volume
@@ -131,17 +131,33 @@ def check_outputs(kinds: Sequence[str]) -> None:
             )
 
 
-def write_all(folder: Path, result: Result) -> dict[str, Written]:
-    """Write every form that is wanted into the folder, by name.
+def write_all(folder: Path, result: Result, *, write: Sequence[str] | None = None) -> dict[str, Written]:
+    """Write forms of the mask into the folder, by the names of records (:attr:`agseg.io.outputs.Outputs.wanted`).
 
     A mask that a form cannot hold (no UIDs to refer to, no code for an organ) is not lost: NIfTI is written then too.
+
+    Parameters
+    ----------
+    write
+        Those to write; all that are wanted by default.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    written = {str(kind): WRITERS[kind].write(folder, result) for kind in result.outputs.kinds}
-    if OutputType.NIFTI not in written and not all(one.is_complete for one in written.values()):
-        written[str(OutputType.NIFTI)] = WRITERS[OutputType.NIFTI].write(folder, result)
+    names = result.outputs.wanted if write is None else write
+    written = {name: _writer(name).write(folder, result) for name in names if _kind(name) in WRITERS}
+    if not {NIFTI, LABELS} & set(written) and not all(one.is_complete for one in written.values()):
+        form = LABELS if result.outputs.multilabel else NIFTI
+        written[form] = _writer(form).write(folder, result)
     return written
+
+
+def _kind(name: str) -> str:
+    """The writer's name of an output: masks in one file are a form of NIfTI, encodings are forms of DICOM SEG."""
+    return NIFTI if name == LABELS else name.partition(":")[0]
+
+
+def _writer(name: str) -> Writer:
+    return WRITERS[_kind(name)]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from agseg import __version__
 from agseg.batch.exit_code import exit_code_of
-from agseg.batch.folder import json_text
 from agseg.batch.frame_reader import ClipError, FrameReader
 from agseg.batch.intake import Intake
+from agseg.batch.json_text import json_text
 from agseg.batch.outcome import Failure, Fault, failure_of
 from agseg.batch.output import Output, claim_output
 from agseg.batch.signals import noting_signals

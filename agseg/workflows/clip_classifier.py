@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from agseg.batch.folder import json_text
+from agseg.batch.json_text import json_text
 from agseg.errors import Code, InputError
 from agseg.io.atomic import write_text
 from agseg.io.video.frames import Box, Frame, FrameSource, every

@@ -148,6 +148,8 @@ def _segment(
             networks=tuple(network.use for network in networks),
             parameters=parameters,
             environment={} if better is None else {BETTER_WEIGHTS: {**better.to_dict(), "text": better.sentence()}},
+            shaping=request.options.shaping.to_dict(),
+            outputs=request.options.outputs.wanted,
             include=request.include,
             exclude=request.exclude,
             limits=request.limits,

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from agseg.batch import StudyTask
 from agseg.batch.draft import Draft
+from agseg.io.outputs import ATTENTION
 from agseg.report import StudyReport
 from agseg.volume import Volume
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
@@ -67,20 +70,27 @@ class StudySegmenter:
             Told what is being done.
         """
         begun = time.perf_counter()
+        if not task.plan.todo:
+            # All masks are there: what is missing is written from them.
+            return Draft(np.zeros((1, 1, 1), dtype=np.uint8), {})
         stage("predict")
-        result = self._segmented(volume)
+        result = self._segmented(volume, task.plan.todo)
         draft = draft_of(result, elapsed_s=time.perf_counter() - begun)
-        if not self._config.options.outputs.attention:
+        if ATTENTION not in task.plan.write:
             return draft
         writer = StudyWriter(self._config)
         return writer.write(task, volume, draft, stage, more=lambda folder: self._write_attention(folder, volume))
 
-    def _segmented(self, volume: Volume) -> Segmentation:
-        """All networks' organs in one mask."""
+    def _segmented(self, volume: Volume, todo: tuple[str, ...]) -> Segmentation:
+        """The organs of these networks in one mask."""
         from agseg.inference.combine import combine
 
         return combine(
-            [self._of(network, loaded, volume) for network, loaded in zip(self._config.networks, self._networks, strict=True)]
+            [
+                self._of(network, loaded, volume)
+                for network, loaded in zip(self._config.networks, self._networks, strict=True)
+                if network.entry.id in todo
+            ]
         )
 
     def _of(self, network: NetworkConfig, loaded: ReadyNetwork | Parts, volume: Volume) -> Segmentation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,13 @@ from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
 from agseg.batch.review import review
 from agseg.errors import Code
+from agseg.io.label_files import read_masks
+from agseg.io.outputs import ATTENTION, PREVIEW, STATISTICS, OutputFiles
 from agseg.io.preview import write_preview
+from agseg.io.statistics import STATISTICS as STATISTICS_JSON
 from agseg.io.statistics import write_statistics
 from agseg.io.writers import Result, write_all
+from agseg.label_merge import merge_masks, overlap
 from agseg.labels import Label, LabelSet
 from agseg.measure.volumes import measure
 from agseg.report import Measurement, OrganStatus, StudyReport
@@ -87,49 +91,94 @@ class StudyWriter:
         """
         begun = time.perf_counter()
         stage("measure")
-        facts = draft.facts
-        mask = LabelMask(draft.labels, volume.grid, LabelSet(tuple(Label(index, name) for index, name in facts["labels"])))
-        measured = self._measured(mask, volume, draft)
+        facts, kept = draft.facts, task.plan.kept
+        mask, new, warnings = self._masks(task, volume, draft)
+        measured = self._ordered((*self._measured(mask, new, volume, draft), *kept.organs))
         writing = time.perf_counter()
         stage("write")
         with StudyFolder(task) as folder:
-            found = tuple(Warned(Code(warned["code"]), warned["message"]) for warned in facts["warnings"])
             options = self._config.options
+            used = {organ.weights for organ in measured}
+            weights = tuple(one for one in (*self._config.weights, *kept.weights) if one.id in used)
             result = Result(
-                task.study, volume, mask, measured, self._config.weights, options.shaping.to_dict(), options.outputs
+                task.study,
+                volume,
+                mask,
+                measured,
+                tuple({one.id: one for one in weights}.values()) or self._config.weights,
+                options.shaping.to_dict(),
+                options.outputs,
             )
-            warnings = (*found, *self._write(folder.path, result))
+            outputs, told = self._write(folder.path, result, task.plan.write)
             if more is not None:
                 more(folder.path)
+                outputs[ATTENTION] = OutputFiles(_below(folder.path, ATTENTION), mask.label_set.names)
             ended = time.perf_counter()
-            seconds = {"read": task.read_seconds, **facts["seconds"], "measure": writing - begun, "write": ended - writing}
-            seconds["total"] = task.read_seconds + facts["elapsed_s"] + ended - begun
+            seconds = {
+                "read": task.read_seconds,
+                **facts.get("seconds", {}),
+                "measure": writing - begun,
+                "write": ended - writing,
+            }
+            seconds["total"] = task.read_seconds + facts.get("elapsed_s", 0.0) + ended - begun
             return folder.publish(
                 volume,
                 organs=measured,
-                warnings=warnings,
+                warnings=(*warnings, *told),
                 seconds={name: round(value, 3) for name, value in seconds.items()},
+                outputs=outputs,
+                values={label.name: label.index for label in mask.label_set},
             )
 
-    def _measured(self, mask: LabelMask, volume: Volume, draft: Draft) -> tuple[Measurement, ...]:
-        """Measurements in the order of the organs asked for, with the reasons to look twice."""
-        by_name = {measurement.name: measurement for measurement in measure(mask, volume)}
+    def _masks(self, task: StudyTask, volume: Volume, draft: Draft) -> tuple[LabelMask, frozenset[str], tuple[Warned, ...]]:
+        """All organs in one mask, which of them are new, and the warnings of the draft and of putting it together."""
+        kept, masks = task.plan.kept, []
+        if kept.organs:
+            names = tuple(organ.name for organ in kept.organs)
+            masks.append(read_masks(task.folder, kept.readable, kept.values, organs=names, grid=volume.grid))
+        warnings: list[Warned] = []
+        new: frozenset[str] = frozenset()
+        if draft.facts:
+            labels = LabelSet(tuple(Label(index, name) for index, name in draft.facts["labels"]))
+            masks.append(LabelMask(draft.labels, volume.grid, labels))
+            new = frozenset(labels.names)
+            warnings += (Warned(Code(warned["code"]), warned["message"]) for warned in draft.facts["warnings"])
+        merged, clashes = merge_masks(masks)
+        return merged, new, (*warnings, *([overlap(clashes)] if clashes else []))
+
+    def _measured(self, mask: LabelMask, new: frozenset[str], volume: Volume, draft: Draft) -> tuple[Measurement, ...]:
+        """Measurements of the new organs, with the reasons to look twice, and a row for each that no network knows."""
         made_by = {organ: network.entry.id for network in self._config.networks for organ in network.organs}
+        unknown = tuple(Measurement(o, OrganStatus.NOT_IN_WEIGHTS) for o in self._config.organs if o not in made_by)
+        if not new:
+            return unknown
         probability, components = draft.facts["probability"], draft.facts["components"]
         measured = []
-        for organ in self._config.organs:
-            found = by_name.get(organ)
-            if found is None:
-                measured.append(Measurement(organ, OrganStatus.NOT_IN_WEIGHTS))
-                continue
-            reasons = review(found, probability=probability.get(organ), components=components.get(organ, 0))
-            measured.append(replace(found, review=reasons, weights=made_by[organ]))
-        return tuple(measured)
+        for found in measure(mask, volume):
+            if found.name in new:
+                reasons = review(found, probability=probability.get(found.name), components=components.get(found.name, 0))
+                measured.append(replace(found, review=reasons, weights=made_by[found.name]))
+        return (*measured, *unknown)
 
-    def _write(self, folder: Path, result: Result) -> tuple[Warned, ...]:
-        """All files of the study but its record; returns what could not be written and why."""
-        written = write_all(folder, result)
-        write_statistics(folder, result.measurements, result.mask.grid)
-        if result.outputs.preview:
+    def _ordered(self, measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
+        """In the order of the organs asked for, then those that were there."""
+        by_name = {found.name: found for found in reversed(measured)}
+        order = dict.fromkeys((*(organ for organ in self._config.organs if organ in by_name), *(m.name for m in measured)))
+        return tuple(by_name[name] for name in order)
+
+    def _write(self, folder: Path, result: Result, write: Sequence[str]) -> tuple[dict[str, OutputFiles], tuple[Warned, ...]]:
+        """The outputs of the study; returns their files, and what could not be written and why."""
+        organs = result.mask.label_set.names
+        written = write_all(folder, result, write=write)
+        outputs = {name: OutputFiles(one.files, organs) for name, one in written.items()}
+        if STATISTICS in write:
+            write_statistics(folder, result.measurements, result.mask.grid)
+            outputs[STATISTICS] = OutputFiles((STATISTICS_JSON,), organs)
+        if PREVIEW in write:
             write_preview(folder / "preview.png", result.volume, result.mask, result.measurements)
-        return tuple(warned for one in written.values() for warned in one.warnings)
+            outputs[PREVIEW] = OutputFiles(("preview.png",), organs)
+        return outputs, tuple(warned for one in written.values() for warned in one.warnings)
+
+
+def _below(folder: Path, name: str) -> tuple[str, ...]:
+    return tuple(sorted(p.relative_to(folder).as_posix() for p in (folder / name).rglob("*") if p.is_file()))

@@ -119,7 +119,7 @@ def test_a_result_that_still_holds_stays(tmp_path: Path, what: str, monkeypatch:
     before = files_of(tmp_path / "out" / name)
     changes: dict[str, Any] = {"overwrite": True}
     if what == "same files, failed":
-        changes = {"parameters": {"organs": ["spleen"]}}
+        changes = {"shaping": {"overlap": 0.25}}
     elif what == "unreadable":
 
         def fails(*_given: object) -> str:

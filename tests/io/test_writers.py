@@ -65,5 +65,5 @@ def test_a_mask_that_the_wanted_form_cannot_hold_is_written_as_nifti_too(tmp_pat
 
 def test_all_organs_in_one_file_come_with_their_key(tmp_path: Path) -> None:
     written = write_all(tmp_path, result(tmp_path, OutputType.NIFTI, multilabel=True))
-    assert written["nifti"].files == ("labels.nii.gz", "labels.json")
+    assert written["labels"].files == ("labels.nii.gz", "labels.json")
     assert json.loads((tmp_path / "labels.json").read_text()) == {"2": "spleen", "7": "liver"}

@@ -18,16 +18,14 @@ from agseg.io.dicom_out.rtstruct import write_rtstruct
 from agseg.io.dicom_out.seg import write_segs
 from agseg.io.dicom_out.source import DicomSource
 from agseg.io.dicom_out.sr import write_sr
-from agseg.io.outputs import OutputType, SegEncoding, Written
+from agseg.io.outputs import SEG_FILE, OutputType, SegEncoding, Written
 from agseg.report import Measurement, WeightsRef
 from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Warned
 
-__all__ = ["DICOM_KINDS", "SEG_FILE", "DicomObjects", "write_from_headers"]
+__all__ = ["DICOM_KINDS", "DicomObjects", "write_from_headers"]
 
 DICOM_KINDS = (OutputType.DICOM_SEG, OutputType.DICOM_SR, OutputType.RTSTRUCT)
-
-SEG_FILE = "seg.dcm"
 
 _INSTEAD = "no DICOM objects are written, the masks are NIfTI files"
 
