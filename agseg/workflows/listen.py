@@ -17,7 +17,7 @@ from agseg.batch.output import claim_output
 from agseg.batch.signals import noting_signals
 from agseg.errors import AgsegError, ExitCode
 from agseg.io.finished import load_record
-from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES
+from agseg.io.pacs.contexts import IMAGE_SYNTAXES, storage_classes
 from agseg.io.pacs.inbox import Inbox
 from agseg.io.pacs.listener import Listener
 from agseg.report import StudyStatus
@@ -129,7 +129,7 @@ def _listener(plan: ListenPlan, inbox: Inbox) -> Listener:
         host=site.host,
         aet=site.aet,
         senders=site.senders(),
-        contexts=[(image, IMAGE_SYNTAXES) for image in IMAGE_CLASSES],
+        contexts=[(storage, IMAGE_SYNTAXES) for storage in storage_classes()],
         take=lambda received: inbox.take(received.content),
         tls=None if site.tls_cert is None else limits.server_context(),
         silence_s=limits.timeout_s,

@@ -26,6 +26,15 @@ COERCED = frozenset(
 """What an archive may change in an object that it takes in (PS3.4, B.4.1.2: coercion)."""
 
 
+WRITTEN_WHEN = frozenset(
+    {
+        "ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime",
+        "StructureSetDate", "StructureSetTime", "ObservationDateTime", "ContributionDateTime",
+    }
+)  # fmt: skip
+"""When an object was written: a result that is made again is the same result."""
+
+
 def difference(ours: Path, theirs: bytes) -> str | None:
     """In words, what tells the archive's object from ours; None if it is the same.
 
@@ -41,11 +50,8 @@ def difference(ours: Path, theirs: bytes) -> str | None:
         other = pydicom.dcmread(BytesIO(theirs))
         if _text(mine, "PatientID") != _text(other, "PatientID"):
             return "it holds this object under another patient"
-        for element in mine:
-            if element.keyword in COERCED or element.tag.element == 0 or element.tag.is_private:
-                continue
-            if element.tag not in other or not _equal(element, other[element.tag]):
-                return "it holds another object of the same UID"
+        if not _is_held(mine, other, ignored=COERCED | WRITTEN_WHEN):
+            return "it holds another object of the same UID"
     except Exception as error:
         raise PacsError(f"the archive sent an object that cannot be read ({type(error).__name__})") from None
     return None
@@ -53,6 +59,23 @@ def difference(ours: Path, theirs: bytes) -> str | None:
 
 def _text(dataset: Any, keyword: str) -> str:
     return str(dataset.get(keyword, "") or "").strip()
+
+
+def _is_held(mine: Any, other: Any, *, ignored: frozenset[str]) -> bool:
+    """Whether the other data set says all that ours says."""
+    for element in mine:
+        if element.keyword in ignored or element.tag.element == 0 or element.tag.is_private:
+            continue
+        if element.tag not in other:
+            return False
+        theirs = other[element.tag]
+        if element.VR == "SQ" and theirs.VR == "SQ":
+            pairs = list(zip(element.value, theirs.value, strict=False))
+            if len(element.value) != len(theirs.value) or not all(_is_held(a, b, ignored=WRITTEN_WHEN) for a, b in pairs):
+                return False
+        elif not _equal(element, theirs):
+            return False
+    return True
 
 
 def _equal(mine: Any, other: Any) -> bool:

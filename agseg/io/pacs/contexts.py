@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "UNCOMPRESSED"]
+__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "UNCOMPRESSED", "storage_classes"]
 
 IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -40,3 +40,10 @@ IMAGE_SYNTAXES = (
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
 """Transfer syntaxes that we take in, each proposed by itself: the archive keeps what it stores as it is."""
+
+
+def storage_classes() -> tuple[str, ...]:
+    """Every storage class that there is: what may be part of a study that somebody sends."""
+    from pynetdicom import AllStoragePresentationContexts
+
+    return tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agseg.errors import OutputError, PacsError
 from agseg.io.atomic import make_folder, output_error, write_bytes
-from agseg.io.dicom_out.result import is_own_object
+from agseg.io.pacs.contexts import IMAGE_CLASSES
 from agseg.io.pacs.folder import hashed_name, header_of
 from agseg.io.pacs.query import checked_uid
 
@@ -68,15 +68,16 @@ class Inbox:
     def take(self, content: bytes) -> int:
         """Take in one object (the bytes of a DICOM file); returns the status for its C-STORE.
 
-        Nothing that is still arriving is overwritten by other bytes. Our own results, which an archive may send to everybody,
-        are taken and forgotten.
+        Nothing that is still arriving is overwritten by other bytes. Whatever is no image that we work with (results, ours
+        included, presentation states, dose reports) is taken and forgotten: archives send whole studies, and give up if a part
+        of one is refused.
         """
-        header = header_of(content, "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Manufacturer")
+        header = header_of(content, "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
         try:
             uids = [checked_uid(header.get(k)) for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
         except (AttributeError, PacsError):
             return CANNOT_UNDERSTAND
-        if is_own_object(header):
+        if str(header.get("SOPClassUID", "")) not in IMAGE_CLASSES:
             return SUCCESS
         study, series, name = (hashed_name(uid) for uid in uids)
         with self._turn:
@@ -128,12 +129,17 @@ class Inbox:
                 path.unlink()
         if final.is_dir():
             old = {path.name: path for path in final.iterdir()}
-            same = [p for p in arrived.iterdir() if p.name in old and p.read_bytes() == old[p.name].read_bytes()]
-            differs = len(same) < sum(path.name in old for path in arrived.iterdir())
-            if not differs:
+            came = list(arrived.iterdir())
+            again = [path for path in came if path.name in old and path.read_bytes() == old[path.name].read_bytes()]
+            if len(again) == len(came):
+                # Nothing new: the images stay as they are, with their times, and so does what was made of them.
+                self._bytes -= sum(path.stat().st_size for path in came)
+                shutil.rmtree(arrived, ignore_errors=True)
+                return
+            if len(again) == sum(path.name in old for path in came):
+                self._bytes -= sum(path.stat().st_size for path in again)
                 for path in old.values():
-                    if not (arrived / path.name).exists():
-                        path.rename(arrived / path.name)
+                    path.rename(arrived / path.name)
             self._bytes -= sum(path.stat().st_size for path in _files(final))
             leaving = final.with_name(f".leaving-{final.name}")
             final.rename(leaving)

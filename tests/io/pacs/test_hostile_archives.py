@@ -277,9 +277,18 @@ def correct_name(dataset: Dataset) -> None:
     dataset.PatientName, dataset.AccessionNumber = "Corrected^Name", "acc-6"
 
 
+def make_again(dataset: Dataset) -> None:
+    dataset.ContentTime, dataset.SeriesTime, dataset.InstanceCreationTime = "235959", "235959", "235959"
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
-    [(correct_name, PacsStatus.PRESENT), (change_patient, PacsStatus.FAILED), (change_pixels, PacsStatus.FAILED)],
+    [
+        (correct_name, PacsStatus.PRESENT),
+        (make_again, PacsStatus.PRESENT),
+        (change_patient, PacsStatus.FAILED),
+        (change_pixels, PacsStatus.FAILED),
+    ],
 )
 def test_present_means_the_same_patient_and_the_same_object(
     archive: Running,

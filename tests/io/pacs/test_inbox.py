@@ -74,6 +74,19 @@ def test_images_that_come_later_join_their_series_and_a_corrected_study_replaces
     assert inbox.n_bytes == sum(path.stat().st_size for path in paths)
 
 
+def test_a_study_that_is_sent_again_as_it_was_changes_nothing(tmp_path: Path, clock: Clock) -> None:
+    inbox = made(tmp_path, clock)
+    states = []
+    for _ in range(2):
+        for header in headers():
+            assert inbox.take(as_file(header)) == 0
+        clock.now_s += 61
+        inbox.show_complete()
+        states.append([(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in sorted(tmp_path.rglob("*.dcm"))])
+    assert states[0] == states[1]
+    assert inbox.n_bytes == sum(path.stat().st_size for path, *_ in states[0])
+
+
 def test_what_was_arriving_when_it_crashed_goes_on_arriving(tmp_path: Path) -> None:
     first = Inbox(tmp_path, quiet_s=0.0, most_bytes=LARGE)
     for header in headers():
@@ -105,8 +118,9 @@ def test_a_disk_that_runs_full_is_left_some_room(tmp_path: Path, clock: Clock, m
     assert made(tmp_path, clock).take(as_file(headers()[0])) == 0xA700
 
 
-def test_our_own_results_never_become_images(tmp_path: Path, clock: Clock) -> None:
+def test_results_are_taken_and_never_become_images(tmp_path: Path, clock: Clock) -> None:
     write_results(tmp_path / "out")
     inbox = made(tmp_path / "in", clock)
-    assert inbox.take((tmp_path / "out" / "seg.dcm").read_bytes()) == 0
+    for name in ("seg.dcm", "sr.dcm", "rtstruct.dcm"):
+        assert inbox.take((tmp_path / "out" / name).read_bytes()) == 0
     assert list((tmp_path / "in").rglob("*.dcm")) == []
