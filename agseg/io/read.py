@@ -35,3 +35,8 @@ def read_volume(study: Study) -> Volume:
         raise InputError(f"a file of the study cannot be read (errno {error.errno})", code=Code.UNREADABLE_FILE) from None
     except RecursionError:
         raise InputError("the header is nested too deeply", code=Code.HEADER_INVALID) from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        # Files can make a library raise anything; that is about them, and the error's text may quote a header.
+        raise InputError(f"the study cannot be understood ({type(error).__name__})", code=Code.DECODE) from error

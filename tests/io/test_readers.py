@@ -81,3 +81,14 @@ def test_without_its_row_it_is_no_image(tmp_path):
     with pytest.raises(InputError) as caught:
         read_volume(Study("scan", tmp_path, (tmp_path / "scan",), "toy"))
     assert caught.value.code is Code.UNSUPPORTED_INPUT
+
+
+def test_whatever_a_file_makes_a_library_raise_is_its_own_rejection(tmp_path, monkeypatch):
+    def breaks(study: Study) -> Volume:
+        raise ZeroDivisionError(phantoms.CANARIES[0])
+
+    monkeypatch.setattr(readers, "READERS", (Reader("toy", (".toy",), lambda head: False, breaks),))
+    with pytest.raises(InputError) as caught:
+        read_volume(Study("scan", tmp_path, (tmp_path / "scan",), "toy"))
+    assert caught.value.code is Code.DECODE
+    assert phantoms.CANARIES[0] not in caught.value.sentence()
