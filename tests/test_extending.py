@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: an architecture, a predictor, a weights format and an organ, each with a toy."""
+"""docs/extending.md does what it says: a writer, an architecture, a predictor, a weights format, an organ, each with a toy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from agseg.grid import Grid
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predictor import Scores
 from agseg.inference.segment import segment_volume
+from agseg.io.outputs import Outputs, Written
+from agseg.io.writers import WRITERS, Result, Writer, check_outputs, write_all
 from agseg.labels import LabelSet
 from agseg.models.catalogue import FAMILIES, Family, facts
 from agseg.models.precision import Precision
 from agseg.models.registry import build
-from agseg.volume import Volume
+from agseg.study import Study, StudyKind
+from agseg.volume import LabelMask, Volume
 from agseg.weights import convert as convert_module
 from agseg.weights.convert import convert
 from agseg.weights.entry import InputSpec, Normalisation
@@ -119,7 +122,22 @@ def test_an_organ_is_a_line_of_the_table(monkeypatch, tmp_path):
         labels_module.known_structures.cache_clear()
 
 
-@pytest.mark.parametrize("section", ["An architecture", "A predictor", "A weights format", "An organ"])
+def test_a_writer_is_a_function_and_a_line(monkeypatch, tmp_path):
+    def write_toy(folder, result):
+        (folder / "toy.txt").write_text(" ".join(result.mask.label_set.names))
+        return Written(("toy.txt",))
+
+    monkeypatch.setitem(WRITERS, "toy", Writer("toy", write_toy))
+    check_outputs(["toy"])
+    volume = cube()
+    mask = LabelMask(np.zeros(volume.grid.shape, dtype=np.uint8), volume.grid, LIVER)
+    study = Study("cube", tmp_path, (tmp_path / "cube.nii.gz",), StudyKind.NIFTI)
+    result = Result(study, volume, mask, (), (), outputs=Outputs(kinds=("toy",)))
+    assert write_all(tmp_path, result)["toy"].files == ("toy.txt",)
+    assert (tmp_path / "toy.txt").read_text() == "liver"
+
+
+@pytest.mark.parametrize("section", ["A reader", "A writer", "An architecture", "A predictor", "A weights format", "An organ"])
 def test_the_page_has_the_section(section):
     from agseg.io.resources import resource_path
 

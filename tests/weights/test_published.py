@@ -202,3 +202,19 @@ def test_a_damaged_bundle_of_an_entry_leaves_nothing_behind(site, web, tmp_path)
         import_weights(Manifest.load(home=home), WeightsCache(home, offline=True), bundle)
     assert "toy" not in Manifest.load(home=home).by_id
     assert not list(home.rglob("*.safetensors"))
+
+
+def test_what_publishers_set_beside_the_plans_makes_entries_that_hold(site, web):
+    """Every combination of the packaged list, on a model as nnU-Net writes it."""
+    published = Manifest.load().published
+    kinds = {str(sorted(found.input.items(), key=str)): found for found in published.values()}
+    models = {f"toy-{n}": model(web, 0, input=found.input) for n, found in enumerate(kinds.values())}
+    manifest, cache = site(**models)
+    fetch_weights(manifest, cache, list(models))
+    manifest, _ = site(**models)
+    for (name, _), found in zip(models.items(), kinds.values(), strict=True):
+        spec = manifest.entry(name).input
+        assert all(
+            getattr(spec, key) in (value, tuple(value) if isinstance(value, list) else value)
+            for key, value in found.input.items()
+        )
