@@ -158,8 +158,9 @@ def test_a_night_whose_archive_is_down_says_so_in_one_line_and_leaves_a_record(t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
-    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_night.py"), tmp_path, timeout_s=280)
+    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_night.py"), tmp_path, timeout_s=850)
     assert facts["killed"]["signal"] == -9
     first, second, third = facts["first"], facts["second"], facts["third"]
     # The broken study is told once, in one line and a summary; other modalities are not.
