@@ -180,9 +180,11 @@ def import_(
     if any(is_model(path) for path in paths):
         if len(paths) != 1:
             raise UsageError("one model at a time", value=len(paths), hint="A folder with a parts.yaml makes several one.")
+        if as_id is None:
+            raise UsageError("a model becomes a new entry, which needs a name", path=paths[0], hint="Name it: --as ID")
         request = ImportRequest(
             source=paths[0],
-            as_id=as_id or "",
+            as_id=as_id,
             home=options.home(),
             orientation=orientation,
             folds=tuple(part.strip() for part in folds.split(",") if part.strip()),

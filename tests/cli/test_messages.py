@@ -50,7 +50,7 @@ def said(*arguments: str) -> str:
         ("dataset prepare ct82 --from nosuch -o new", ("nosuch", "folder does not exist")),
         ("dataset prepare ct82 --from folder -o file", ("file", "is a file")),
         ("phantom us --cases 3 -o file", ("file", "is a file")),
-        ("weights import folder", ("folder", "this is a folder", "bundle")),
+        ("weights import folder", ("folder", "needs a name", "--as ID")),
         ("weights list --config nosuch", ("nosuch", "it does not exist")),
         ("weights list --manifest nosuch", ("nosuch", "it does not exist")),
         ("segment folder --weights sononet16 --organ spleen", ("segment no organ", "classify-us")),

@@ -10,7 +10,7 @@ import pytest
 from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.training.recipe import find_recipe, recipe_names
-from agseg.weights.entry import Cleanup, FileSource, InputSpec, Normalisation, SourceKind, WeightsFile
+from agseg.weights.entry import Carry, Cleanup, FileSource, GridRule, InputSpec, Normalisation, SourceKind, WeightsFile
 from agseg.weights.manifest import Manifest
 
 SPEC = InputSpec(
@@ -155,4 +155,11 @@ def test_a_recipe_is_refused_for_what_a_manifest_is_refused_for_with_its_line(tm
 
 
 def test_a_field_that_comes_later_leaves_the_digests_of_today():
-    assert SPEC.identity() == asdict(SPEC)
+    first = (
+        "modality axis_codes spacing_mm window_hu normalisation tile overlap antialias padding body_box fixed_shape "
+        "window_height_mm"
+    )
+    assert set(SPEC.identity()) == set(first.split())
+    assert SPEC.identity().items() <= asdict(SPEC).items()
+    later = replace(SPEC, carry=Carry.LOGITS, grid=GridRule.EDGES)
+    assert later.identity() == {**SPEC.identity(), "carry": "logits", "grid": "edges"}
