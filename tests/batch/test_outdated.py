@@ -59,8 +59,8 @@ def test_a_result_whose_changed_input_is_not_segmented_steps_aside(tmp_path: Pat
 
 
 def test_a_series_that_lost_a_slice_since_steps_aside_too(tmp_path: Path) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
-    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
     slices[3].unlink()
     for again in (False, True):
@@ -73,8 +73,8 @@ def test_a_series_that_lost_a_slice_since_steps_aside_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize("what", ["truncated", "link"])
 def test_a_result_of_a_series_that_turns_out_to_be_longer_steps_aside(tmp_path: Path, what: str) -> None:
     """The slices that it was made of are the same, but now it is known that one was missing."""
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
-    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     last = slices[-1].rename(tmp_path / slices[-1].name)
     assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
     if what == "link":
@@ -101,8 +101,8 @@ def test_a_half_replaced_result_steps_aside_too(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_moves_nothing(tmp_path: Path) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
-    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     run(tmp_path / "in", tmp_path / "out", read=read_volume)
     slices[3].unlink()
     before = files_of(tmp_path / "out")

@@ -282,9 +282,9 @@ def test_the_record_of_all_parts_has_their_exit_code_whichever_ends_last(tmp_pat
 
 
 def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     series = tmp_path / "series"
-    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     before = sorted(series.iterdir())
     with pytest.raises(UsageError, match="among the files"):
         run(series, tmp_path)  # the study is called "series", and so would be its folder of results
@@ -297,9 +297,9 @@ def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path)
 
 
 def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     series = tmp_path / "in" / "series"
-    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    phantoms.write_dicom(series, phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     (series / "broken.dcm").write_bytes(b"")
     for new in (True, False):
         (record,) = run(tmp_path / "in", tmp_path / "out").studies
@@ -312,8 +312,8 @@ def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> Non
 def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
-    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
+    slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
     before = {path: path.read_bytes() for path in (tmp_path / "out" / "ct").iterdir()}
     partial = slices[-1].rename(tmp_path / "in" / "ct" / "ct.part")
@@ -333,8 +333,8 @@ def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_r
 
 
 def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_path: Path) -> None:
-    affine = phantoms.dicom_affine("axial", (8, 8, 6), (3.0, 3.0, 3.0))
-    files = phantoms.write_dicom(tmp_path / "in" / "gap", phantoms.sampled(phantoms.body_hu, (8, 8, 6), affine), affine)
+    affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
+    files = phantoms.write_dicom(tmp_path / "in" / "gap", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
     files[3].unlink()
     uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
     for asked in (False, True, False):
