@@ -218,12 +218,13 @@ def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.ui
     """
     from pydicom.encaps import get_frame
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
 
     if "PixelData" not in dataset or not dataset.PixelData:
         raise InputError("the file holds no pixels", code=Code.NO_PIXELS, path=header.path)
     check_codec(header.transfer_syntax)
-    compressed = bool(dataset.file_meta.TransferSyntaxUID.is_encapsulated)
-    if not compressed:
+    # A file without a preamble says nothing of its transfer syntax; the header has what it was read as.
+    if not UID(header.transfer_syntax).is_encapsulated:
         _check_length(header, len(dataset.PixelData))
     try:
         pixels, _ = get_decoder(header.transfer_syntax).as_array(dataset, index=frame, raw=True)
