@@ -6,6 +6,7 @@ A child can name no file that the parent has not listed, and no reason or kind o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from agseg.errors import Code
@@ -23,7 +24,8 @@ def discovery_to_json(found: Discovery, files: Sequence[FoundFile]) -> dict[str,
         "studies": [
             {
                 "id": study.id,
-                "files": [numbers[path] for path in study.files],
+                # Where a header was given by name, the file of its voxels beside it was not listed.
+                "files": [numbers.get(path, path.name) for path in study.files],
                 "kind": str(study.kind),
                 "modality": study.modality,
                 "reason": study.reason,
@@ -46,13 +48,14 @@ def discovery_from_json(told: dict[str, Any], files: Sequence[FoundFile], skippe
     """
     studies = []
     for study in told["studies"]:
-        own = [files[number] for number in study["files"]]
+        first = files[study["files"][0]]
+        paths = [first.path, *(_path_of(told, files, first) for told in study["files"][1:])]
         rejected = study["rejected"]
         studies.append(
             Study(
                 id=str(study["id"]),
-                root=own[0].root,
-                files=tuple(file.path for file in own),
+                root=first.root,
+                files=tuple(paths),
                 kind=str(study["kind"]),
                 modality=str(study["modality"]),
                 reason=str(study["reason"]),
@@ -62,3 +65,12 @@ def discovery_from_json(told: dict[str, Any], files: Sequence[FoundFile], skippe
         )
     left_out = [Skipped(files[number].path, str(reason), str(detail)) for number, reason, detail in told["skipped"]]
     return Discovery(tuple(studies), tuple(sorted((*skipped, *left_out), key=lambda skip: str(skip.path))))
+
+
+def _path_of(told: int | str, files: Sequence[FoundFile], first: FoundFile) -> Path:
+    """A listed file, or one in the folder of a study's first."""
+    if isinstance(told, int):
+        return files[told].path
+    if not told or "/" in told or told in (".", ".."):
+        raise ValueError("a name that is no file beside the first")
+    return first.path.with_name(told)
