@@ -81,6 +81,7 @@ class PretrainRecipe:
     synthetic patients (``agseg phantom``): weight of each site, ``phantoms_each`` patients of it. ``wins_from`` is the
     probability from which a class beats the background, where that is not 0.5; it goes into the bias of the last layer.
     ``start_from`` is the packaged recipe whose network this one goes on from; None starts from a random network.
+    ``stop_after`` leaves the schedule of ``loop`` at that step.
     ``left_out`` are scans of patients that no case shows, and ``negatives`` scans without any organ: what the network is
     measured on.
     """
@@ -100,6 +101,7 @@ class PretrainRecipe:
     patches: PatchSettings = field(default_factory=PatchSettings)
     wins_from: dict[int, float] = field(default_factory=dict)
     start_from: str | None = None
+    stop_after: int | None = None
     left_out: tuple[OpenCase, ...] = ()
     negatives: dict[str, str] = field(default_factory=dict)
 

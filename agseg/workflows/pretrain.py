@@ -98,6 +98,7 @@ def pretrain(
         transform=normalised,
         progress=progress,
         resume=resume,
+        stop_after=recipe.stop_after,
         fingerprint=f"{recipe.name}:{','.join(case.id for case in cases)}",
     )
     favour(result.network, recipe.wins_from)

@@ -200,3 +200,8 @@ def test_a_label_map_without_a_scan_is_a_case(scans: Path) -> None:
     assert case.present_classes() == (1, 2)
     assert case.structures is not None
     assert int((case.structures == 0).sum()) == 0
+
+
+def test_a_recipe_may_leave_its_schedule_early(scans: Path) -> None:
+    (scans / "tiny.yaml").write_text(RECIPE + "stop_after: 2\n")
+    assert pretrain(scans / "tiny.yaml", data=scans, folder=scans / "run", workers=0).step == 2
