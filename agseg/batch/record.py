@@ -21,13 +21,13 @@ from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
 from agseg.batch.review import review_list
 from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
-from agseg.errors import Code, ExitCode
-from agseg.io.atomic import write_text
+from agseg.errors import Code, ExitCode, UsageError
+from agseg.io.atomic import write_bytes, write_text
 from agseg.io.html.page import mark_unfinished, write_report
 from agseg.io.tables import write_volumes
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
-__all__ = ["EARLIER_RUNS", "unlooked", "write_begun", "write_records", "write_unlooked"]
+__all__ = ["EARLIER_RUNS", "undone_if_refused", "unlooked", "write_begun", "write_records", "write_unlooked"]
 
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
@@ -64,6 +64,22 @@ def write_begun(report: BatchReport, output: Output) -> None:
     """
     mark_unfinished(output.root / _TABLES[1], started=report.started)
     write_unlooked(report, output)
+
+
+@contextmanager
+def undone_if_refused(output: Output) -> Iterator[None]:
+    """A run that is refused as it was asked for (:class:`UsageError`) leaves its folder's records as they were."""
+    names = [RUN_JSON, *_TABLES, *(() if output.part.is_whole else (part_record(output),))]
+    before = {name: (output.root / name).read_bytes() if (output.root / name).is_file() else None for name in names}
+    try:
+        yield
+    except UsageError:
+        for name, content in before.items():
+            if content is None:
+                (output.root / name).unlink(missing_ok=True)
+            else:
+                write_bytes(output.root / name, content)
+        raise
 
 
 def write_unlooked(report: BatchReport, output: Output) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
-from agseg.batch.record import unlooked, write_begun, write_records, write_unlooked
+from agseg.batch.record import undone_if_refused, unlooked, write_begun, write_records, write_unlooked
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.stop import Stop
@@ -114,7 +114,8 @@ class _Run:
         """Find, decide, do, write down."""
         found, decisions = Discovery((), ()), None
         likely = self._is_likely_to_work()
-        with noting_signals(self._note), self._engine() as engine:
+        refused = nullcontext() if self.job.dry_run else undone_if_refused(self.output)
+        with noting_signals(self._note), refused, self._engine() as engine:
             if likely:
                 engine.prepare()
             if not self.job.dry_run:
