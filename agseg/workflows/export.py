@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +224,12 @@ def _entry(
 
 
 def _input(spec: InputSpec) -> dict[str, Any]:
-    """An InputSpec as the manifest holds it; what is unset stays out."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(spec).items() if value is not None}
-    return {key: str(value) if key in ("normalisation", "padding") else value for key, value in plain.items()}
+    """An InputSpec as the manifest holds it; what is unset, or at a default that came later, stays out."""
+    given = {key: value for key, value in spec.identity().items() if value is not None}
+    return {
+        key: list(value) if isinstance(value, tuple) else value.value if isinstance(value, Enum) else value
+        for key, value in given.items()
+    }
 
 
 def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluation | None) -> str:

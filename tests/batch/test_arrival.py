@@ -88,14 +88,14 @@ def test_the_fingerprint_knows_name_time_size_and_both_ends(tmp_path: Path) -> N
 
 
 def test_the_key_knows_everything_a_result_depends_on() -> None:
-    given = {"fingerprint": "f", "weights_sha256": "w", "usage_sha256": "r", "parameters": {"a": 1, "b": 2}, "version": "1"}
+    given = {"fingerprint": "f", "weights_sha256": "w", "usage_sha256": "r", "shaping": {"a": 1, "b": 2}, "version": "1"}
     key = resume_key(**given)  # type: ignore[arg-type]
-    assert resume_key(**{**given, "parameters": {"b": 2, "a": 1}}) == key  # type: ignore[arg-type]
+    assert resume_key(**{**given, "shaping": {"b": 2, "a": 1}}) == key  # type: ignore[arg-type]
     changes = (
         {"fingerprint": "g"},
         {"weights_sha256": "v"},
         {"usage_sha256": "s"},
-        {"parameters": {"a": 2, "b": 2}},
+        {"shaping": {"a": 2, "b": 2}},
         {"version": "2"},
     )
     for change in changes:

@@ -122,7 +122,7 @@ def test_weights_are_loaded_once_per_worker_and_progress_arrives(shared_farm: Fa
     assert [event.done for event in seen if event.kind is EventKind.FINISHED] == list(range(1, 9))
     stages = Counter((event.study, event.stage) for event in seen if event.kind is EventKind.STAGE)
     assert set(stages.values()) == {1}
-    assert {stage for _, stage in stages} == {"read", "segment", "predict"}
+    assert {stage for _, stage in stages} == {"read", "segment", "predict", "write"}
     # The next study on its way is read while one is in the model, although a worker has a single thread.
     begun = [event.kind for event in seen if event.kind in (EventKind.STARTED, EventKind.FINISHED)]
     assert begun[:3] == [EventKind.STARTED] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agseg.training.augment import IntensityAugmentation, _blur, _thicken, cut_field, degrade
+from agseg.training.augment import IntensityAugmentation, _thicken, cut_field, degrade, soften
 from agseg.training.cases import AIR_HU
 from agseg.training.sampler import step_generator
 
@@ -42,12 +42,14 @@ def test_the_same_generator_gives_the_same_image_and_the_source_is_not_changed()
 
 def test_blur_keeps_a_constant_and_smooths_noise() -> None:
     constant = torch.full((9, 9, 9), 42.0)
-    torch.testing.assert_close(_blur(constant, 0.8), constant)
-    assert _blur(image(), 0.8).std() < 0.6 * image().std()
+    torch.testing.assert_close(soften(constant, 0.8), constant)
+    assert soften(image(), 0.8).std() < 0.6 * image().std()
 
 
 def test_blur_is_the_same_along_every_axis() -> None:
-    torch.testing.assert_close(_blur(image(), 0.7).permute(2, 0, 1), _blur(image().permute(2, 0, 1), 0.7), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        soften(image(), 0.7).permute(2, 0, 1), soften(image().permute(2, 0, 1), 0.7), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_thick_slices_average_along_z_only() -> None:

@@ -130,7 +130,7 @@ def test_a_video_gives_every_file_of_the_interface(run, video, tmp_path):
     best = max(rows, key=lambda row: float(row["Femur"]))
     assert femur["probability"] == pytest.approx(float(best["Femur"]), abs=1e-6)
     record = json.loads((out / "run.json").read_text())
-    assert record["schema"] == "agseg.run/1"
+    assert record["schema"] == "agseg.run/2"
     assert record["weights"]["id"] == "random-planes"
     assert record["studies"][0]["frames"] == 11
     assert sorted(record["studies"][0]["files"]) == sorted(files_below(out / "scan"))

@@ -205,7 +205,7 @@ def test_fetal_frames(tmp_path):
     assert check_dataset(tmp_path / "out").problems == ()
     (tmp_path / "in/exam0/Foot").mkdir()
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "in/exam0/Foot/0001.png")
-    with pytest.raises(RecipeError, match="no class"):
+    with pytest.raises(RecipeError, match="not one of the classes"):
         prepare_dataset("fetal-us", download=tmp_path / "in", output=tmp_path / "again")
 
 

@@ -265,7 +265,7 @@ def test_bad_header_values_are_left_empty_not_invented(tmp_path: Path) -> None:
     [
         ("ISO_IR 192", "ISO_IR 192", "Phantom^Größe^夢"),
         (["", "ISO 2022 IR 149"], ["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
-        ("ISO_IR 999", "ISO_IR 100", "Phantom^Plain"),
+        ("ISO_IR 999", "ISO_IR 192", "Phantom^Plain"),
     ],
 )
 def test_names_in_any_script_are_carried(names: object, kept: object, name: str, tmp_path: Path) -> None:
