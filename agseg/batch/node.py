@@ -209,8 +209,7 @@ class Node:
         published = published_by_this_run(task)
         if published is not None:
             # Another worker finished it and died before it could say so.
-            ours = {"schema", "disclaimer", "environment", *task.provenance.to_dict()}
-            report = replace(published, extra={name: v for name, v in published.extra.items() if name not in ours})
+            report = replace(published, extra={})  # what describes the record, not the study, stays there
             return {"kind": Answer.REPORT, "report": report.to_dict(), "blame": str(Fault.NONE)}
         with self._lock:
             if self.closed:
