@@ -58,4 +58,6 @@ $(STAMPS)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows dependency groups
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@# nnU-Net's own networks, for the tests only; what the package asks for beside torch (timm, torchvision) they do not use
+	$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4
 	@mkdir -p $(STAMPS) && touch $(STAMPS)/core $@

@@ -73,7 +73,7 @@ def test_a_trained_network_classifies_as_it_did_in_training(name, runs, data, tm
         return report, rows_of(tmp_path / output / "stills")
 
     from_run, rows = classify("a", runs / name)
-    assert from_run.weights.id == name
+    assert [weights.id for weights in from_run.weights] == [name]
     from_export, same_rows = classify("b", name, exported.manifest)
     assert (from_run.weights, rows) == (from_export.weights, same_rows)
     trained = open_run(runs / name)
