@@ -67,10 +67,11 @@ def register(app: typer.Typer) -> None:
         debug: options.Debug = False,
     ) -> None:
         """Read every case and say what is wrong with it. Exits 3 if anything is."""
-        from agseg.workflows.dataset import check_dataset
+        from agseg.workflows.check_dataset import check_dataset
 
         console.setup_logging(debug=debug)
-        report = check_dataset(folder)
+        with console.progress("checking", quiet=json) as advance:
+            report = check_dataset(folder, on_case=advance)
         if json:
             console.document(report.to_dict())
         else:

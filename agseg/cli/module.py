@@ -47,8 +47,9 @@ def module(
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
     found, target = _folders(source, output)
-    settings = {**_environment(), **_listed(task_settings(found))}
+    is_mercures = "MERCURE_IN_DIR" in os.environ and found == Path(os.environ["MERCURE_IN_DIR"])
     try:
+        settings = {**_environment(), **(_listed(task_settings(found)) if is_mercures else {})}
         request: SegmentRequest = request_from(context, settings, inputs=(found,), output=target, debug=debug)
         console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
         report = segment(request)

@@ -1,10 +1,10 @@
-"""Bring a download into the internal layout, and say what is wrong with a prepared cohort."""
+"""Bring a download into the internal layout."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,23 @@ from numpy.typing import NDArray
 from agseg.errors import RecipeError
 from agseg.io.atomic import write_text
 from agseg.training.cohort import (
-    Cohort,
     check_new,
     content_hash,
     describe_cohort,
-    fits,
-    open_cohort,
     write_picture_case,
     write_volume_case,
 )
 from agseg.training.datasets import Dataset, Task, dataset
-from agseg.training.frames import FRAMES_FILE, open_frames, provided_frames, write_frames
+from agseg.training.frames import provided_frames, write_frames
 from agseg.training.providers import ProvidedPicture, ProvidedVolume, provided
-from agseg.training.splits import SPLITS_FILE, Split, read_split, write_splits
+from agseg.training.splits import Split, write_splits
 from agseg.volume import LabelMask
 from agseg.workflows.phantom import split_cohort
 
-__all__ = ["CheckReport", "PrepareReport", "check_dataset", "prepare_dataset"]
+__all__ = ["CONTENT_FILE", "PrepareReport", "prepare_dataset"]
 
 CONTENT_FILE = "content.json"
-"""Case id to content hash, written by ``prepare``; ``check`` compares."""
-
-PLAUSIBLE_HU = (-150.0, 400.0)
-"""Mean HU of any labelled organ; outside it, labels and image do not lie on each other."""
+"""Case id to content hash; ``agseg dataset check`` compares."""
 
 Progress = Callable[[int, str], None]
 
@@ -53,20 +47,6 @@ class PrepareReport:
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {"dataset": self.dataset, "cases": len(self.cases), "expected": self.expected, "excluded": self.excluded}
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What is wrong with a cohort; nothing where ``problems`` is empty."""
-
-    cases: int
-    labels: tuple[str, ...]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"cases": self.cases, "labels": list(self.labels), "problems": list(self.problems), "notes": list(self.notes)}
 
 
 def prepare_dataset(name: str, *, download: Path, output: Path, progress: Progress | None = None) -> PrepareReport:
@@ -165,75 +145,3 @@ def _provided_split(sides: dict[str, str]) -> dict[str, tuple[Split, ...]]:
         return {}
     by_side = {side: tuple(sorted(c for c, s in sides.items() if s == side)) for side in ("train", "validation", "test")}
     return {"provider": (Split(**by_side),)}
-
-
-def check_dataset(root: Path) -> CheckReport:
-    """Read every case and say what is wrong: files, grids, labels, hashes, copies, splits, organs in the wrong place."""
-    if (root / FRAMES_FILE).exists():
-        frames = open_frames(root)
-        return CheckReport(len(frames.ids), frames.labels, tuple(_split_problems(root, set(frames.ids))))
-    cohort = open_cohort(root)
-    recorded = _recorded(root)
-    pinned = dataset(cohort.name).hashes if _is_known(cohort.name) else {}
-    problems: list[str] = []
-    seen: dict[str, str] = {}
-    for case_id in cohort.ids:
-        wrong = fits(cohort, case_id)
-        if wrong:
-            problems.append(f"{case_id}: {wrong}")
-            continue
-        found = _hash(cohort, case_id)
-        if found in seen:
-            problems.append(f"{case_id}: the same image as {seen[found]}")
-        seen.setdefault(found, case_id)
-        for known, source in ((recorded.get(case_id), "when it was prepared"), (pinned.get(case_id), "in the data set file")):
-            if known not in (None, found):
-                problems.append(f"{case_id}: the image is not the one that was recorded {source}")
-        problems.extend(_implausible(cohort, case_id))
-    problems.extend(f"{case_id}: prepared, but no longer here" for case_id in recorded if case_id not in cohort.ids)
-    problems.extend(_split_problems(root, set(cohort.ids)))
-    notes = () if recorded else ("no content.json: nobody recorded what the images were",)
-    return CheckReport(len(cohort.ids), cohort.label_set.names, tuple(problems), notes)
-
-
-def _is_known(name: str) -> bool:
-    try:
-        dataset(name)
-    except RecipeError:
-        return False
-    return True
-
-
-def _recorded(root: Path) -> dict[str, str]:
-    path = root / CONTENT_FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _hash(cohort: Cohort, case_id: str) -> str:
-    if cohort.file_ending == ".png":
-        pixels = cohort.read_picture(case_id).astype(np.uint8)
-        return content_hash(np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0])
-    return content_hash(cohort.read_volume(case_id).voxels)
-
-
-def _implausible(cohort: Cohort, case_id: str) -> list[str]:
-    """Organs of a CT whose mean HU no organ has: the usual trace of flipped labels."""
-    if cohort.modality != "CT" or cohort.file_ending == ".png":
-        return []
-    volume = cohort.read_volume(case_id)
-    mask = cohort.read_mask(case_id, grid=volume.grid)
-    found = []
-    for name in mask.label_set.names:
-        inside = volume.voxels[mask.of(name)]
-        if inside.size and not PLAUSIBLE_HU[0] < inside.mean() < PLAUSIBLE_HU[1]:
-            found.append(f"{case_id}: {name} has a mean of {inside.mean():.0f} HU; do labels and image lie on each other?")
-    return found
-
-
-def _split_problems(root: Path, ids: set[str]) -> list[str]:
-    try:
-        split = read_split(root)
-    except RecipeError as error:
-        return [f"{SPLITS_FILE}: {error.sentence()}"]
-    named = {*split.train, *split.validation, *split.test}
-    return [f"{SPLITS_FILE} names {case}, which is not here" for case in sorted(named - ids)]

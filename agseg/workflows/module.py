@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agseg import __version__
-from agseg.errors import AgsegError, Code
+from agseg.errors import AgsegError, Code, InputError, UsageError
 from agseg.io.atomic import write_text
+from agseg.io.opening import open_regular
 from agseg.report import DISCLAIMER, BatchReport, StudyReport
 
 __all__ = ["MODULE_SCHEMA", "RESULT_JSON", "task_settings", "write_failure", "write_result"]
@@ -23,6 +24,12 @@ TASK_JSON = "task.json"
 """What mercure puts beside the images."""
 
 LARGEST_TASK_BYTES = 1 << 20
+
+TASK_OPTIONS = frozenset(
+    {"organ", "weights", "precision", "overlap", "fast", "mirror", "prune-depth", "scout", "ml", "output-type", "seg-encoding",
+     "preview", "attention", "study-timeout", "threads", "readers"}
+)  # fmt: skip
+"""Options of ``segment`` that a task may set for its images."""
 
 
 def write_result(report: BatchReport, output: Path, *, flat: bool = False) -> None:
@@ -79,14 +86,39 @@ def _beside(output: Path, path: str, number: int) -> str:
 
 
 def task_settings(folder: Path) -> dict[str, Any]:
-    """The settings that mercure's ``task.json`` gives this module (``process.settings``); empty without any."""
+    """The settings that mercure's ``task.json`` gives this module (``process.settings``); empty without any.
+
+    The file lies among the images, so it may say what is made of them (:data:`TASK_OPTIONS`), not where anything is or goes.
+
+    Parameters
+    ----------
+    folder
+        mercure's own folder of this job; nobody else's ``task.json`` is read.
+
+    Raises
+    ------
+    UsageError
+        If it asks for another option.
+    """
     path = folder / TASK_JSON
     try:
-        if path.is_symlink() or path.stat().st_size > LARGEST_TASK_BYTES:
+        with open_regular(path) as stream:
+            told = stream.read(LARGEST_TASK_BYTES + 1)
+        if len(told) > LARGEST_TASK_BYTES:
             return {}
-        process = json.loads(path.read_bytes())["process"]
+        process = json.loads(told)["process"]
         process = process[0] if isinstance(process, list) else process
         settings = process["settings"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+    except (InputError, OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
         return {}
-    return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        return {}
+    found = {str(key).lower().replace("_", "-"): value for key, value in settings.items()}
+    if other := sorted(set(found) - TASK_OPTIONS):
+        raise UsageError(
+            "this option cannot stand in task.json",
+            value=ascii(other[0][:40]),
+            expected=f"one of {', '.join(sorted(TASK_OPTIONS))}",
+            hint="Set it for every job, as a variable of the container: AGSEG_SEGMENT_<OPTION>.",
+        )
+    return found

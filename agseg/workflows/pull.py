@@ -1,10 +1,14 @@
-"""Pull series from an archive; one series that fails costs one series, an archive that is down is asked once."""
+"""Pull series from an archive; one series that fails costs one series, an archive that is down is asked once.
+
+Images that came earlier are opened by a child process, as every input is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from agseg.batch.intake import Intake
 from agseg.batch.output import claim_output
 from agseg.errors import AgsegError, PacsError
 from agseg.io.pacs.archive import Archive
@@ -39,7 +43,7 @@ def pull(
     OutputError, LockedError
         If the folder cannot be written to, the disk is full, or another run holds the folder.
     """
-    with claim_output(output, dry_run=dry_run):
+    with claim_output(output, dry_run=dry_run), Intake() as intake:
         give_up = GiveUp()
         records: list[PacsRecord] = []
         wanted: list[RemoteSeries] = []
@@ -51,7 +55,7 @@ def pull(
         for number, series in enumerate(wanted):
             if on_progress is not None:
                 on_progress(number, len(wanted))
-            records.append(_pull_series(archive, series, (output, *elsewhere), give_up, dry_run=dry_run))
+            records.append(_pull_series(archive, series, (output, *elsewhere), give_up, intake, dry_run=dry_run))
     return PacsReport("pull", tuple(records))
 
 
@@ -71,13 +75,13 @@ def _search(archive: Archive, query: PacsQuery, give_up: GiveUp) -> Iterator[Rem
 
 
 def _pull_series(
-    archive: Archive, series: RemoteSeries, folders: Sequence[Path], give_up: GiveUp, *, dry_run: bool
+    archive: Archive, series: RemoteSeries, folders: Sequence[Path], give_up: GiveUp, intake: Intake, *, dry_run: bool
 ) -> PacsRecord:
     path = series_folder(folders[0], series).relative_to(folders[0]).as_posix()
     if give_up.reason is not None:
         return _failed(path, give_up.reason)
     try:
-        record = _bring(archive, series, folders, path, dry_run=dry_run)
+        record = _bring(archive, series, folders, path, intake, dry_run=dry_run)
     except PacsError as error:
         give_up.failed(error)
         return _failed(path, error)
@@ -85,9 +89,14 @@ def _pull_series(
     return record
 
 
-def _bring(archive: Archive, series: RemoteSeries, folders: Sequence[Path], path: str, *, dry_run: bool) -> PacsRecord:
+def _bring(
+    archive: Archive, series: RemoteSeries, folders: Sequence[Path], path: str, intake: Intake, *, dry_run: bool
+) -> PacsRecord:
+    def patient_of(file: Path) -> str | None:
+        return intake.identifiers(file).get("PatientID")
+
     instances = archive.instances(series.study_uid, series.series_uid, expected=series.n_instances)
-    if any(has_arrived(folder, series, instances) for folder in folders):
+    if any(has_arrived(folder, series, instances, patient_of=patient_of) for folder in folders):
         return PacsRecord(path, PacsStatus.PRESENT, len(instances))
     if dry_run:
         return PacsRecord(path, PacsStatus.WOULD, len(instances))

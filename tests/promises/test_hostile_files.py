@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,11 +57,23 @@ class Place:
         command = [sys.executable, "-m", "agseg", *map(str, arguments)]
         return subprocess.run(command, env=self.environment, capture_output=True, timeout=280)
 
-    def watched(self, source: Path, *arguments: object) -> dict[str, object]:
-        """Run a command in a process that notes every file below ``source`` which it opens itself."""
+    def watched(
+        self, source: Path, *arguments: object, more: dict[str, str] | None = None, until: Path | None = None
+    ) -> dict[str, Any]:
+        """Run a command in a process that notes every file below ``source`` which it opens itself.
+
+        ``more`` goes into its environment; once the file ``until`` is there it is sent SIGTERM.
+        """
         log = self.root / "audit.json"
         command = [sys.executable, "-c", WATCHED, str(source), str(log), *map(str, arguments)]
-        subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, timeout=280)
+        silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=self.root, env={**self.environment, **(more or {})}, **silence) as process:
+            while until is not None and not until.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            if until is not None:
+                process.terminate()
+            process.wait(timeout=280)
         return json.loads(log.read_bytes())
 
 
@@ -99,6 +112,42 @@ def test_promise_45_the_runs_own_process_opens_no_input_file(place: Place, tmp_p
         assert told["code"] in (0, 3), name
     record = json.loads((out / "run.json").read_bytes())
     assert {study["input"]: study["status"] for study in record["studies"]}["axial"] == "skipped"
+
+
+def test_promise_45_a_job_a_night_and_a_listener_open_none_either(place: Place, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    codes = phantoms.coded_affine("RAS", mutations.SHAPE, mutations.SPACING)
+    phantoms.write_nifti(source / "a.nii.gz", mutations.voxels(), codes)
+    (source / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 64)
+    weights = {"manifest": str(place.manifest), "weights": ["tiny"], "precision": "fp32"}
+    site = {"incoming": str(source), "output": str(out), "archives": {"down": {"pacs": "dicom://A@127.0.0.1:1", "retries": 0}}}
+    (tmp_path / "night.yaml").write_text(json.dumps({**site, "segment": weights}))
+    told = place.watched(source, "night", "--config", tmp_path / "night.yaml")
+    own = [path for path in told["opened"] if not Path(path).name.startswith(".agseg.")]  # the lock of what it pulls
+    assert (own, told["code"]) == ([], 3)
+    assert {study["status"] for study in json.loads((out / "run.json").read_bytes())["studies"]} == {"done", "rejected"}
+    settings = {f"AGSEG_SEGMENT_{name.upper()}": "".join(value) for name, value in weights.items()}
+    job = place.watched(source, "module", source, tmp_path / "job", more=settings)
+    assert (job["opened"], job["code"]) == ([], 3)
+    listen = {"incoming": str(tmp_path / "arrived"), "output": str(tmp_path / "heard"), "segment": weights}
+    listen["listen"] = {"watch": str(source), "quiet": "1s"}
+    (tmp_path / "listen.yaml").write_text(json.dumps(listen))
+    ready = tmp_path / "heard" / "night.json"
+    heard = place.watched(source, "listen", "--config", tmp_path / "listen.yaml", until=ready)
+    assert (heard["opened"], heard["code"]) == ([], 143)
+
+
+def test_promise_45_a_cohort_is_checked_by_a_child(place: Place, tmp_path: Path) -> None:
+    source = tmp_path / "cohort"
+    affine = phantoms.coded_affine("RAS", mutations.SHAPE, mutations.SPACING)
+    for case in ("a", "b"):
+        phantoms.write_nifti(source / "imagesTr" / f"{case}_0000.nii.gz", mutations.voxels() + len(case), affine)
+        phantoms.write_nifti(source / "labelsTr" / f"{case}.nii.gz", np.ones(mutations.SHAPE, dtype=np.uint8), affine)
+    (source / "imagesTr" / "b_0000.nii.gz").write_bytes(b"no image")
+    described = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    (source / "dataset.json").write_text(json.dumps(described))
+    told = place.watched(source, "dataset", "check", source, "--json")
+    assert (told["opened"], told["code"]) == ([], 3)
 
 
 def test_promise_45_the_watch_sees_an_open_file(place: Place, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from agseg.errors import RecipeError
 from agseg.training.cohort import open_cohort
 from agseg.training.frames import open_frames
 from agseg.training.splits import read_split
-from agseg.workflows.dataset import check_dataset, prepare_dataset
+from agseg.workflows.check_dataset import check_dataset
+from agseg.workflows.dataset import prepare_dataset
 
 SHAPE = (8, 6, 5)  # columns, rows, slices
 SPACING_MM = (1.5, 1.5, 2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,37 @@ def test_mercure_gets_objects_where_it_looks_and_gives_settings_in_its_task(
     assert asked[0].organs == ("liver",)
     assert [path.name for path in (tmp_path / "out").glob("*.dcm")] == ["001-seg.dcm"]
     assert json.loads((tmp_path / "out" / "result.json").read_text())["dicom"] == ["001-seg.dcm"]
+
+
+def test_a_senders_task_is_no_setting(tmp_path: Path, asked: list[SegmentRequest]) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "task.json").write_text(json.dumps({"process": {"settings": {"organ": "liver"}}}))
+    assert job({}, str(source), str(tmp_path / "out")) == 0
+    assert asked[0].organs == ()
+    mercures = {"MERCURE_IN_DIR": str(tmp_path / "other"), "MERCURE_OUT_DIR": str(tmp_path)}
+    assert job(mercures, str(source), str(tmp_path / "more")) == 0
+    assert asked[1].organs == ()
+
+
+@pytest.mark.parametrize("option", ["cluster", "cluster-config", "manifest", "Include_Identifiers", "min-age", "\x1b[2J"])
+def test_a_task_may_not_say_where_anything_is_or_goes(tmp_path: Path, asked: list[SegmentRequest], option: str) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "task.json").write_text(json.dumps({"process": {"settings": {option: "tcp://127.0.0.1:1"}}}))
+    job({"MERCURE_IN_DIR": str(source), "MERCURE_OUT_DIR": str(tmp_path / "out")})
+    assert asked == []
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["exit_code"] == 2
+    assert "cannot stand in task.json" in result["error"]["message"]
+    assert "\x1b" not in result["error"]["message"]
+
+
+def test_a_pipe_in_place_of_a_task_hangs_nothing(tmp_path: Path, asked: list[SegmentRequest]) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    os.mkfifo(source / "task.json")
+    assert job({"MERCURE_IN_DIR": str(source), "MERCURE_OUT_DIR": str(tmp_path / "out")}) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from agseg.errors import RecipeError
 from agseg.training.cohort import open_cohort
 from agseg.training.frames import open_frames, subject_of
 from agseg.training.splits import read_split
-from agseg.workflows.dataset import check_dataset
+from agseg.workflows.check_dataset import check_dataset
 from agseg.workflows.phantom import make_phantom
 
 COARSE = 4.0

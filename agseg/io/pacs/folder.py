@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -38,10 +38,17 @@ def series_folder(root: Path, series: RemoteSeries) -> Path:
     return root / hashed_name(series.study_uid) / hashed_name(series.series_uid)
 
 
-def has_arrived(root: Path, series: RemoteSeries, instances: frozenset[str]) -> bool:
+def has_arrived(
+    root: Path, series: RemoteSeries, instances: frozenset[str], *, patient_of: Callable[[Path], str | None]
+) -> bool:
     """Whether exactly these images lie in the series' folder, of the patient that the archive has them under now.
 
     A replaced image changes no count, and a study that was filed under the right patient afterwards changes no UID.
+
+    Parameters
+    ----------
+    patient_of
+        The PatientID in a file's header, None where it cannot be read.
     """
     folder = series_folder(root, series)
     names = {path.stem for path in folder.glob("*.dcm")} if folder.is_dir() else set()
@@ -49,8 +56,8 @@ def has_arrived(root: Path, series: RemoteSeries, instances: frozenset[str]) -> 
         return False
     if series.patient_id is None:
         return True
-    header = header_of((folder / f"{min(names)}.dcm").read_bytes(), "PatientID")
-    return header is not None and str(header.get("PatientID", "") or "").strip() == series.patient_id.strip()
+    patient = patient_of(folder / f"{min(names)}.dcm")
+    return patient is not None and patient.strip() == series.patient_id.strip()
 
 
 def header_of(content: bytes, *keywords: str) -> Any:
