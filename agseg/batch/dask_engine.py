@@ -1,8 +1,9 @@
-"""Does a run's studies on a Dask cluster. This process keeps the lock, decides, and writes the one record.
+"""Runs the studies of a batch on a Dask cluster. This process holds the lock, decides, and writes the one record.
 
-Each study is one Dask task for one chosen worker. A worker holds few studies at a time (one in the model, some read ahead),
-the rest wait here: the scheduler never knows more than is under way. Answers are JSON-able records; masks go straight to the
-shared output folder.
+Each study is one Dask task for the least busy worker. Dask says who is there, which workers may take it (a resource that
+:class:`agseg.batch.node.NodePlugin` offers on workers that see the run's folders), tries again what failed, and carries events
+of workers here. This module keeps a few studies per worker under way, so that a run of many thousands does not sit in memory of
+the scheduler, and turns answers into records. Answers are JSON-able; masks go straight to the shared output folder.
 """
 
 from __future__ import annotations
@@ -12,26 +13,29 @@ import math
 import pickle
 import queue
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agseg.batch.cluster import Cluster, ClusterKind
 from agseg.batch.job import BatchJob, StudyTask
-from agseg.batch.node import Answer, Order, Probe, halt, process
 from agseg.batch.outcome import Failure, Fault
-from agseg.batch.output import temporary_name
-from agseg.batch.rota import Rota
+from agseg.batch.probe import Probe, laid_out
 from agseg.batch.stop import Stop
-from agseg.batch.workforce import Workforce, ask
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
-__all__ = ["DaskEngine"]
-
 _TICK_S = 0.25
+_LOOK_EVERY_S = 1.0
+_SETUP_S = 30.0
+"""How long workers may take to say whether they see the run's folders (they may be importing)."""
+
+_ECHO, _ECHO_S = "echo", 0.05
+
 _FIRST_WORKER_S = 60.0
 """How long a scheduler that runs already may be without workers. Jobs of a queue of our own may wait as long as they must."""
 
@@ -41,22 +45,32 @@ _NO_WORKER_S = 600.0
 _FETCH_S = 10.0
 """How long an answer may take to come over."""
 
-_TELL_S = 3.0
 _FAREWELL_S = 3.0
 """How long workers may take to hear that the run ends, and to end their processes. SIGTERM leaves a run 10 s."""
+
+_RETRIES = 5
+"""How often Dask tries a study again that ended with an exception instead of an answer."""
+
+_SHARED_DEATHS = 2
+"""A study that lost this many workers, which held others too, is tried alone: which of them was to blame cannot be seen."""
+
+_GPU = "GPU"
+"""The resource that a worker with a GPU announces: ``dask worker ... --resources GPU=1``."""
+
+_SHARES = 1 << 20
+"""A share of a GPU is a multiple of 1 / this, so that shares add up exactly."""
 
 logger = logging.getLogger("agseg.batch.dask")
 
 
 @dataclass
 class _Flight:
-    """A study that a worker has, or is about to have."""
+    """A study that Dask has."""
 
     task: StudyTask
     worker: str
     future: Any
-    alone: bool = False
-    begun: bool = False
+    alone: bool
 
 
 class DaskEngine:
@@ -83,11 +97,18 @@ class DaskEngine:
         self.should_stop, self.on_stage, self.on_end = should_stop, on_stage, on_end
         self.environment: dict[str, Any] = {}
         self._run = f"agseg-{secrets.token_hex(8)}"
-        self._rota = Rota()
+        self._slots = job.limits.ahead + 1
+        self._pending: deque[StudyTask] = deque()
+        self._suspects: deque[StudyTask] = deque()
         self._flights: dict[str, _Flight] = {}
+        self._submitted = 0
+        self._deaths: Counter[str] = Counter()
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._told: Stop | None = None
-        self._answered = 0
+        self._fit: set[str] = set()
+        self._unfit: dict[str, Stop | UsageError] = {}
+        self._gpus: set[str] = set()
+        self._looked, self._last_fit = 0.0, time.monotonic()
         self._seen: dict[str, set[str]] = {}
         self._used: set[str] = set()
 
@@ -105,72 +126,113 @@ class DaskEngine:
         UsageError
             If there is no cluster, a worker does not see the input or the output, or no worker can do what was asked.
         """
-        self._rota.add(tasks)
-        if not self._rota:
+        self._pending.extend(tasks)
+        if not self._pending:
             return None, ()
-        sample = self._rota.pending[0]
-        with self.cluster.connect(sample.root) as client, self._probe(sample) as probe:
+        sample = self._pending[0]
+        with self.cluster.connect(sample.root) as client, laid_out(sample) as probe:
             self._client = client
-            self._order = pickle.dumps(Order(self._run, replace(self.job, inputs=()), probe))
-            self._client.subscribe_topic(self._run, lambda event: self._said.put(event[1]))
-            self._workforce = Workforce(client, probe, ahead=self.job.limits.ahead, use_gpus=self.cluster.use_gpus)
             try:
+                self._subscribe()
+                self._register(probe)
                 self._await_workers()
-                while self._rota or self._flights:
+                while self._pending or self._suspects or self._flights:
                     self._turn()
             except Stop as stop:
                 return stop, self._say_farewell(stop)
             finally:
-                self._tell_nodes(_over())
+                self._bounded(_FAREWELL_S, client.unregister_worker_plugin, self._run)
                 self._describe()
         return None, ()
 
-    @contextmanager
-    def _probe(self, sample: StudyTask) -> Iterator[Probe]:
-        """A marker in the output folder: a worker that can read it sees the same folder, as the same user."""
-        marker, token = sample.root / temporary_name(), secrets.token_hex(16)
-        marker.write_text(token, encoding="ascii")
-        try:
-            yield Probe(marker, token, sample)
-        finally:
-            marker.unlink(missing_ok=True)
-
     # -- workers ----------------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        """Hear the run's events. Returns once the scheduler sends them: what workers say before that is lost."""
+        heard = threading.Event()
+
+        def hear(event: tuple[float, Any]) -> None:
+            if event[1] == _ECHO:
+                heard.set()
+            else:
+                self._said.put(event[1])
+
+        self._client.subscribe_topic(self._run, hear)
+        until = time.monotonic() + _SETUP_S
+        while not heard.is_set():
+            if time.monotonic() > until:
+                raise _nobody("the scheduler does not answer")
+            # The subscription travels apart from calls, so a call that returned says nothing of it; an echo does.
+            self._client.log_event(self._run, _ECHO)
+            heard.wait(_ECHO_S)
+
+    def _register(self, probe: Probe) -> None:
+        """Have Dask set the run up on every worker, and on those that join later."""
+        from agseg.batch.node import NodePlugin
+
+        plugin = NodePlugin(self._run, replace(self.job, inputs=()), probe)
+        try:
+            self._bounded(_SETUP_S, self._client.register_plugin, plugin, self._run)
+        except (ImportError, AttributeError) as error:
+            raise _cannot("a worker", "it does not have this version of agseg") from error
 
     def _await_workers(self) -> None:
         """Wait for the first workers; all that are there must see what this process sees."""
-        began = time.monotonic()
-        said = False
-        while not self._workforce.look(at_once=True) and not self._workforce.unfit:
+        began, warned = time.monotonic(), False
+        while True:
+            self._listen()
+            known = self._look()
+            waited_s = time.monotonic() - began
+            if known and (known <= self._fit | set(self._unfit) or waited_s > _SETUP_S):
+                break
             stop = self.should_stop()
             if stop is not None:
                 raise stop
-            if time.monotonic() - began > _FIRST_WORKER_S:
-                if self.cluster.kind is ClusterKind.SCHEDULER:
-                    hint = f"Start some: dask worker {self.cluster.address}"
-                    raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
-                if not said:
-                    logger.warning("no worker yet after %d s; the run waits (--deadline limits it)", _FIRST_WORKER_S)
-                said = True
-            time.sleep(_TICK_S)
-        for why in self._workforce.unfit.values():
+            if not known and waited_s > _FIRST_WORKER_S and self.cluster.kind is ClusterKind.SCHEDULER:
+                hint = f"Start some: dask worker {self.cluster.address}"
+                raise UsageError("the scheduler has no workers", value=self.cluster.address, hint=hint)
+            if not known and waited_s > _FIRST_WORKER_S and not warned:
+                logger.warning("no worker yet after %d s; the run waits (--deadline limits it)", _FIRST_WORKER_S)
+                warned = True
+        for why in self._unfit.values():
             raise why
 
-    def _look_for_workers(self) -> None:
-        """See who came and went; end the run if nobody is left."""
+    def _look(self) -> set[str]:
+        """Who is there, as the scheduler knows it."""
+        self._looked = time.monotonic()
+        known: dict[str, Any] = {}
+        # A scheduler that does not answer now may do so the next time; the client says when it is gone.
+        with suppress(OSError):
+            known = self._client.scheduler_info(n_workers=-1)["workers"]
+        self._gpus = {address for address, told in known.items() if (told.get("resources") or {}).get(_GPU, 0) >= 1}
+        self._fit &= known.keys()
+        for key, flight in tuple(self._flights.items()):
+            if known and flight.worker not in self._fit:
+                self._take_back(key)
+                if flight.worker in known:
+                    # It takes no further part; the answers that it had are here by now.
+                    self._pending.append(flight.task)
+                else:
+                    self._lost(flight)
+        return set(known)
+
+    @property
+    def _eligible(self) -> set[str]:
+        """Workers that may get a study: where some announce a GPU, only those."""
+        return self._fit & self._gpus if self.cluster.use_gpus and self._gpus else self._fit
+
+    def _check_workers(self) -> None:
+        """End the run if nobody is left."""
         if self._client.status != "running":
             raise _nobody("the connection to the scheduler is lost")
-        there = self._workforce.look()
-        for key, flight in tuple(self._flights.items()):
-            if not self._workforce.is_there(flight.worker):
-                del self._flights[key]
-                flight.future.cancel()
-                self._lost(flight)
-        if there or self._flights:
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._look()
+        if self._eligible:
+            self._last_fit = time.monotonic()
             return
-        for why in self._workforce.unfit.values():
-            raise why if isinstance(why, Stop) or not self._answered else _nobody("no worker can go on")
-        if self._workforce.alone_s > _NO_WORKER_S:
+        for why in self._unfit.values():
+            raise why if isinstance(why, Stop) or not self._used else _nobody("no worker can continue")
+        if time.monotonic() - self._last_fit > _NO_WORKER_S:
             raise _nobody("the cluster has no worker left")
 
     # -- giving work and hearing of it ------------------------------------------------------------------------------
@@ -178,58 +240,67 @@ class DaskEngine:
     def _turn(self) -> None:
         stop = self.should_stop()
         if stop is None:
-            self._look_for_workers()
+            self._check_workers()
             self._give_work()
         else:
             if self._told is None:
                 self._told = stop
                 self._tell_nodes(stop)
-                self._recall()
             if stop.blame is Fault.SIGNAL or not self._flights:
                 raise stop
         self._listen()
 
     def _give_work(self) -> None:
-        load: dict[str, float] = {}
-        for flight in self._flights.values():
-            load[flight.worker] = load.get(flight.worker, 0) + (math.inf if flight.alone else 1)
-        while self._rota.pending:
-            worker = self._workforce.free(load)
-            if worker is None:
+        load = Counter(flight.worker for flight in self._flights.values())
+        while self._pending:
+            worker = min(sorted(self._eligible), key=load.__getitem__, default=None)
+            if worker is None or load[worker] >= self._slots:
                 return
-            load[worker] = load.get(worker, 0) + 1
-            self._send(worker)
-        while self._rota.suspects:
-            worker = self._workforce.free(load)
-            if worker is None or load.get(worker, 0):
-                return
-            load[worker] = math.inf
-            self._send(worker, alone=True)
+            load[worker] += 1
+            self._submit(self._pending.popleft(), worker)
+        if self._suspects and self._eligible and not self._flights:
+            self._submit(self._suspects.popleft(), min(self._eligible), alone=True)
 
-    def _send(self, worker: str, *, alone: bool = False) -> None:
-        task = self._rota.take(alone=alone)
+    def _submit(self, task: StudyTask, worker: str, *, alone: bool = False) -> None:
+        from agseg.batch.node import do_study
+
+        self._submitted += 1
         # No study's name in the key: keys are seen on the scheduler's dashboard and in its log.
-        key = f"{self._run}-{self._rota.given}"
+        key = f"{self._run}-{self._submitted}"
+        resources: dict[str, float] = {self._run: self._slots if alone else 1}
+        if worker in self._gpus and self.cluster.use_gpus:
+            # All studies that a worker holds share its GPU.
+            resources[_GPU] = math.floor(_SHARES / self._slots) / _SHARES
         future = self._client.submit(
-            process,
+            do_study,
+            self._run,
             pickle.dumps(task),
-            self._order,
             key=key,
-            # Only there: what becomes of it if that worker dies is decided here, not by the scheduler's settings.
             workers=[worker],
-            resources=self._workforce.resources() or None,
+            resources=resources,
+            retries=_RETRIES,
             pure=False,
         )
         self._flights[key] = _Flight(task, worker, future, alone)
         future.add_done_callback(self._said.put)
 
-    def _recall(self) -> None:
-        """Take back what no worker has begun."""
-        for key, flight in tuple(self._flights.items()):
-            if not flight.begun:
-                del self._flights[key]
-                self._rota.add([flight.task])
-                flight.future.cancel()
+    def _take_back(self, key: str) -> StudyTask:
+        """Take a study from Dask."""
+        flight = self._flights.pop(key)
+        flight.future.cancel()
+        return flight.task
+
+    def _lost(self, flight: _Flight) -> None:
+        """Its worker died: another one takes the study, unless the study is what kills them."""
+        self._deaths[flight.task.output] += 1
+        if flight.alone:
+            message = f"each of the {self._deaths[flight.task.output]} workers that it was given to died"
+            failure = Failure(StudyStatus.FAILED, Code.CRASHED, message)
+            self.on_end(flight.task, failure.report(flight.task.study), failure.blame)
+        elif self._deaths[flight.task.output] >= _SHARED_DEATHS:
+            self._suspects.append(flight.task)
+        else:
+            self._pending.appendleft(flight.task)
 
     def _listen(self) -> None:
         """Hear what is there, or wait a tick for it."""
@@ -240,10 +311,7 @@ class DaskEngine:
 
     def _hear(self, said: Any) -> None:
         if isinstance(said, dict):
-            flight = self._flights.get(said["key"])
-            if flight is not None:
-                flight.begun = True
-                self.on_stage(flight.task, said["stage"])
+            self._hear_event(said)
             return
         flight = self._flights.pop(said.key, None)
         if flight is None:
@@ -253,56 +321,52 @@ class DaskEngine:
                 answer = said.result(timeout=_FETCH_S)
             except Exception:
                 # Its worker died with the answer; whoever does it again finds the finished study.
-                self._settle(flight.task, self._rota.again(flight.task))
-                return
-            self._take(flight, answer)
+                self._pending.appendleft(flight.task)
+            else:
+                self._take(flight.task, answer)
         elif said.status == "error":
             self._erred(flight, said.exception())
         else:
-            self._settle(flight.task, self._rota.again(flight.task))
+            self._pending.appendleft(flight.task)
 
-    def _take(self, flight: _Flight, answer: dict[str, Any]) -> None:
-        kind, task = answer["kind"], flight.task
-        self._note(answer)
-        if kind == Answer.REPORT:
-            self._answered += 1
-            self.on_end(task, StudyReport.from_dict(answer["report"]), Fault(answer["blame"]))
-        elif self._told is not None:
-            self._rota.add([task])
-        else:
-            self._settle(task, self._rota.again(task))
-        why = _why(answer)
-        if why is None:
+    def _hear_event(self, event: dict[str, Any]) -> None:
+        """What a worker tells: a study's stage, whether it takes part, or why it no longer does."""
+        worker = event["worker"]
+        if "stage" in event:
+            flight = self._flights.get(event["key"])
+            if flight is not None:
+                self.on_stage(flight.task, event["stage"])
             return
+        why = _why(event)
+        if why is None:
+            self._fit.add(worker)
+            return
+        self._fit.discard(worker)
+        self._unfit[worker] = why
         if isinstance(why, Stop) and why.blame is Fault.OUTPUT:
             # The folder is everybody's: no other worker would fare better.
             raise why
         logger.warning("a worker takes no further part: %s", why)
-        self._workforce.exclude(answer["worker"], why)
+
+    def _take(self, task: StudyTask, answer: dict[str, Any]) -> None:
+        if answer["report"] is None:
+            self._pending.append(task)
+            return
+        self._used.add(answer["worker"])
+        for name, value in answer["environment"].items():
+            self._seen.setdefault(name, set()).add(str(value))
+        self.on_end(task, StudyReport.from_dict(answer["report"]), Fault(answer["blame"]))
 
     def _erred(self, flight: _Flight, error: BaseException | None) -> None:
-        """Dask could not do it: its worker died and came back under the same name, or something is wrong with agseg."""
+        """Dask gave the study up: its worker died and came back under the same name, or something is wrong with agseg."""
         if type(error).__name__ == "KilledWorker":
             self._lost(flight)
             return
         message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-        self._settle(flight.task, Failure(StudyStatus.FAILED, Code.INTERNAL, message, Fault.BUG))
-
-    def _lost(self, flight: _Flight) -> None:
-        self._settle(flight.task, self._rota.lost(flight.task, alone=flight.alone))
-
-    def _settle(self, task: StudyTask, failure: Failure | None) -> None:
-        """Record the study's end if it is not to be given out again."""
-        if failure is not None:
-            self.on_end(task, failure.report(task.study), failure.blame)
+        failure = Failure(StudyStatus.FAILED, Code.INTERNAL, message, Fault.BUG)
+        self.on_end(flight.task, failure.report(flight.task.study), failure.blame)
 
     # -- the record and the end -------------------------------------------------------------------------------------
-
-    def _note(self, answer: dict[str, Any]) -> None:
-        """What the studies were computed on."""
-        self._used.add(answer["worker"])
-        for name, value in answer.get("environment", {}).items():
-            self._seen.setdefault(name, set()).add(str(value))
 
     def _describe(self) -> None:
         """The environment as if it were one machine: where workers differ, all that was found."""
@@ -311,18 +375,36 @@ class DaskEngine:
 
     def _say_farewell(self, stop: Stop) -> tuple[StudyTask, ...]:
         """End the workers' processes, take the answers that still come, and say which studies are left."""
-        self._told = stop
         self._tell_nodes(stop if stop.blame is Fault.SIGNAL else _over())
         until = time.monotonic() + _FAREWELL_S
-        while self._flights and time.monotonic() < until:
+        while self._flights and time.monotonic() < until and self._client.status == "running":
             with suppress(Stop):
                 self._listen()
-        for flight in self._flights.values():
-            flight.future.cancel()
-        return (*(flight.task for flight in self._flights.values()), *self._rota.left)
+        self._pending.extend(self._take_back(key) for key in tuple(self._flights))
+        return (*self._pending, *self._suspects)
 
     def _tell_nodes(self, stop: Stop) -> None:
-        ask(self._client, halt, self._run, stop.to_dict(), workers=None, timeout_s=_TELL_S)
+        from agseg.batch.node import halt
+
+        with suppress(Exception):  # a worker that leaves in this moment
+            self._bounded(_FAREWELL_S, self._client.run, halt, self._run, stop.to_dict(), on_error="ignore")
+
+    @staticmethod
+    def _bounded(seconds: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Call something that asks every worker; one that hangs must not hold this process, so the thread is left behind."""
+        raised: list[Exception] = []
+
+        def run() -> None:
+            try:
+                call(*arguments, **named)
+            except Exception as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if raised:
+            raise raised[0]
 
 
 def _over() -> Stop:
@@ -333,13 +415,18 @@ def _nobody(why: str) -> Stop:
     return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame=Fault.BUG)
 
 
-def _why(answer: dict[str, Any]) -> Stop | UsageError | None:
-    """Why the worker that gave this answer cannot go on, if so."""
-    told = answer if answer["kind"] == Answer.STOP else answer.get("stop")
-    if told is not None:
-        return Stop.from_dict(told)
-    if answer["kind"] == Answer.USAGE:
-        return UsageError(answer["message"], code=Code(answer["code"]), hint=answer["hint"])
-    if answer["kind"] == Answer.UNFIT:
-        return UsageError(f"a worker cannot take part: {answer['why']}")
-    return None
+def _cannot(worker: str, why: str) -> UsageError:
+    return UsageError(
+        f"{worker} cannot take part: {why}",
+        hint="Every worker needs agseg, and the input and output folders under the same paths, as the same user.",
+    )
+
+
+def _why(event: dict[str, Any]) -> Stop | UsageError | None:
+    """Why the worker of this event takes no part, if so."""
+    if "stop" in event:
+        return Stop.from_dict(event["stop"])
+    if "usage" in event:
+        told = event["usage"]
+        return UsageError(told["message"], code=Code(told["code"]), hint=told["hint"])
+    return None if event["unfit"] is None else _cannot(f"the worker {event['worker']}", event["unfit"])

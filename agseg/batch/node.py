@@ -1,16 +1,18 @@
 """What runs inside a Dask worker: the same reader and model processes as on one machine, fed by Dask tasks.
 
-A Dask task is one study. It hands the study to the worker's :class:`Node` and waits for its answer; the node drives a
-:class:`~agseg.batch.supervise.Supervisor` in a thread of its own, so a study that crashes, hangs or grows costs what it costs
-on one machine, never the worker, and the weights are loaded once per worker. Studies are read ahead of the model because a
-waiting task gives its slot back (``secede``); the engine limits how many a node holds.
+Each run registers one :class:`NodePlugin` with its cluster; Dask sets it up on every worker, those that join later included. A
+worker that sees the run's folders offers *slots* for it, a Dask resource, so Dask itself decides who may get a study, and gives
+the studies of a worker that died to another one. The plugin drives a :class:`~agseg.batch.supervise.Supervisor` in a thread of
+its own, so a study that crashes, hangs or grows costs what it costs on one machine, never the worker, and weights are loaded
+once per worker. Studies are read ahead of the model because a waiting task gives its thread back (``secede``).
 
-The children live as long as the node's thread. They go when the run says so (:func:`halt`), when Dask no longer wants a study
-that the node holds (the run's process was killed), when the worker dies, or when nothing came for a while.
+The children end when the run says so, when Dask no longer wants a study that the node holds (the run's process was killed),
+when the worker dies, or when no study came for a while.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import pickle
@@ -19,23 +21,18 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from agseg import __version__
-from agseg.batch.arrival import check_unchanged
+import distributed
+
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, Limits, ModelFactory, StudyTask
 from agseg.batch.outcome import Fault
-from agseg.batch.output import temporary_name
+from agseg.batch.probe import Probe
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
-from agseg.errors import AgsegError, Code, UsageError
+from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
-
-__all__ = ["Answer", "Order", "Placed", "Probe", "halt", "look_around", "process"]
 
 _IDLE_S = 60.0
 """A node without a study for this long ends its processes and gives the device back; the next study starts new ones."""
@@ -47,173 +44,161 @@ _READER_MEMORY_SHARE = 0.5
 _MODEL_MEMORY_SHARE = 0.9
 """Shares of what a Dask worker may use (``--memory-limit``), as the supervisor takes them of a whole machine."""
 
-_REMEMBERED_RUNS = 1000
-
 logger = logging.getLogger("agseg.batch.node")
-
-
-class Answer(StrEnum):
-    """How a Dask task ends: ``kind`` of the JSON-able dict it returns."""
-
-    REPORT = "report"
-    """The study has its record; with ``stop`` beside it if the node cannot go on."""
-    STOP = "stop"
-    """The node cannot go on, and the study has no record."""
-    USAGE = "usage"
-    """The model cannot be made as asked on this node."""
-    UNFIT = "unfit"
-    """This worker does not see what the run's process sees."""
-    LEFT = "left"
-    """The node was told to end before it came to the study."""
 
 
 @runtime_checkable
 class Placed(Protocol):
-    """A model factory that wants to know where it runs."""
+    """A model factory that depends on the worker it runs on."""
 
     def on_node(self, threads: int) -> ModelFactory:
         """The factory for a worker with so many threads."""
         ...
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a worker must see: a marker in the output folder, with its content, and the files of one study."""
-
-    marker: Path
-    token: str
-    sample: StudyTask
-    version: str = __version__
-
-    def problem(self) -> str | None:
-        """Why this process cannot take part, or None."""
-        if self.version != __version__:
-            return f"it runs agseg {__version__}, this run agseg {self.version}"
-        try:
-            if self.marker.read_text(encoding="ascii") != self.token:
-                return "its folder of the output's name is another folder"
-            beside = self.marker.parent / temporary_name()
-            beside.mkdir(mode=0o700)
-            beside.rmdir()
-        except OSError as error:
-            return f"it cannot use the output folder ({type(error).__name__})"
-        try:
-            check_unchanged(self.sample.study, self.sample.states)
-        except AgsegError:
-            return "it does not see the input files as this process does"
-        return None
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a run tells each node: its id (and event topic), the job, and what must be seen."""
-
-    run: str
-    job: BatchJob
-    probe: Probe
-
-
 @dataclass
 class _Held:
-    """A study in the node's hands."""
+    """A study that the node works on; the future is None when another worker has to do it."""
 
     key: str
     task: StudyTask
-    future: Future[dict[str, Any]] = field(default_factory=Future)
+    future: Future[dict[str, Any] | None] = field(default_factory=Future)
 
 
-_NODES: dict[tuple[str, str], Node] = {}
-_HALTED: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
-_LOCK = threading.Lock()
-
-
-def look_around(probe: Probe) -> str | None:
-    """Run on every worker before it gets work: why it cannot take part, or None."""
-    return probe.problem()
-
-
-def process(payload: bytes, order: bytes) -> dict[str, Any]:
+def do_study(run: str, payload: bytes) -> dict[str, Any]:
     """Do one study; the body of a Dask task.
 
     Parameters
     ----------
-    payload, order
-        A pickled :class:`StudyTask` and :class:`Order`. Bytes, so that the scheduler carries them without opening them.
+    run
+        Name of the run's plugin.
+    payload
+        A pickled :class:`StudyTask`: bytes, so that the scheduler carries them without opening them.
 
     Returns
     -------
     answer
-        JSON-able; see :class:`Answer`. Never voxels.
+        JSON-able: ``report``, ``blame``, ``environment`` and ``worker``. Never voxels. ``report`` is None if the run said that
+        it ends before the study was done.
+
+    Raises
+    ------
+    distributed.Reschedule
+        If this worker cannot do it; Dask gives it to another one.
     """
-    distributed = import_module("distributed")
-    worker = distributed.get_worker()
+    worker: Any = distributed.get_worker()
     key = str(worker.get_current_task())
-    # Both come from the run's own process over Dask's channel, which is trusted to run code anyway.
-    task, told = pickle.loads(payload), pickle.loads(order)  # noqa: S301
-    distributed.secede()
-    while True:
-        node = _node_of(worker, told)
-        answer: dict[str, Any] = {"kind": Answer.LEFT} if node is None else node.do(key, task)
-        if answer.pop("retry", False):
-            continue
-        return {**answer, "kind": str(answer["kind"]), "worker": worker.address}
+    plugin: NodePlugin | None = worker.plugins.get(run)
+    # It comes from the run's own process over Dask's channel, which is trusted to run code anyway.
+    task = pickle.loads(payload)  # noqa: S301
+    distributed.secede()  # type: ignore[no-untyped-call]
+    answer = None if plugin is None else plugin.do(key, task)
+    if answer is None and (plugin is None or not plugin.over):
+        raise distributed.Reschedule
+    return {"report": None, **(answer or {}), "worker": worker.address}
 
 
 async def halt(run: str, stop: dict[str, str], dask_worker: Any) -> None:
-    """Tell this worker's node of the run to end; runs beside the tasks, in the worker's event loop."""
-    with _LOCK:
-        if run not in _HALTED:
-            _HALTED.append(run)
-        node = _NODES.get((dask_worker.address, run))
-    if node is not None:
-        node.halt(Stop.from_dict(stop))
+    """Tell this worker's node to end; runs beside the tasks, in the worker's event loop."""
+    plugin = dask_worker.plugins.get(run)
+    if plugin is not None:
+        plugin.halt(Stop.from_dict(stop))
 
 
-def _node_of(worker: Any, order: Order) -> Node | None:
-    """The worker's node for the run, made if need be; None if the run is over."""
-    place = (worker.address, order.run)
-    with _LOCK:
-        if order.run in _HALTED:
-            return None
-        node = _NODES.get(place)
-        if node is None or node.closed:
-            node = _NODES[place] = Node(order, worker)
-        return node
-
-
-class Node:
-    """One run's processes on one Dask worker.
+class NodePlugin(distributed.WorkerPlugin):
+    """One run on one Dask worker.
 
     Parameters
     ----------
-    order
-        What the run told.
+    run
+        The run's name: of this plugin, of its event topic, and of the resource that its studies ask for.
+    job
+        What to do.
+    probe
+        What the worker must see.
+    """
+
+    def __init__(self, run: str, job: BatchJob, probe: Probe) -> None:
+        self.name = self.run = run
+        self.job, self.probe = job, probe
+        self.over = False
+        """Whether the run said that it ends."""
+        self._closed = False
+        self._node: Node | None = None
+
+    async def setup(self, worker: Any) -> None:
+        """Called by Dask on each worker: offer slots if it sees what the run's process sees, and tell the run either way."""
+        self._worker, self._lock = worker, threading.Lock()
+        problem = await asyncio.to_thread(self.probe.problem)
+        if problem is None:
+            await worker.set_resources(**{self.run: self.job.limits.ahead + 1})
+        self.tell(unfit=problem)
+
+    def teardown(self, worker: Any) -> None:
+        """Called by Dask when the run is over, or the worker ends in order."""
+        self.halt(Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL))
+
+    def do(self, key: str, task: StudyTask) -> dict[str, Any] | None:
+        """Have one study done; blocks until its answer is there. None if this worker cannot do it."""
+        published = published_by_this_run(task)
+        if published is not None:
+            # Another worker finished it and died before its answer was out.
+            report = replace(published, extra={})
+            return {"report": report.to_dict(), "blame": str(Fault.NONE), "environment": {}}
+        while not self._closed:
+            with self._lock:
+                if self._node is None or self._node.closed:
+                    self._node = Node(self, self._worker)
+                future = self._node.add(key, task)
+            if future is not None:
+                return future.result()
+        return None
+
+    def halt(self, stop: Stop) -> None:
+        """End as the supervisor does: at once for a signal, after the study in the model for the deadline."""
+        self.over = self._closed = True
+        with self._lock:
+            if self._node is not None:
+                self._node.halt(stop)
+
+    def give_up(self, **why: Any) -> None:
+        """Take no further study, and tell the run why."""
+        self._closed = True
+        self._worker.loop.add_callback(self._worker.set_resources, **{self.run: 0})
+        self.tell(**why)
+
+    def tell(self, **event: Any) -> None:
+        """Send an event to the run's process."""
+        self._worker.log_event(self.run, {"worker": self._worker.address, **event})
+
+
+class Node:
+    """The processes of a run on a worker, from the first study until none comes any more.
+
+    Parameters
+    ----------
+    plugin
+        Whose studies these are.
     worker
         The ``distributed.Worker``.
     """
 
-    def __init__(self, order: Order, worker: Any) -> None:
+    def __init__(self, plugin: NodePlugin, worker: Any) -> None:
         self.closed = False
-        self._order, self._worker = order, worker
+        self._plugin, self._worker = plugin, worker
         self._lock = threading.Lock()
         self._inbox: deque[_Held] = deque()
         self._held: dict[str, _Held] = {}
         self._done: list[tuple[_Held, dict[str, Any]]] = []
         self._stop: Stop | None = None
         self._bell, self._cord = multiprocessing.Pipe(duplex=False)
-        self._thread = threading.Thread(target=self._serve, name="agseg-node", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._serve, name="agseg-node", daemon=True).start()
 
-    def do(self, key: str, task: StudyTask) -> dict[str, Any]:
-        """Have one study done; blocks until its answer is there."""
-        published = published_by_this_run(task)
-        if published is not None:
-            # Another worker finished it and died before it could say so.
-            report = replace(published, extra={})  # what describes the record, not the study, stays there
-            return {"kind": Answer.REPORT, "report": report.to_dict(), "blame": str(Fault.NONE)}
+    def add(self, key: str, task: StudyTask) -> Future[dict[str, Any] | None] | None:
+        """Take a study; None if the node has closed meanwhile."""
         with self._lock:
             if self.closed:
-                return {"kind": Answer.LEFT, "retry": True}
+                return None
             held = self._held.get(task.output)
             if held is None:
                 held = self._held[task.output] = _Held(key, task)
@@ -221,16 +206,13 @@ class Node:
             else:
                 # Given a second time while the first is under way: one result serves both.
                 held.key = key
-        self._ring()
-        return held.future.result()
+            self._cord.send_bytes(b".")
+            return held.future
 
     def halt(self, stop: Stop) -> None:
-        """End as the supervisor does: at once for a signal, after the study in the model for the deadline."""
+        """See :meth:`NodePlugin.halt`."""
         if self._stop is None or stop.blame is Fault.SIGNAL:
             self._stop = stop
-        self._ring()
-
-    def _ring(self) -> None:
         with self._lock:
             if not self.closed:
                 self._cord.send_bytes(b".")
@@ -238,41 +220,45 @@ class Node:
     def _serve(self) -> None:
         """The node's thread: it starts the children, so they live as long as it does."""
         supervisor: Supervisor | None = None
-        last: dict[str, Any] = {"kind": Answer.LEFT}
         try:
-            problem = self._order.probe.problem()
-            if problem is not None:
-                last = {"kind": Answer.UNFIT, "why": problem}
-                return
             supervisor = self._supervisor()
-            idle_since = time.monotonic()
-            while time.monotonic() - idle_since < _IDLE_S:
-                while self._inbox:
-                    supervisor.add([self._inbox.popleft().task])
-                self._look_who_waits()
-                if self._stop is not None and not self._held:
-                    return
-                supervisor.turn()
-                self._answer(supervisor)
-                if self._held:
-                    idle_since = time.monotonic()
+            self._turn_until_idle(supervisor)
         except Stop as ended:
             if self._stop is None:
-                last = {"kind": Answer.STOP, **ended.to_dict()}
+                self._plugin.give_up(stop=ended.to_dict())
         except UsageError as error:
-            last = {"kind": Answer.USAGE, "message": error.message, "code": str(error.code), "hint": error.hint}
+            self._plugin.give_up(usage={"message": error.message, "code": str(error.code), "hint": error.hint})
         except Exception as error:
-            logger.exception("the node cannot go on")
+            logger.exception("the node cannot continue")
             message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-            stop = Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame=Fault.BUG)
-            last = {"kind": Answer.STOP, **stop.to_dict()}
+            self._plugin.give_up(stop=Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame=Fault.BUG).to_dict())
         finally:
-            self._close(supervisor, last)
+            if supervisor is not None:
+                supervisor.close()
+            with self._lock:
+                self.closed = True
+                self._bell.close()
+                self._cord.close()
+            self._answer(supervisor)
+            for held in tuple(self._held.values()):
+                held.future.set_result(None)
+
+    def _turn_until_idle(self, supervisor: Supervisor) -> None:
+        idle_since = time.monotonic()
+        while time.monotonic() - idle_since < _IDLE_S:
+            while self._inbox:
+                supervisor.add([self._inbox.popleft().task])
+            self._check_who_waits()
+            if self._stop is not None and not self._held:
+                return
+            supervisor.turn()
+            self._answer(supervisor)
+            if self._held:
+                idle_since = time.monotonic()
 
     def _supervisor(self) -> Supervisor:
-        job = self._order.job
-        threads = self._worker.state.nthreads
-        model = job.model.on_node(threads) if isinstance(job.model, Placed) else job.model
+        job = self._plugin.job
+        model = job.model.on_node(self._worker.state.nthreads) if isinstance(job.model, Placed) else job.model
         limits = _within(job.limits, self._worker.memory_manager.memory_limit)
         supervisor = Supervisor(
             replace(job, model=model, limits=limits),
@@ -287,43 +273,25 @@ class Node:
         # The key, not the study: what is logged can be seen on the scheduler's dashboard.
         held = self._held.get(task.output)
         if held is not None:
-            self._worker.log_event(self._order.run, {"key": held.key, "stage": stage, "worker": self._worker.address})
+            self._plugin.tell(key=held.key, stage=stage)
 
     def _on_end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
-        self._done.append((self._held[task.output], {"kind": Answer.REPORT, "report": report.to_dict(), "blame": str(blame)}))
+        self._done.append((self._held[task.output], {"report": report.to_dict(), "blame": str(blame)}))
 
-    def _answer(self, supervisor: Supervisor | None, stop: dict[str, Any] | None = None) -> None:
-        """Give the answers of this turn; a turn that ended the node says so with each."""
+    def _answer(self, supervisor: Supervisor | None) -> None:
+        """Hand out the answers of this turn."""
         for held, answer in self._done:
             del self._held[held.task.output]
-            environment = {} if supervisor is None else supervisor.environment
-            held.future.set_result({**answer, "environment": environment, **({"stop": stop} if stop else {})})
+            held.future.set_result({**answer, "environment": {} if supervisor is None else supervisor.environment})
         self._done.clear()
 
-    def _look_who_waits(self) -> None:
+    def _check_who_waits(self) -> None:
         """A study that Dask has taken back is no longer this node's: its run is gone, or has given it to another."""
         tasks = self._worker.state.tasks
         for held in tuple(self._held.values()):
             found = tasks.get(held.key)
             if found is None or found.state not in _WANTED:
                 self._stop = Stop(Code.INTERRUPTED, "the run is gone", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
-
-    def _close(self, supervisor: Supervisor | None, last: dict[str, Any]) -> None:
-        if supervisor is not None:
-            supervisor.close()
-        with self._lock:
-            self.closed = True
-            self._bell.close()
-            self._cord.close()
-        self._answer(supervisor, last if last["kind"] == Answer.STOP else None)
-        for held in tuple(self._held.values()):
-            held.future.set_result(dict(last))
-        self._held.clear()
-        place = (self._worker.address, self._order.run)
-        with _LOCK:
-            # A study that came in this moment has made a new node already.
-            if _NODES.get(place) is self:
-                del _NODES[place]
 
 
 def _within(limits: Limits, memory_bytes: int | None) -> Limits:

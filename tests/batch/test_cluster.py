@@ -19,7 +19,7 @@ from agseg.batch.arrival import states_of
 from agseg.batch.cluster import Cluster, ClusterKind
 from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.job import StudyTask
-from agseg.batch.node import Probe
+from agseg.batch.probe import Probe
 from agseg.errors import UsageError
 from agseg.study import Study, StudyKind
 from tests.batch.fakes import job, write_study

@@ -384,3 +384,22 @@ def test_a_scheduler_that_dies_ends_the_run_with_its_record(tmp_path: Path) -> N
     again = run(tmp_path / "in", tmp_path / "out", None)
     assert again.counts["skipped"] >= found[D, None]
     assert again.counts["skipped"] + again.counts["done"] == 20
+
+
+def test_workers_that_answer_before_the_scheduler_knows_of_the_subscription_are_heard(
+    shared_farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    at_once = Client._send_to_scheduler
+
+    def late(client: Client, message: dict[str, Any]) -> None:
+        if message.get("op") == "subscribe-topic":
+            client.loop.add_callback(lambda: client.loop.call_later(1.0, at_once, client, message))
+        else:
+            at_once(client, message)
+
+    monkeypatch.setattr(Client, "_send_to_scheduler", late)
+    monkeypatch.setattr("agseg.batch.dask_engine._SETUP_S", 5.0)
+    write_study(tmp_path / "in" / "a.nii.gz")
+    assert outcomes(run(tmp_path / "in", tmp_path / "out", shared_farm.address)) == {"a": (D, None)}
