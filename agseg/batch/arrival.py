@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agseg.errors import Code, InputError
+from agseg.io.opening import open_regular
 from agseg.study import Study, StudyKind
 
 __all__ = ["FileState", "check_unchanged", "newest_mtime_s", "states_of"]
@@ -100,7 +101,9 @@ def _series_uid(path: Path) -> str | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return ""
-        return str(dcmread(path, stop_before_pixels=True, specific_tags=[_SERIES_UID]).get("SeriesInstanceUID", ""))
+        with open_regular(path) as stream:
+            header = dcmread(stream, stop_before_pixels=True, specific_tags=[_SERIES_UID])
+        return str(header.get("SeriesInstanceUID", ""))
     except InvalidDicomError:
         return "" if path.stat().st_size > _DICOM_PREAMBLE else None
     except Exception:

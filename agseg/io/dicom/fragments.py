@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.slice_header import SliceHeader
+from agseg.io.opening import open_regular
 
 __all__ = ["check_fragments"]
 
@@ -41,7 +42,7 @@ def check_fragments(header: SliceHeader) -> None:
     if span is None or not span.is_encapsulated:
         return
     streams, ended = 0, True
-    with header.path.open("rb") as stream:
+    with open_regular(header.path) as stream:
         for length in _items(stream, header, span.offset):
             at = stream.tell()
             start = stream.read(min(length, LONGEST_CODESTREAM_HEADER))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.io.dicom.jpeg_lossless import check_all_coded
 from agseg.io.dicom.slice_header import SliceHeader
+from agseg.io.opening import open_regular
 from agseg.volume import HU_MAX, HU_MIN
 
 __all__ = [
@@ -171,9 +172,9 @@ def native_frame(header: SliceHeader, frame: int) -> NDArray[np.uint8] | NDArray
     assert header.rows is not None
     assert header.columns is not None
     count = header.rows * header.columns
-    stored: NDArray[Any] = np.fromfile(
-        header.path, dtype=dtype, count=count, offset=span.offset + frame * count * dtype.itemsize
-    )
+    with open_regular(header.path) as stream:
+        stream.seek(span.offset + frame * count * dtype.itemsize)
+        stored: NDArray[Any] = np.fromfile(stream, dtype=dtype, count=count)
     if stored.size != count:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
     return stored.reshape(header.rows, header.columns)

@@ -7,6 +7,7 @@ Only what is needed to decode and to time the frames is read; nothing that names
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.pixels import named_syntax
 from agseg.io.dicom.slice_header import PixelSpan
+from agseg.io.opening import open_regular
 from agseg.io.video.fragments import FragmentStream, container_of, is_video_syntax
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
 from agseg.io.video.subsampled import check_length, is_subsampled, subsampled_frame
@@ -46,18 +49,22 @@ class Cine:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._header = header = _read_header(path)
+        self._slices = read_header(path)
+        # What is deflated has no place in the file: it is read whole, its size checked before.
+        self._is_whole = self._slices.pixels is None
+        self._header = header = open_dataset(path, with_pixels=self._is_whole)
+        if "TransferSyntaxUID" not in header.file_meta:
+            raise InputError("not a readable DICOM file", code=Code.NOT_DICOM, path=path)
         modality = str(header.get("Modality", ""))
         if modality not in _MODALITIES:
             raise InputError("not an ultrasound object", code=Code.MODALITY, path=path, expected="modality US")
         self.size: tuple[int, int] = (int(header.get("Columns") or 0), int(header.get("Rows") or 0))
-        if "PixelData" not in header or 0 in self.size:
+        if (self._is_whole and "PixelData" not in header) or 0 in self.size:
             raise InputError("the object holds no picture", code=Code.NO_PIXELS, path=path)
         check_size(*self.size)
         self.frame_count: int | None = _frame_count(header, path)
         self._times_s = _times_s(header, self.frame_count or 1)
         self._stated: tuple[Warned, ...] = ()
-        self._slices = read_header(path)
         check_length(self._slices)
         self._video = _video(path, header, self._slices.pixels)
         if self._video is not None:
@@ -129,8 +136,9 @@ class Cine:
             return
         from pydicom.pixels.utils import iter_pixels
 
-        for raw in iter_pixels(self._path, indices=indices):
-            yield self._to_rgb(np.asarray(raw))
+        with nullcontext(self._header) if self._is_whole else open_regular(self._path) as source:
+            for raw in iter_pixels(source, indices=indices):
+                yield self._to_rgb(np.asarray(raw))
 
     def _of_video(self, video: VideoStream, wanted: Wanted) -> Iterator[Frame]:
         """The wanted frames of a video stream, at the times that the object states, or else at the stream's own."""
@@ -174,20 +182,6 @@ def _to_8_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if values.dtype == np.uint8 and bits <= 8:
         return values
     return np.asarray(np.clip(values.astype(np.int32) >> max(bits - 8, 0), 0, 255), dtype=np.uint8)
-
-
-def _read_header(path: Path) -> Any:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        header = pydicom.dcmread(path, defer_size=4096)
-        _ = header.file_meta.TransferSyntaxUID
-    except (InvalidDicomError, AttributeError):
-        raise InputError("not a readable DICOM file", code=Code.NOT_DICOM, path=path) from None
-    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, RecursionError, TypeError):
-        raise InputError("the DICOM header cannot be read", code=Code.HEADER_INVALID, path=path) from None
-    return header
 
 
 def _frame_count(header: Any, path: Path) -> int:

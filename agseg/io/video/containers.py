@@ -6,6 +6,7 @@ other formats that name further files or addresses are not opened at all.
 
 from __future__ import annotations
 
+import os
 import stat
 from enum import StrEnum
 from pathlib import Path
@@ -97,8 +98,8 @@ def check_complete(path: Path, kind: FileKind) -> None:
     InputError
         ``E_VIDEO`` if the file ends before the boxes do, or if the index of an mp4 or mov is missing.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if kind is FileKind.MP4:
             ended, indexed = _walk_mp4(file, size)
         elif kind is FileKind.AVI:

@@ -7,10 +7,12 @@ an mp4, an MPEG transport or programme stream, or bare; its first bytes say whic
 from __future__ import annotations
 
 import io
+import os
 from bisect import bisect_right
 from pathlib import Path
 
 from agseg.errors import Code, InputError
+from agseg.io.opening import open_regular
 
 __all__ = ["FragmentStream", "container_of", "is_video_syntax"]
 
@@ -65,7 +67,7 @@ class FragmentStream(io.RawIOBase):
     """
 
     def __init__(self, path: Path, offset: int) -> None:
-        self._file = path.open("rb")
+        self._file = open_regular(path)
         try:
             self._spans = self._find(path, offset)
         except BaseException:
@@ -77,7 +79,7 @@ class FragmentStream(io.RawIOBase):
         self._at = 0
 
     def _find(self, path: Path, offset: int) -> list[tuple[int, int]]:
-        size, at = path.stat().st_size, offset
+        size, at = os.fstat(self._file.fileno()).st_size, offset
         spans: list[tuple[int, int]] = []
         while len(spans) <= MOST_FRAGMENTS:
             self._file.seek(at)

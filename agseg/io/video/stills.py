@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from agseg.errors import Code, InputError
+from agseg.io.opening import open_regular
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
 from agseg.volume import Warned
 
@@ -49,10 +50,10 @@ class Stills:
         self.frame_count: int | None = len(paths)
         for path in paths:
             try:
-                with Image.open(path, formats=IMAGE_FORMATS) as image:
+                with open_regular(path) as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
                     self.size: tuple[int, int] = image.size
                     return
-            except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            except (UnidentifiedImageError, OSError, ValueError, InputError, Image.DecompressionBombError):
                 continue
         raise InputError("the image cannot be read", code=Code.DECODE, path=paths[0].parent if len(paths) > 1 else paths[0])
 
@@ -91,7 +92,7 @@ class Stills:
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
     """uint8 (row, column, 3)."""
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with open_regular(path) as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
             check_size(*image.size)
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InputError("the image is not an 8-bit image", code=Code.DTYPE, path=path, value=image.mode)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.io.dicom.pixels import NATIVE_LITTLE_ENDIAN
 from agseg.io.dicom.slice_header import SliceHeader
+from agseg.io.opening import open_regular
 
 __all__ = ["check_length", "is_subsampled", "subsampled_frame"]
 
@@ -63,7 +64,9 @@ def subsampled_frame(header: SliceHeader, index: int) -> NDArray[np.uint8]:
     if not full and columns % 2:
         raise InputError("an odd number of columns with chroma in pairs", code=Code.HEADER_INVALID, path=header.path)
     count = rows * columns * (3 if full else 2)
-    stored = np.fromfile(header.path, dtype=np.uint8, count=count, offset=span.offset + index * count)
+    with open_regular(header.path) as stream:
+        stream.seek(span.offset + index * count)
+        stored = np.fromfile(stream, dtype=np.uint8, count=count)
     if stored.size != count:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
     if full:

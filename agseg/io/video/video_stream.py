@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import Code, InputError, UsageError
+from agseg.io.opening import open_regular
 from agseg.io.video.clock import Clock
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
 from agseg.io.video.turn import UPRIGHT, Turn
@@ -52,7 +53,8 @@ class VideoStream:
     container
         FFmpeg's name of the container, found from the first bytes; the only one that is tried.
     stream
-        Seekable bytes of the video where it is only a part of the file.
+        Seekable bytes of the video where it is only a part of the file. FFmpeg is never given a name: what has taken the file's
+        place by then would be followed.
 
     Raises
     ------
@@ -167,12 +169,10 @@ class VideoStream:
 
     def _open(self) -> Any:
         av = load_av()
-        source: Any = str(self._path)
-        if self._bytes is not None:
-            self._bytes.seek(0)
-            source = self._bytes
+        self._bytes = self._bytes or open_regular(self._path)
+        self._bytes.seek(0)
         try:
-            return av.open(source, format=self._format, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+            return av.open(self._bytes, format=self._format, options={"protocol_whitelist": "file"}, metadata_errors="replace")
         except av.FFmpegError:
             raise InputError(
                 "the video's container cannot be read",

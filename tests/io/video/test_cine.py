@@ -1,6 +1,7 @@
 """Ultrasound DICOM: the same pixels in every encoding, times from the header, names in no message."""
 
 import numpy as np
+import pydicom
 import pytest
 
 from agseg.errors import Code, InputError
@@ -130,3 +131,28 @@ def test_real_encodings_decode(shared_data):
         frames = read(shared_data / "dicom_variety" / name)
         assert len(frames) == count
         assert frames.std() > 10
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"])
+def test_deflated_and_big_endian_objects_have_their_frames_and_long_lists_of_times(tmp_path, syntax):
+    frames = np.random.default_rng(0).integers(0, 255, (1500, 32, 40, 3)).astype(np.uint8)
+    steps = [0, *range(10, 1509)]  # a vector of more than 4096 bytes
+    plain = write_cine(tmp_path / "plain.dcm", frames, FrameTimeVector=steps)
+    dataset = pydicom.dcmread(plain)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    path = tmp_path / "other.dcm"
+    little = syntax.endswith(".99")
+    pydicom.dcmwrite(path, dataset, little_endian=little, implicit_vr=False, enforce_file_format=False)
+    wanted = list(Cine(plain).frames(every(100)))
+    found = list(Cine(path).frames(every(100)))
+    assert [(f.index, f.time_s) for f in found] == [(f.index, f.time_s) for f in wanted]
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(found, wanted, strict=True))
+
+
+def test_an_object_without_pixels_says_so(tmp_path, pixels):
+    dataset = pydicom.dcmread(write_cine(tmp_path / "a.dcm", pixels))
+    del dataset.PixelData
+    dataset.save_as(tmp_path / "b.dcm")
+    with pytest.raises(InputError) as caught:
+        Cine(tmp_path / "b.dcm")
+    assert caught.value.code is Code.NO_PIXELS
