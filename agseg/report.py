@@ -8,11 +8,12 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from agseg.errors import Code, ExitCode
+from agseg.study import Source
 from agseg.volume import Warned
 
 __all__ = [
@@ -147,7 +148,7 @@ class StudyReport:
     """How one study ended, and everything needed to repeat it.
 
     ``weights`` are those that made the result, and ``run`` is the id of the run that did, which is an earlier one where the
-    study is skipped.
+    study is skipped. ``source`` says whose the study is.
     """
 
     input: str
@@ -165,7 +166,14 @@ class StudyReport:
     new: bool = True
     weights: tuple[WeightsRef, ...] = ()
     run: str | None = None
+    source: Source | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def without_identifiers(self) -> StudyReport:
+        """The same with nothing that names a person, should an earlier run have been asked for it."""
+        if self.source is None or not self.source.identifiers:
+            return self
+        return replace(self, source=replace(self.source, identifiers={}))
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in run.json; ``extra`` (fingerprint, device fallbacks, ...) is merged in."""
@@ -185,6 +193,8 @@ class StudyReport:
             "new": self.new,
             **weights_to_dict(self.weights),
             "run": self.run,
+            "source": None if self.source is None else self.source.to_dict(),
+            **({"identifiers": dict(self.source.identifiers)} if self.source and self.source.identifiers else {}),
             **self.extra,
         }
 
@@ -193,7 +203,7 @@ class StudyReport:
         """The report that :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
         known = {
             "input", "output", "status", "code", "message", "warnings", "shape", "spacing_mm", "modality", "organs", "files",
-            "seconds", "new", "weights", "all_weights", "run",
+            "seconds", "new", "weights", "all_weights", "run", "source", "identifiers",
         }  # fmt: skip
         return cls(
             input=data["input"],
@@ -211,6 +221,7 @@ class StudyReport:
             new=data.get("new", True),
             weights=weights_from_dict(data),
             run=data.get("run"),
+            source=Source.from_record(data),
             extra={key: value for key, value in data.items() if key not in known},
         )
 

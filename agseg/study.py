@@ -6,14 +6,16 @@ Law of the ledger: every regular file below the input is in exactly one study or
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from agseg.errors import Code
 from agseg.volume import Warned
 
-__all__ = ["Discovery", "Reason", "Rejected", "Skipped", "Study", "StudyKind"]
+__all__ = ["Discovery", "Reason", "Rejected", "Skipped", "Source", "Study", "StudyKind"]
 
 
 class Reason(StrEnum):
@@ -45,6 +47,51 @@ class StudyKind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Whose a DICOM study is, as far as records may say it (see :mod:`agseg.batch.sources`).
+
+    Parameters
+    ----------
+    patient
+        The patient's pseudonym at this site; empty where the headers name no patient, or the site has no key.
+    study_date
+        ISO date; empty where the header has none.
+    series_number
+        The header's.
+    series_description
+        Its words that are known to describe a protocol; ``…`` stands for others.
+    identifiers
+        What the headers say about patient and study, by DICOM keyword; empty unless the run was asked for it.
+    """
+
+    patient: str = ""
+    study_date: str = ""
+    series_number: str = ""
+    series_description: str = ""
+    identifiers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> dict[str, str]:
+        """As ``source`` in a record; identifiers stand beside it."""
+        return {
+            "patient": self.patient,
+            "study_date": self.study_date,
+            "series_number": self.series_number,
+            "series_description": self.series_description,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Source | None:
+        """The source of a record, None where it has none; raises TypeError if it is something else."""
+        told, identifiers = record.get("source") or {}, record.get("identifiers") or {}
+        if not isinstance(told, Mapping) or not isinstance(identifiers, Mapping):
+            raise TypeError("source and identifiers are objects")
+        if not told and not identifiers:
+            return None
+        known = {name: str(value) for name, value in told.items() if name in cls().to_dict()}
+        return cls(**known, identifiers={str(name): str(value) for name, value in identifiers.items()})
+
+
+@dataclass(frozen=True)
 class Study:
     """One image series that becomes one result.
 
@@ -65,6 +112,8 @@ class Study:
         Set if the headers alone already say that it must not be segmented.
     warnings
         What was noted while grouping.
+    source
+        Whose it is; None for formats that do not say it, and until a run has asked.
     """
 
     id: str
@@ -75,6 +124,7 @@ class Study:
     reason: str = ""
     rejected: Rejected | None = None
     warnings: tuple[Warned, ...] = field(default=())
+    source: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ class StudyFolder:
             seconds=seconds,
             weights=(*made.weights, *others),
             run=made.run,
+            source=self.task.study.source,
             extra=dict(extra or {}),
         )
         record = {

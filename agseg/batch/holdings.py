@@ -15,7 +15,7 @@ from agseg.report import STUDY_JSON, StudyReport, StudyStatus
 __all__ = ["held_results"]
 
 
-def held_results(root: Path, *, besides: Collection[str]) -> Iterator[tuple[StudyReport, bool]]:
+def held_results(root: Path, *, besides: Collection[str], identified: bool = False) -> Iterator[tuple[StudyReport, bool]]:
     """The results below the output folder that are no part of a run's own record, in the order of their folders.
 
     Parameters
@@ -24,6 +24,8 @@ def held_results(root: Path, *, besides: Collection[str]) -> Iterator[tuple[Stud
         The output folder.
     besides
         Folders, below it, of the run's own studies.
+    identified
+        Keep the identifiers that a run was asked to leave in a record.
 
     Yields
     ------
@@ -41,7 +43,7 @@ def held_results(root: Path, *, besides: Collection[str]) -> Iterator[tuple[Stud
             continue
         report = _report(record, place)
         if report is not None:
-            yield report, record["status"] == StudyStatus.DONE
+            yield report if identified else report.without_identifiers(), record["status"] == StudyStatus.DONE
 
 
 def _report(record: dict[str, Any], place: str) -> StudyReport | None:

@@ -193,6 +193,8 @@ class BatchJob:
         Let the children's tracebacks through to stderr. They may quote headers.
     include_identifiers
         Put what names the patient and the study into the run's records.
+    pseudonym_key
+        The site's, from :func:`agseg.batch.sources.site_key`; None makes no pseudonyms.
     """
 
     inputs: tuple[Path, ...]
@@ -211,6 +213,7 @@ class BatchJob:
     dry_run: bool = False
     debug: bool = False
     include_identifiers: bool = False
+    pseudonym_key: bytes | None = field(default=None, repr=False)
 
     @property
     def weights(self) -> tuple[WeightsRef, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from agseg.errors import AgsegError, Code, InferenceError, InputError, OutputError, UsageError, WeightsError
 from agseg.io.atomic import output_error
+from agseg.io.names import naming
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Study
 
@@ -106,7 +107,7 @@ def _of_our_own(error: AgsegError, study: Study | None) -> Failure:
     message = error.sentence()
     if isinstance(error, InputError) and study is not None and error.path is not None and len(study.files) > 1:
         with suppress(ValueError):
-            message += f" (file {error.path.relative_to(study.root).as_posix()})"
+            message = naming(message, error.path.relative_to(study.root).as_posix())
     if error.code is Code.CHANGED:
         return Failure(StudyStatus.DEFERRED, Code.CHANGED, message)
     if error.code is Code.OUT_OF_MEMORY:

@@ -38,8 +38,13 @@ TREND_RUNS = 60
 """How many of them are read for the trend: two months of nights."""
 
 
-def write_records(report: BatchReport, output: Output) -> None:
+def write_records(report: BatchReport, output: Output, *, identified: bool = False) -> None:
     """Write the run's files; run.json comes last, so that it never speaks of files that are not there.
+
+    Parameters
+    ----------
+    identified
+        Whether tables and page may name patients.
 
     Raises
     ------
@@ -50,11 +55,11 @@ def write_records(report: BatchReport, output: Output) -> None:
         _keep_earlier(output.root, whole.run_id)
         if whole.run_id != report.run_id:
             _join_filed(output.root, report)
-        _write_tables(whole, output)
+        _write_tables(whole, output, identified=identified)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
-def write_begun(report: BatchReport, output: Output) -> None:
+def write_begun(report: BatchReport, output: Output, *, identified: bool = False) -> None:
     """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
 
     Raises
@@ -63,7 +68,7 @@ def write_begun(report: BatchReport, output: Output) -> None:
         If it cannot be written.
     """
     mark_unfinished(output.root / _TABLES[1], started=report.started)
-    write_unlooked(report, output)
+    write_unlooked(report, output, identified=identified)
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def undone_if_refused(output: Output) -> Iterator[None]:
         raise
 
 
-def write_unlooked(report: BatchReport, output: Output) -> None:
+def write_unlooked(report: BatchReport, output: Output, *, identified: bool = False) -> None:
     """Write run.json of a run that ended before it had found its studies; the last run's tables stay where there are any.
 
     Raises
@@ -93,7 +98,7 @@ def write_unlooked(report: BatchReport, output: Output) -> None:
     with _turn(report, output) as whole:
         _keep_earlier(output.root, whole.run_id)
         if not all((output.root / name).is_file() for name in _TABLES):
-            _write_tables(whole, output)
+            _write_tables(whole, output, identified=identified)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
@@ -116,6 +121,7 @@ def unlooked(output: Output) -> dict[str, StudyReport]:
             code=Code.INTERRUPTED,
             message="the run was interrupted before it looked at this study",
             modality=study.modality,
+            source=study.source,
             extra={name: study.extra[name] for name in (FAILURES,) if name in study.extra},
         )
         for study in known
@@ -133,11 +139,11 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
         yield _united(report, output)
 
 
-def _write_tables(whole: BatchReport, output: Output) -> None:
+def _write_tables(whole: BatchReport, output: Output, *, identified: bool) -> None:
     """The tables show all that the folder holds: a study that was done before, and is no more in the input, keeps its rows."""
     volumes, page = (output.root / name for name in _TABLES)
     own = {study.output for study in whole.studies if study.output is not None}
-    held = tuple(held_results(output.root, besides=own))
+    held = tuple(held_results(output.root, besides=own, identified=identified))
     write_volumes(volumes, replace(whole, studies=(*whole.studies, *(study for study, _ in held))))
     names = {study.input for study in whole.studies}
     gone = tuple(study for study, is_current in held if is_current and study.input not in names)

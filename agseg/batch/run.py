@@ -17,12 +17,14 @@ from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.intake import Intake
 from agseg.batch.job import BatchJob, StudyTask
+from agseg.batch.ledger import file_ledger
 from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
 from agseg.batch.record import undone_if_refused, unlooked, write_begun, write_records, write_unlooked
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
+from agseg.batch.sources import source_of
 from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, ExitCode, OutputError
@@ -31,8 +33,8 @@ from agseg.study import Discovery, Study, StudyKind
 
 __all__ = ["run_batch"]
 
-IDENTIFIERS = "identifiers"
-"""Key of a study's record in run.json that is there only if it is asked for."""
+FILES_ASKED = 3
+"""Files of a study that are opened to learn whose it is: the first may be the broken one."""
 
 _EXIT_CODES = {
     Fault.BUG: ExitCode.BUG,
@@ -124,7 +126,9 @@ class _Run:
                 self.finding = True
                 if self.caught is not None:
                     raise _Caught
-                found = self.intake.discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
+                found = self._with_sources(
+                    self.intake.discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
+                )
                 decisions = decide(found, self.job, self.output, run=self.id.id, fingerprint=self.intake.fingerprint)
                 self.finding = False
             if decisions is None:
@@ -141,7 +145,7 @@ class _Run:
             if not self.job.dry_run:
                 self.output.release_reserve()
                 write = write_records if decisions is not None else write_unlooked
-                write(report, self.output)
+                write(report, self.output, identified=self.job.include_identifiers)
         return report
 
     def _begin(self) -> None:
@@ -149,7 +153,7 @@ class _Run:
         waiting = unlooked(self.output)
         studies = tuple(waiting[name] for name in sorted(waiting))
         begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
-        write_begun(begun, self.output)
+        write_begun(begun, self.output, identified=self.job.include_identifiers)
 
     def _work(self, decisions: Decisions, engine: Engine) -> None:
         stop, left = self._should_stop(), decisions.tasks
@@ -255,7 +259,7 @@ class _Run:
             parameters=self.job.parameters,
             environment={**self.job.environment, **self.environment},
             studies=studies,
-            files={"found": found.files_found, "used": found.files_used, "skipped": found.skipped_reasons},
+            files=file_ledger(found, self.job.inputs),
             run_id=self.id.id,
             run_number=self.id.number,
         )
@@ -269,13 +273,24 @@ class _Run:
             return ExitCode.SOME_NOT_DONE
         return code
 
+    def _with_sources(self, found: Discovery) -> Discovery:
+        """Whose the DICOM studies are, by the header of their first file that can be read."""
+        studies = []
+        for study in found.studies:
+            if study.kind == StudyKind.DICOM:
+                headers = (self.intake.identifiers(path) for path in study.files[:FILES_ASKED])
+                told = next((header for header in headers if header), {})
+                source = source_of(told, key=self.job.pseudonym_key, identifiers=self.job.include_identifiers)
+                study = replace(study, source=source)
+            studies.append(study)
+        return replace(found, studies=tuple(studies))
+
     def _identified(self, report: StudyReport, sources: Mapping[str, Study]) -> StudyReport:
-        """The record with the identifiers if they are asked for, and without those of an earlier run if not."""
-        extra = {name: value for name, value in report.extra.items() if name != IDENTIFIERS}
+        """The record with whose the study is, and without the identifiers of an earlier run if they are not asked for."""
         study = sources.get(report.input)
-        if self.job.include_identifiers and study is not None and study.kind == StudyKind.DICOM:
-            extra[IDENTIFIERS] = self.intake.identifiers(study.files[0])
-        return report if extra == report.extra else replace(report, extra=extra)
+        if study is not None and study.source is not None:
+            report = replace(report, source=study.source)
+        return report if self.job.include_identifiers else report.without_identifiers()
 
     def _note(self, code: ExitCode) -> None:
         """The first signal ends the run in order: at once while studies are being found, else after those in hand."""

@@ -111,7 +111,11 @@ def segment(
         Path | None, typer.Option(metavar="FILE", help="YAML of the cluster's arguments (Slurm jobs, TLS certificates).")
     ] = None,
     include_identifiers: Annotated[
-        bool, typer.Option("--include-identifiers", help="Put patient, accession and UIDs of DICOM studies into run.json.")
+        bool,
+        typer.Option(
+            "--include-identifiers",
+            help="Name patient, accession number and UIDs in records, table and page.",
+        ),
     ] = False,
     offline: options.Offline = False,
     as_json: options.Json = False,

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from agseg.errors import Code, InputError
+from agseg.io.archives import ARCHIVE, look_into
 from agseg.io.dicom.header import FIRST_READ_BYTES, read_header
 from agseg.io.dicom.read import frames_of
 from agseg.io.dicom.series import Series, group_series
@@ -23,7 +24,7 @@ from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.finished import sealed_files
 from agseg.io.label_maps import is_label_map
 from agseg.io.lost_slices import by_folder, lies_beside, miss_unreadable, miss_unseen
-from agseg.io.names import spelled_out
+from agseg.io.names import naming, spelled_out
 from agseg.io.nifti_header import check_rectangular
 from agseg.io.opening import open_regular
 from agseg.io.readers import FoundVolume, Reader, claimed_by_suffix
@@ -138,7 +139,7 @@ def _looked_at(file: FoundFile) -> Callable[[_Ledger], None]:
     if claimed is not None:
         raise InputError("the content is not what the suffix says", code=claimed.broken)
     if content is Content.ARCHIVE:
-        return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT, "archives are not opened; unpack it first")
+        return partial(_add_archive, file=file, found=look_into(file.path))
     return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
 
 
@@ -233,7 +234,10 @@ def _add_broken(broken: list[tuple[FoundFile, Rejected]], ledger: _Ledger) -> No
         alone = group[0][0].is_input
         name = _stem(group[0][0].path.name) if alone else folder or root.name or "input"
         files = tuple(file.path for file, _ in group)
-        ledger.studies.append(Study(spelled_out(name), root, files, StudyKind.DICOM, rejected=group[0][1]))
+        first, why = group[0]
+        if len(group) > 1:
+            why = replace(why, message=naming(why.message, first.below))
+        ledger.studies.append(Study(spelled_out(name), root, files, StudyKind.DICOM, rejected=why))
 
 
 # -- formats with a volume in each file -----------------------------------------------------------------------------------
@@ -264,6 +268,14 @@ def _volume_study(file: FoundFile, files: tuple[Path, ...], reader: Reader, *, r
     below = f"{file.folder}/{_stem(file.path.name)}" if file.folder else _stem(file.path.name)
     reason = "" if rejected else "one volume per file; the format carries no modality"
     return Study(spelled_out(below), file.root, files, reader.kind, reason=reason, rejected=rejected)
+
+
+def _add_archive(ledger: _Ledger, *, file: FoundFile, found: Rejected | None) -> None:
+    """An archive of images is a study that is not segmented; it keeps its suffix, for what was unpacked may lie beside it."""
+    if found is None:
+        ledger.skip(file, Code.UNSUPPORTED_INPUT, "an archive without images")
+    else:
+        ledger.studies.append(Study(spelled_out(file.below), file.root, (file.path,), ARCHIVE, modality="", rejected=found))
 
 
 # -- names ----------------------------------------------------------------------------------------------------------------

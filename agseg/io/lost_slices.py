@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agseg.errors import Code
 from agseg.io.dicom.series import Series
+from agseg.io.names import naming
 from agseg.io.sniff import name_pattern, series_suffix
 from agseg.io.walk import FoundFile
 from agseg.study import Rejected, Skipped
@@ -39,7 +40,7 @@ def miss_unreadable(series: Series, file: FoundFile, why: Rejected) -> None:
     if why.code is Code.CHANGED:
         _lose(series, _ARRIVING)
     elif series_suffix(file.path) in _suffixes(series):
-        _lose(series, Rejected(why.code, f"a file beside the slices cannot be read: {why.message}"))
+        _lose(series, Rejected(why.code, naming(f"a file beside the slices cannot be read: {why.message}", file.below)))
 
 
 def miss_unseen(series: Series, unseen: Mapping[Path, Sequence[Skipped]]) -> None:
@@ -62,9 +63,11 @@ def miss_unseen(series: Series, unseen: Mapping[Path, Sequence[Skipped]]) -> Non
     other_links = 0
     for skip in beside:
         if skip.reason != Code.SYMLINK:
-            _lose(series, Rejected(Code.UNREADABLE_FILE, f"a file beside the slices cannot be read: {skip.detail}"))
+            said = f"a file beside the slices cannot be read: {skip.detail}"
+            _lose(series, Rejected(Code.UNREADABLE_FILE, naming(said, _below(skip, series))))
         elif name_pattern(skip.path) in patterns:
-            _lose(series, Rejected(Code.SYMLINK, "a link is named like the slices: links are not followed"))
+            said = "a link is named like the slices: links are not followed"
+            _lose(series, Rejected(Code.SYMLINK, naming(said, _below(skip, series))))
         else:
             other_links += 1
     if other_links:
@@ -74,6 +77,11 @@ def miss_unseen(series: Series, unseen: Mapping[Path, Sequence[Skipped]]) -> Non
 def _lose(series: Series, why: Rejected) -> None:
     if series.rejected is None or series.rejected.code in _SIGNS_OF_LOSS:
         series.rejected = why
+
+
+def _below(skip: Skipped, series: Series) -> str:
+    """The path below INPUT of what lies beside a series."""
+    return skip.path.relative_to(series.headers[0][0].root).as_posix()
 
 
 def _suffixes(series: Series) -> set[str]:

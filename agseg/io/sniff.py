@@ -19,6 +19,7 @@ class Content(StrEnum):
 
     EMPTY = "empty"
     ARCHIVE = "archive"
+    """Looked into (:mod:`agseg.io.archives`), never unpacked."""
     OTHER = "other"
 
 

@@ -11,14 +11,19 @@ from pathlib import Path
 from agseg.io.atomic import write_text
 from agseg.io.names import spelled_out
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport
+from agseg.study import Source
 
 __all__ = ["COLUMNS", "table_text", "write_volumes"]
 
 COLUMNS = (
     "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review",
-    "weights", "weights_sha256", "version", "run", "note",
+    "weights", "weights_sha256", "version", "run", "patient", "study_date", "modality", "series_number", "series_description",
+    "note",
 )  # fmt: skip
 """The first line. ``note`` repeats the disclaimer in each row, because rows get copied out of their file."""
+
+IDENTIFIERS = {"patient_id": "PatientID", "patient_name": "PatientName", "accession_number": "AccessionNumber"}
+"""Columns before ``note`` where the run was asked for identifiers, and the DICOM keyword of each."""
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _FORMULA = ("=", "+", "-", "@")
@@ -40,8 +45,10 @@ def write_volumes(path: Path, report: BatchReport) -> None:
     OutputError
         If it cannot be written.
     """
+    identified = any(study.source is not None and study.source.identifiers for study in report.studies)
+    columns = [*COLUMNS[:-1], *(IDENTIFIERS if identified else ()), COLUMNS[-1]]
     rows = [_row(study, organ, report) for study in report.studies for organ in study.organs or (None,)]
-    write_text(path, table_text([COLUMNS, *rows]))
+    write_text(path, table_text([columns, *([row[name] for name in columns] for row in rows)]))
 
 
 def table_text(rows: Iterable[Sequence[str]]) -> str:
@@ -56,26 +63,43 @@ def table_text(rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> list[str]:
+def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> dict[str, str]:
     """A cell per column; ``weights`` and ``run`` are those that made the organ."""
     made_by = "" if organ is None else _weights_of(organ, study)
     sha256 = {weights.id: weights.sha256 for weights in (*report.weights, *study.weights)}.get(made_by, "")
-    run = "" if organ is None else organ.run or ""
-    tail = [made_by, sha256, report.version, run, DISCLAIMER]
-    head = [study.input, study.status.value, str(study.code or "")]
+    return {
+        "study": study.input,
+        "status": study.status.value,
+        "code": str(study.code or ""),
+        **_of_organ(organ),
+        "weights": made_by,
+        "weights_sha256": sha256,
+        "version": report.version,
+        **_of_source(study),
+        "note": DISCLAIMER,
+    }
+
+
+def _of_organ(organ: Measurement | None) -> dict[str, str]:
     if organ is None:
-        return [*head, *[""] * 7, *tail]
-    return [
-        *head,
-        organ.name,
-        organ.status.value,
-        "" if organ.volume_ml is None else f"{organ.volume_ml:.3f}",
-        "" if organ.voxels is None else str(organ.voxels),
-        "" if organ.mean_hu is None else f"{organ.mean_hu:.2f}",
-        "yes" if organ.touches_border else "no",
-        "; ".join(organ.review),
-        *tail,
-    ]
+        names = ("organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review", "run")
+        return dict.fromkeys(names, "")
+    return {
+        "organ": organ.name,
+        "organ_status": organ.status.value,
+        "volume_ml": "" if organ.volume_ml is None else f"{organ.volume_ml:.3f}",
+        "voxels": "" if organ.voxels is None else str(organ.voxels),
+        "mean_hu": "" if organ.mean_hu is None else f"{organ.mean_hu:.2f}",
+        "touches_border": "yes" if organ.touches_border else "no",
+        "review": "; ".join(organ.review),
+        "run": organ.run or "",
+    }
+
+
+def _of_source(study: StudyReport) -> dict[str, str]:
+    source = study.source or Source()
+    named = {column: source.identifiers.get(keyword, "") for column, keyword in IDENTIFIERS.items()}
+    return {**source.to_dict(), "modality": study.modality or "", **named}
 
 
 def _weights_of(organ: Measurement, study: StudyReport) -> str:

@@ -17,7 +17,7 @@ from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
 from agseg.batch.memory import reader_memory_bytes
 from agseg.errors import Code, ExitCode, InputError
 from agseg.grid import LPS_TO_RAS, Grid
-from agseg.io.names import spelled_out
+from agseg.io.names import below_inputs
 from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study
 from agseg.volume import Volume, Warned
@@ -138,7 +138,7 @@ def inspect(
             found = inspected(study, at_lps_mm, intake)
             modality = study.modality or "CT"  # what NIfTI and NRRD are taken for
             studies.append(replace(found, weights=able(modality)) if found.is_ok else found)
-    skipped = [(_below(skip.path, inputs), skip) for skip in discovery.skipped]
+    skipped = [(below_inputs(skip.path, inputs), skip) for skip in discovery.skipped]
     for folder in inputs:
         if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
             nothing = Skipped(folder.resolve(), Code.NO_IMAGE_SERIES, "no CT series below this folder")
@@ -215,14 +215,3 @@ def sample_trilinear(volume: Volume, lps_mm: Sequence[float]) -> float | None:
         # Each pass folds the first axis that is left.
         block = block[0] * (1 - fraction) + block[-1] * fraction
     return float(block)
-
-
-def _below(path: Path, inputs: Sequence[Path]) -> str:
-    """The path below its INPUT; the bare name for a file that was given itself."""
-    for given in inputs:
-        root = given.resolve()
-        if path == root:
-            return spelled_out(path.name)
-        if path.is_relative_to(root):
-            return spelled_out(path.relative_to(root).as_posix())
-    return spelled_out(path.name)

@@ -17,6 +17,7 @@ from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_ba
 from agseg.batch.engines import EngineFactory
 from agseg.batch.intake import Intake
 from agseg.batch.output import Output
+from agseg.batch.sources import site_key
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
 from agseg.io.writers import check_outputs
@@ -158,6 +159,7 @@ def _segment(
             dry_run=request.dry_run,
             debug=request.debug,
             include_identifiers=request.include_identifiers,
+            pseudonym_key=site_key(request.home, make=not request.dry_run),
         )
         return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster), intake=intake)
 

@@ -339,7 +339,7 @@ def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_p
     uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
     for asked in (False, True, False):
         (record,) = run(tmp_path / "in", tmp_path / "out", include_identifiers=asked).studies
-        assert record.extra.get("identifiers", {}).get("SeriesInstanceUID") == (uid if asked else None)
+        assert record.source.identifiers.get("SeriesInstanceUID") == (uid if asked else None)
         assert (uid in (tmp_path / "out" / "run.json").read_text()) == asked
 
 

@@ -107,7 +107,7 @@ class TestLedger:
         assert reasons(found)["mask.nii.gz"] == "label_map"
         assert reasons(found)["link-to-file"] == reasons(found)["link-to-folder"] == "E_SYMLINK"
         assert reasons(found)["pipe"] == "not_a_regular_file"
-        assert reasons(found)["archive.zip"] == "E_UNSUPPORTED_INPUT"
+        assert [study.rejected.code for study in found.studies if study.id == "archive.zip"] == [Code.UNSUPPORTED_INPUT]
 
     @given(st.data())
     def test_any_tree(self, tmp_path_factory, data):

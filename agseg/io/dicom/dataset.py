@@ -12,7 +12,10 @@ from agseg.io.opening import open_regular
 
 __all__ = ["open_dataset", "quiet_pydicom", "read_identifiers"]
 
-_IDENTIFYING = ("PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID")
+_IDENTIFYING = (
+    "PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "SeriesDescription",
+)  # fmt: skip
 """What a hospital finds a study by."""
 
 
@@ -61,7 +64,10 @@ def open_dataset(path: Path, *, with_pixels: bool = True, only: list[Any] | None
 
 
 def read_identifiers(path: Path) -> dict[str, str]:
-    """What names the patient and the study in a file's header; empty where it cannot be read. Only for who asks for it."""
+    """What names the patient and the study in a file's header; empty where it cannot be read.
+
+    Personal data: :mod:`agseg.batch.sources` decides what of it a record may say.
+    """
     try:
         dataset = open_dataset(path, with_pixels=False, only=list(_IDENTIFYING))
         return {name: str(dataset.get(name) or "") for name in _IDENTIFYING}

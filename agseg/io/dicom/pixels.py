@@ -135,7 +135,11 @@ def check_frame_size(header: SliceHeader) -> int:
         raise InputError("no Rows or Columns: there is no image matrix", code=Code.NO_PIXELS, path=header.path)
     if max(header.rows, header.columns) > LONGEST_SIDE:
         raise InputError(
-            "the image matrix is too large", code=Code.TOO_LARGE, value=(header.rows, header.columns), expected=LONGEST_SIDE
+            "the image matrix is too large",
+            code=Code.TOO_LARGE,
+            path=header.path,
+            value=(header.rows, header.columns),
+            expected=LONGEST_SIDE,
         )
     frame_bytes = header.rows * header.columns * header.samples * ((header.bits_allocated or 16) // 8)
     needed = frame_bytes * max(header.frames, 1)
@@ -146,15 +150,16 @@ def check_frame_size(header: SliceHeader) -> int:
         return frame_bytes
     if span.is_encapsulated:
         if header.transfer_syntax in NATIVE_LITTLE_ENDIAN:
-            raise InputError("compressed pixels under an uncompressed transfer syntax", code=Code.HEADER_LIES)
+            raise InputError("compressed pixels under an uncompressed transfer syntax", code=Code.HEADER_LIES, path=header.path)
         if needed > span.present * LARGEST_COMPRESSION:
-            raise InputError("the header promises more pixels than the file can hold", code=Code.HEADER_LIES)
+            raise InputError("the header promises more pixels than the file can hold", code=Code.HEADER_LIES, path=header.path)
     elif span.length > span.present:
         raise InputError("the file ends inside its pixels", code=Code.TRUNCATED, path=header.path)
     elif span.length not in (needed, needed + needed % 2):
         # One byte may fill up to an even length. Where there are more, a row is longer than the header says, or a pixel is.
         code = Code.NO_PIXELS if span.length == 0 else Code.HEADER_LIES
-        raise InputError("Rows x Columns x frames does not fit the pixel bytes", code=code, value=span.length, expected=needed)
+        said = "Rows x Columns x frames does not fit the pixel bytes"
+        raise InputError(said, code=code, path=header.path, value=span.length, expected=needed)
     return frame_bytes
 
 

@@ -22,6 +22,7 @@ from agseg.io.dicom.owners import contradictions, split_owners
 from agseg.io.dicom.pages import is_page, set_pages_aside
 from agseg.io.dicom.read import frames_of, stack_frames
 from agseg.io.dicom.slice_header import CT_SOP_CLASSES, SliceHeader
+from agseg.io.names import naming
 from agseg.io.opening import open_regular
 from agseg.io.walk import FoundFile, Reason
 from agseg.io.watch import outcome
@@ -299,7 +300,9 @@ def _judge(series: Series, rejected: Rejected | None) -> None:
         stack = stack_frames(frames)
     except InputError as error:
         series.files = tuple(files)
-        series.rejected = Rejected(error.code, error.sentence())
+        message, below = error.sentence(), {file.path: file.below for file in files}
+        known = below.get(error.path) if error.path is not None and len(files) > 1 else None
+        series.rejected = Rejected(error.code, message if known is None else naming(message, known))
         return
     by_path = {file.path: file for file in files}
     ordered = dict.fromkeys(frames[index].header.path for group in stack.order for index in group)

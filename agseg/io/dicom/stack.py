@@ -50,6 +50,9 @@ LARGEST_SPACING_MM = 20.0
 COARSEST_PRINT_MM = 0.1
 """Positions printed more coarsely than this are not made even."""
 
+GAPS_NAMED = 3
+"""Gaps whose place a message names."""
+
 MINIMAL_SLICES = 3
 
 
@@ -192,20 +195,28 @@ def _group_positions(along_normal: NDArray[np.float64]) -> tuple[tuple[int, ...]
 def _check_gaps(distances_mm: NDArray[np.float64]) -> None:
     median = float(np.median(distances_mm))
     tolerance = max(GAP_TOLERANCE_MM, GAP_TOLERANCE_RELATIVE * median)
-    odd = distances_mm[np.abs(distances_mm - median) >= tolerance]
+    far = np.abs(distances_mm - median) >= tolerance
+    odd = distances_mm[far]
     if odd.size:
         multiples = np.rint(odd / median)
         lost = bool((multiples >= 2).all() and (np.abs(odd - multiples * median) < tolerance * multiples).all())
         # As many wide steps as narrow ones is a change of spacing, not a few lost slices.
         if lost and odd.size < distances_mm.size / 3:
-            raise InputError(
-                "slices are missing", code=Code.MISSING_SLICES, value=f"{int((multiples - 1).sum())} empty positions"
-            )
+            places = _places(np.flatnonzero(far) + 1, distances_mm.size + 1)
+            value = f"{int((multiples - 1).sum())} empty positions, {places}"
+            raise InputError("slices are missing", code=Code.MISSING_SLICES, value=value)
         raise InputError(
             "slices are not evenly spaced",
             code=Code.NONUNIFORM_SPACING,
             value=f"{distances_mm.min():.3f} to {distances_mm.max():.3f} mm",
         )
+
+
+def _places(before: NDArray[np.intp], slices: int) -> str:
+    """Behind which slices, counted from 1 in order of position, something is missing; the first few of them."""
+    named = ", ".join(str(number) for number in before[:GAPS_NAMED])
+    more = f" and {before.size - GAPS_NAMED} more" if before.size > GAPS_NAMED else ""
+    return f"behind slice {named}{more} of {slices} in order of position"
 
 
 def _printed_evenly(centres: NDArray[np.float64], normal: NDArray[np.float64]) -> bool:

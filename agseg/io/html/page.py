@@ -17,6 +17,7 @@ from agseg.errors import ExitCode
 from agseg.io.atomic import write_text
 from agseg.io.html.assets import POLICY, SCRIPT, STYLE
 from agseg.io.html.clock import local_time
+from agseg.io.html.left_out import left_out
 from agseg.io.html.study import OUTCOMES, Organ, StudyView, view
 from agseg.io.html.thumbnail import PICTURES
 from agseg.io.html.trend import trend_of
@@ -129,7 +130,7 @@ def render_report(
         studies=shown,
         details=details,
         trend=trend_of([*earlier, report.to_dict()]),
-        skipped_files=[(str(reason), int(number)) for reason, number in (report.files.get("skipped") or {}).items()],
+        skipped_files=left_out(report.files),
     )
     return page
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agseg.io.html.thumbnail import PICTURES, Picture, thumbnail
+from agseg.io.names import spelled_out
 from agseg.labels import Label
 from agseg.report import Measurement, OrganStatus, StudyReport, StudyStatus
 
@@ -81,6 +82,7 @@ class StudyView:
     """A study of the page. ``look`` is 1 for one on the review list, as the filter reads it."""
 
     name: str
+    whose: str
     anchor: str
     status: StudyStatus
     outcome: str
@@ -118,6 +120,7 @@ def view(study: StudyReport, anchor: str, reasons: Sequence[str], root: Path | N
     seconds = (study.seconds or {}).get("total")
     return StudyView(
         name=study.input,
+        whose=whose(study),
         anchor=anchor,
         status=study.status,
         outcome=OUTCOMES[study.status],
@@ -132,6 +135,26 @@ def view(study: StudyReport, anchor: str, reasons: Sequence[str], root: Path | N
         links=tuple(Link(name, _href(study, name)) for name in study.files) if study.output is not None else (),
         pictures=_pictures(study, root),
     )
+
+
+def whose(study: StudyReport) -> str:
+    """Patient, date and series in one line: names where the record has them, else the pseudonym."""
+    source = study.source
+    if source is None:
+        return ""
+    told = source.identifiers
+    patient = told.get("PatientName", "").replace("^", " ").strip()
+    number = told.get("PatientID", "")
+    described = told.get("SeriesDescription", "") or source.series_description
+    parts = [
+        f"{patient} ({number})" if patient and number else patient or number or source.patient,
+        f"accession {told['AccessionNumber']}" if told.get("AccessionNumber") else "",
+        source.study_date,
+        study.modality or "",
+        f"series {source.series_number}" if source.series_number else "",
+        spelled_out(described),
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _geometry(study: StudyReport) -> str:
