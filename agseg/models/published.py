@@ -11,6 +11,7 @@ __all__ = ["PUBLISHED", "Published"]
 AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
 AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
 AGN_TABLE_5 = "Attention Gated Networks (2019), Table 5"
+PREPRINT_TABLE_5 = "Attention Gated Networks, preprint (2018), Table 5"
 ANU_TABLE_6 = "ANU-Net (2020), Table 6"
 R2UNET = "Alom et al., R2U-Net (2018), a baseline of ANU-Net (2020), Tables 2 to 5"
 
@@ -66,12 +67,12 @@ PUBLISHED: dict[str, Published] = {
     "sononet-8": Published("sononet", {"base": 8}, FETAL_FRAME, AGN_TABLE_5, 0.16),
     "sononet-16": Published("sononet", {"base": 16}, FETAL_FRAME, AGN_TABLE_5, 0.65),
     "sononet-32": Published("sononet", {"base": 32}, FETAL_FRAME, AGN_TABLE_5, 2.58),
-    "ag-sononet-8": Published("ag-sononet", {"base": 8, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
-    "ag-sononet-16": Published("ag-sononet", {"base": 16, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
-    "ag-sononet-32": Published("ag-sononet", {"base": 32, "mode": "mean"}, FETAL_FRAME, AGN_TABLE_5, 2.79),
-    "ag-sononet-ds-8": Published("ag-sononet", {"base": 8, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
-    "ag-sononet-ds-16": Published("ag-sononet", {"base": 16, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 0.71),
-    "ag-sononet-ds-32": Published("ag-sononet", {"base": 32, "mode": "deep_sup"}, FETAL_FRAME, AGN_TABLE_5, 2.80),
+    "ag-sononet-8": Published("ag-sononet", {"base": 8, "mode": "mean"}, FETAL_FRAME, PREPRINT_TABLE_5, 0.18),
+    "ag-sononet-16": Published("ag-sononet", {"base": 16, "mode": "mean"}, FETAL_FRAME, PREPRINT_TABLE_5, 0.70),
+    "ag-sononet-32": Published("ag-sononet", {"base": 32, "mode": "mean"}, FETAL_FRAME, PREPRINT_TABLE_5, 2.79),
+    "ag-sononet-ds-8": Published("ag-sononet", {"base": 8, "mode": "deep_sup"}, FETAL_FRAME, PREPRINT_TABLE_5, 0.18),
+    "ag-sononet-ds-16": Published("ag-sononet", {"base": 16, "mode": "deep_sup"}, FETAL_FRAME, PREPRINT_TABLE_5, 0.71),
+    "ag-sononet-ds-32": Published("ag-sononet", {"base": 32, "mode": "deep_sup"}, FETAL_FRAME, PREPRINT_TABLE_5, 2.80),
     "ag-sononet-ft-8": Published("ag-sononet", {"base": 8, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.18),
     "ag-sononet-ft-16": Published("ag-sononet", {"base": 16, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 0.70),
     "ag-sononet-ft-32": Published("ag-sononet", {"base": 32, "mode": "ft_concat"}, FETAL_FRAME, AGN_TABLE_5, 2.79),

@@ -55,7 +55,7 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, *, smooth: float = SOFT_DICE_
 def aft_loss(logits: Tensor, labels: Tensor, *, kept: Sequence[int], smooth: float = SOFT_DICE_SMOOTH) -> Tensor:
     """Soft Dice over the softmax of the kept logits only, for fine-tuning where the other organs are not labelled.
 
-    Source: Attention Gated Networks (2019), section 3.2.2 (AFT); networks.md, section 5.2. Dropped logits get no gradient;
+    Source: Attention Gated Networks (2019), section 3.3.1 (AFT); networks.md, section 5.2. Dropped logits get no gradient;
     voxels with a label that is not kept count as background. The reference divides by the full number of classes, which
     halves its gradients and lifts its minimum to 0.5; here the mean is over the kept ones.
 
