@@ -15,12 +15,23 @@ import numpy as np
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
-from agseg.measure.overlap import Overlap
+from agseg.measure.overlap import Overlap, pooled
 from agseg.training.scoring import CaseScore
 
-__all__ = ["EVALUATION_FILE", "Evaluation", "nnunet_summary", "per_case_csv", "read_evaluation", "write_evaluation"]
+__all__ = [
+    "EVALUATION_FILE",
+    "EXPERIMENT",
+    "Evaluation",
+    "nnunet_summary",
+    "per_case_csv",
+    "read_evaluation",
+    "write_evaluation",
+]
 
 EVALUATION_FILE = "evaluation.json"
+EXPERIMENT = "experiment"
+"""Key of ``about``: the published row of the experiment that a recipe repeats, also where ours may not stand beside it."""
+
 SUMMARY_FILE = "summary.json"
 PER_CASE_FILE = "per_case.csv"
 
@@ -62,7 +73,16 @@ class Evaluation:
 
     def values(self, organ: str, metric: str) -> dict[str, float]:
         """A metric by case id."""
-        return {score.case: score.values[metric] for score in self.cases if score.organ == organ}
+        return {score.case: score.values.get(metric, math.nan) for score in self.cases if score.organ == organ}
+
+    def pooled(self, organ: str) -> Overlap:
+        """The counts of all cases together."""
+        return pooled(score.counts for score in self.cases if score.organ == organ)
+
+    @property
+    def unit(self) -> str:
+        """Of the distances: ``mm``, or ``px`` for pictures."""
+        return self.cases[0].unit if self.cases else "mm"
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, *, files: Mapping[str, tuple[str, str]] | None = None) -> None:
@@ -99,8 +119,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise RecipeError("the evaluation is not as agseg writes it", path=path) from error
 
 
+_EARLIER_NAMES = {"s2s_mm": "s2s", "s2s_slice_mm": "s2s_slice", "hausdorff95_mm": "hausdorff95"}
+
+
 def _case(entry: dict[str, Any]) -> CaseScore:
-    known: dict[str, Any] = {str(key): math.nan if value is None else value for key, value in entry.items()}
+    known: dict[str, Any] = {_EARLIER_NAMES.get(key, key): math.nan if value is None else value for key, value in entry.items()}
     known["counts"] = Overlap(**entry["counts"])
     return CaseScore(**known)
 

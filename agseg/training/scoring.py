@@ -25,20 +25,22 @@ __all__ = ["CaseScore", "FrameScore", "score_cases", "score_frames", "score_mask
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One organ of one case: counts on the truth's own grid, and surface distances (mm; pixels for pictures)."""
+    """One organ of one case: counts on the truth's own grid, and surface distances in ``unit`` (``mm``; pictures ``px``)."""
 
     case: str
     organ: str
     counts: Overlap
-    s2s_mm: float
-    s2s_slice_mm: float
-    hausdorff95_mm: float
+    s2s: float
+    s2s_slice: float
+    hausdorff95: float
     voxel_ml: float
+    unit: str = "mm"
 
     @property
     def values(self) -> dict[str, float]:
-        """Every metric by name."""
-        c = self.counts
+        """Every metric by name; the names of distances end in their unit, and a picture has no volume."""
+        c, unit = self.counts, self.unit
+        volumes = {"truth_ml": c.truth * self.voxel_ml, "predicted_ml": c.predicted * self.voxel_ml}
         return {
             "dice": c.dice,
             "iou": c.iou,
@@ -46,11 +48,10 @@ class CaseScore:
             "recall": c.recall,
             "specificity": c.specificity,
             "accuracy": c.accuracy,
-            "s2s_mm": self.s2s_mm,
-            "s2s_slice_mm": self.s2s_slice_mm,
-            "hausdorff95_mm": self.hausdorff95_mm,
-            "truth_ml": c.truth * self.voxel_ml,
-            "predicted_ml": c.predicted * self.voxel_ml,
+            f"s2s_{unit}": self.s2s,
+            f"s2s_slice_{unit}": self.s2s_slice,
+            f"hausdorff95_{unit}": self.hausdorff95,
+            **(volumes if unit == "mm" else {}),
         }
 
 
@@ -101,11 +102,12 @@ def _score(
 ) -> CaseScore:
     """One organ; a picture has no slice axis and is its own only slice."""
     distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm)
-    slicewise = distance.s2s_mm
+    slicewise, unit = distance.s2s_mm, "px"
     if slice_axis is not None:
+        unit = "mm"
         slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis, axes_mm=axes_mm)
     counts = overlap(prediction, truth=truth)
-    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml)
+    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml, unit=unit)
 
 
 def score_cases(

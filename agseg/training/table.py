@@ -11,26 +11,37 @@ from dataclasses import dataclass
 
 from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
+from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
 from agseg.training.evaluation import Evaluation
-from agseg.training.published import Figure, published_row
+from agseg.training.published import Figure, PublishedRow, published_row
 
 __all__ = ["METRICS", "Comparison", "Table", "TableRow", "make_table", "to_csv", "to_latex", "to_markdown"]
 
-METRICS = {"dice": "DSC", "precision": "Precision", "recall": "Recall", "s2s_mm": "S2S (mm)"}
-"""Columns of the papers' tables, by our name."""
+METRICS = {metric: LABELS[metric] for metric in BASE}
+"""Columns of every table of scans, by our name."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One method and organ: a summary per metric, the counts-pooled Dice, and the published figures."""
+    """One method and organ: a summary per metric over cases, ratios of all cases' counts together, and the published row."""
 
     protocol: str
     model: str
     organ: str
     n: int
     summaries: dict[str, Summary]
-    published: dict[str, Figure]
-    source: str
+    pooled: dict[str, float]
+    printed: PublishedRow | None
+
+    @property
+    def published(self) -> dict[str, Figure]:
+        """The published figures of this organ."""
+        return {} if self.printed is None else self.printed.scores.get(self.organ, {})
+
+    def figure(self, column: Column) -> Figure | None:
+        """What is published in a column: means over cases and pooled ratios never stand in one."""
+        is_there = self.printed is not None and self.printed.pooled == column.pooled
+        return self.published.get(column.metric) if is_there else None
 
     @property
     def name(self) -> str:
@@ -54,19 +65,24 @@ class Comparison:
 class Table:
     """Rows in the order given, and the comparisons between rows that differ in protocol or in model, not in both."""
 
+    columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     comparisons: tuple[Comparison, ...]
+    others: tuple[PublishedRow, ...] = ()
 
 
-def make_table(evaluations: Sequence[Evaluation], *, metrics: Sequence[str] = tuple(METRICS)) -> Table:
-    """Summaries and tests of one or more evaluations.
+def make_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Summaries and tests of one or more evaluations; the tests are on every column of values per case.
 
     Raises
     ------
     RecipeError
         If two evaluations of one data set were not made on the same cases: nothing is compared on different test sets.
     """
-    rows = tuple(_row(evaluation, organ, metrics) for evaluation in evaluations for organ in evaluation.organs)
+    columns = columns_of(evaluations)
+    metrics = [column.metric for column in columns if not column.pooled]
+    shown = list(dict.fromkeys(column.metric for column in columns))
+    rows = tuple(_row(evaluation, organ, shown) for evaluation in evaluations for organ in evaluation.organs)
     raw: list[tuple[str, str, str, str, PairedTest]] = []
     for first, second in itertools.combinations(evaluations, 2):
         if first.protocol != second.protocol and first.model != second.model:
@@ -83,39 +99,42 @@ def make_table(evaluations: Sequence[Evaluation], *, metrics: Sequence[str] = tu
                 test = paired_wilcoxon([one[case] for case in one], [other[case] for case in one])
                 raw.append((first.name, second.name, organ, metric, test))
     corrected = holm([test.p for *_, test in raw])
-    return Table(rows, tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True)))
+    comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
+    return Table(columns, rows, comparisons, other_methods(evaluations))
 
 
 def _row(evaluation: Evaluation, organ: str, metrics: Sequence[str]) -> TableRow:
     values = {metric: evaluation.values(organ, metric) for metric in metrics}
-    printed = published_row(evaluation.published)
+    counts = evaluation.pooled(organ)
     return TableRow(
         protocol=evaluation.protocol,
         model=evaluation.model,
         organ=organ,
         n=len(next(iter(values.values()))),
         summaries={metric: summarise(list(found.values())) for metric, found in values.items()},
-        published={} if printed is None else printed.scores.get(organ, {}),
-        source="" if printed is None else printed.source,
+        pooled={metric: float(getattr(counts, metric)) for metric in COUNTED},
+        printed=published_row(evaluation.published),
     )
 
 
 def to_markdown(table: Table) -> str:
     """The table and its tests for people."""
-    metrics = list(table.rows[0].summaries) if table.rows else []
+    columns = table.columns
     lines = [
-        "| method | organ | n | " + " | ".join(METRICS.get(m, m) for m in metrics) + " |",
-        "|---|---|---|" + "---|" * len(metrics),
+        "| method | organ | n | " + " | ".join(column.label for column in columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
     ]
     for row in table.rows:
-        lines.append(f"| {row.name} | {row.organ} | {row.n} | " + " | ".join(_cell(row.summaries[m]) for m in metrics) + " |")
-        if row.published:
-            printed = " | ".join(_printed(row.published.get(m)) for m in metrics)
-            lines.append(f"| *published: {row.source}* | {row.organ} | | {printed} |")
+        lines.append(f"| {row.name} | {row.organ} | {row.n} | " + " | ".join(_cell(row, column) for column in columns) + " |")
+        if row.printed is not None and row.published:
+            printed = " | ".join(_printed(row.figure(column)) for column in columns)
+            lines.append(f"| *published: {_name(row.printed)}* | {row.organ} | | {printed} |")
     lines += ["", "Mean ± standard deviation over cases; in brackets the 95 % bootstrap interval of the mean."]
-    short = [
-        f"{row.name}, {row.organ}, {METRICS.get(m, m)}: {s.n} of {s.total}" for row in table.rows for m, s in _partial(row)
-    ]
+    if any(column.pooled for column in columns):
+        lines += ["Pooled: the ratio of the counts of all cases together, as the paper has it; a large organ weighs more."]
+    flags = {_name(row.printed): row.printed.flag for row in table.rows if row.printed is not None and row.printed.flag}
+    lines += [f"Published, {name}: {flag}" for name, flag in flags.items()]
+    short = [f"{row.name}, {row.organ}, {LABELS.get(m, m)}: {s.n} of {s.total}" for row in table.rows for m, s in _partial(row)]
     if short:
         lines += ["Values that rest on fewer cases than n (nothing to compare in the others): " + "; ".join(short) + "."]
     if table.comparisons:
@@ -125,40 +144,61 @@ def to_markdown(table: Table) -> str:
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {c.first} | {c.second} | {c.organ} | {METRICS.get(c.metric, c.metric)} | {_difference(c.test)} | "
+            f"| {c.first} | {c.second} | {c.organ} | {LABELS.get(c.metric, c.metric)} | {_difference(c.test)} | "
             f"{_p(c.test.p)} | {_p(c.p_holm)} | {c.test.n} |"
             for c in table.comparisons
         ]
         lines += ["", "Paired two-sided Wilcoxon signed-rank tests per case; Holm's correction over all rows above."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_others(table)]) + "\n"
+
+
+def _others(table: Table) -> list[str]:
+    """Published rows of other methods on the same data, which nothing here was tested against."""
+    columns = [Column(metric) for metric in LABELS if any(metric in f for row in table.others for f in row.scores.values())]
+    lines = ["", "In print on the same data, by other methods, on other splits where one is named; not tested against:", ""]
+    lines += [f"| method | {' | '.join(c.label for c in columns)} |", "|---|" + "---|" * len(columns)]
+    for row in table.others:
+        for figures in row.scores.values():
+            lines.append(f"| {_name(row)} | {' | '.join(_printed(figures.get(c.metric)) for c in columns)} |")
+    return lines if table.others else []
+
+
+def _name(row: PublishedRow) -> str:
+    """A published row, as people say it."""
+    return ", ".join(part for part in (row.method, row.setting, row.source) if part)
 
 
 def to_csv(table: Table) -> str:
-    """One line per row and metric."""
+    """One line per row and column; a pooled ratio has no standard deviation and no interval."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     header = ["protocol", "model", "organ", "metric", "n", "cases", "mean", "sd", "low95", "high95"]
     out.writerow([*header, "published_mean", "published_sd", "published_source"])
     for row in table.rows:
-        for metric, s in row.summaries.items():
-            printed = row.published.get(metric)
+        for column in table.columns:
+            s = row.summaries[column.metric]
             numbers = [s.mean, s.sd, s.interval.low, s.interval.high]
+            if column.pooled:
+                numbers = [row.pooled[column.metric], math.nan, math.nan, math.nan]
+            printed = row.figure(column)
             beside = [None, None] if printed is None else [printed.mean, printed.sd]
             plain = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in (*numbers, *beside)]
-            out.writerow([row.protocol, row.model, row.organ, metric, s.n, s.total, *plain, row.source if printed else ""])
+            name = f"{column.metric}_pooled" if column.pooled else column.metric
+            source = row.printed.source if row.printed is not None and printed is not None else ""
+            out.writerow([row.protocol, row.model, row.organ, name, s.n, s.total, *plain, source])
     return text.getvalue()
 
 
 def to_latex(table: Table) -> str:
     """A ``tabular`` in the papers' shape, published rows in italics."""
-    metrics = list(table.rows[0].summaries) if table.rows else []
-    lines = [r"\begin{tabular}{ll" + "r" * (len(metrics) + 1) + "}", r"\hline"]
-    lines.append(" & ".join(["Method", "Organ", "$n$", *(METRICS.get(m, m) for m in metrics)]) + r" \\ \hline")
+    columns = table.columns
+    lines = [r"\begin{tabular}{ll" + "r" * (len(columns) + 1) + "}", r"\hline"]
+    lines.append(" & ".join(["Method", "Organ", "$n$", *(column.label for column in columns)]) + r" \\ \hline")
     for row in table.rows:
-        cells = [_latex(row.name), _latex(row.organ), str(row.n), *(_plain(row.summaries[m]) for m in metrics)]
+        cells = [_latex(row.name), _latex(row.organ), str(row.n), *(_plain(row, column) for column in columns)]
         lines.append(" & ".join(cells) + r" \\")
         if row.published:
-            printed = [rf"\textit{{{_printed(row.published.get(m), sign=_LATEX_SIGN)}}}" for m in metrics]
+            printed = [rf"\textit{{{_printed(row.figure(column), sign=_LATEX_SIGN)}}}" for column in columns]
             lines.append(" & ".join([r"\textit{published}", _latex(row.organ), "", *printed]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
 
@@ -167,7 +207,11 @@ def _partial(row: TableRow) -> list[tuple[str, Summary]]:
     return [(metric, s) for metric, s in row.summaries.items() if s.n < s.total]
 
 
-def _cell(s: Summary) -> str:
+def _cell(row: TableRow, column: Column) -> str:
+    if column.pooled:
+        value = row.pooled[column.metric]
+        return "–" if math.isnan(value) else f"{value:.4f}"
+    s = row.summaries[column.metric]
     if s.n == 0:
         return "–"
     if s.n == 1:
@@ -175,7 +219,11 @@ def _cell(s: Summary) -> str:
     return f"{s.mean:.3f} ± {s.sd:.3f} [{s.interval.low:.3f}, {s.interval.high:.3f}]"
 
 
-def _plain(s: Summary) -> str:
+def _plain(row: TableRow, column: Column) -> str:
+    if column.pooled:
+        value = row.pooled[column.metric]
+        return "--" if math.isnan(value) else f"${value:.4f}$"
+    s = row.summaries[column.metric]
     return "--" if s.n == 0 else f"${s.mean:.3f}$" if s.n == 1 else rf"${s.mean:.3f} \pm {s.sd:.3f}$"
 
 
@@ -183,7 +231,11 @@ _LATEX_SIGN = r"$\pm$"
 
 
 def _printed(figure: Figure | None, *, sign: str = "±") -> str:
-    return "–" if figure is None else f"{figure.mean:.3f}" + ("" if figure.sd is None else f" {sign} {figure.sd:.3f}")
+    """As many digits as the papers print: three, or four where the fourth is not zero."""
+    if figure is None:
+        return "–"
+    digits = 3 if figure.mean == round(figure.mean, 3) else 4
+    return f"{figure.mean:.{digits}f}" + ("" if figure.sd is None else f" {sign} {figure.sd:.{digits}f}")
 
 
 def _difference(test: PairedTest) -> str:

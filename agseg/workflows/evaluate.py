@@ -18,7 +18,7 @@ from agseg.labels import LabelSet
 from agseg.measure.significance import Summary
 from agseg.training.cohort import described_labels, open_cohort, provenance
 from agseg.training.datasets import Task
-from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import EXPERIMENT, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
@@ -59,6 +59,7 @@ class EvaluationReport:
                 "organ": row.organ,
                 "n": row.n,
                 "metrics": {name: _plain(summary) for name, summary in row.summaries.items()},
+                "pooled": {name: value if np.isfinite(value) else None for name, value in row.pooled.items()},
             }
             for row in self.table.rows
         ]
@@ -190,6 +191,8 @@ def evaluate_protocol(
     arch = trained.recipe.network.architecture
     key = f"{cohort.name}.{protocol_name}.{arch}"
     about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
+    if trained.recipe.published is not None:
+        about[EXPERIMENT] = trained.recipe.published
     if same:
         about[SAME_IMAGE] = same
     published = key if published_row(key) else trained.recipe.published

@@ -36,11 +36,11 @@ def test_a_tilted_scan_is_measured_where_its_voxels_are() -> None:
     # One slice on and three rows back is straight above in the patient: 4 mm, and not the 5.8 mm of a right angle.
     truth[2, 6, 1] = prediction[2, 3, 2] = 1
     (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
-    assert found.s2s_mm == pytest.approx(4.0)
-    assert found.hausdorff95_mm == pytest.approx(4.0)
+    assert found.s2s == pytest.approx(4.0)
+    assert found.hausdorff95 == pytest.approx(4.0)
     prediction[2, 8, 1] = 1
     (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
-    assert found.s2s_slice_mm == pytest.approx(2.0)
+    assert found.s2s_slice == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
@@ -54,4 +54,4 @@ def test_every_orientation_of_the_array_scores_the_same(codes: str) -> None:
     for one, other in zip(astuple(found), astuple(plain), strict=True):
         assert one == (pytest.approx(other) if isinstance(other, float) else other)
     axial = s2s_slice_mm(plain_prediction == 1, truth=plain_truth == 1, spacing_mm=SPACING_MM, slice_axis=2)
-    assert found.s2s_slice_mm == pytest.approx(axial)
+    assert found.s2s_slice == pytest.approx(axial)

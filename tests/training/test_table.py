@@ -2,12 +2,13 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from agseg.errors import RecipeError
 from agseg.measure.overlap import Overlap
-from agseg.training.evaluation import Evaluation, nnunet_summary, per_case_csv, read_evaluation, write_evaluation
+from agseg.training.evaluation import EXPERIMENT, Evaluation, nnunet_summary, per_case_csv, read_evaluation, write_evaluation
 from agseg.training.scoring import CaseScore
 from agseg.training.table import make_table, to_csv, to_latex, to_markdown
 
@@ -74,6 +75,52 @@ def test_cases_with_nothing_to_compare_are_counted_out_loud():
     assert "6 of 7" in to_markdown(table)
 
 
+def test_pooled_ratios_stand_in_columns_that_say_so_with_the_published_ones():
+    """ANU-Net's ratios are of all counts together: two scans, one large and well found, one small and missed by half."""
+    cases = (score("a", 90, 10, organ="liver"), score("b", 2, 2, organ="liver"))
+    lits = Evaluation("scr", "unet", "lits", cases, "lits.liver.unet")
+    (row,) = make_table([lits]).rows
+    assert row.summaries["dice"].mean == pytest.approx((0.9 + 0.5) / 2)
+    assert row.pooled["dice"] == pytest.approx(92 / 104)
+    head, _, ours, published = to_markdown(make_table([lits])).splitlines()[:4]
+    at = {name.strip(): n for n, name in enumerate(head.split("|"))}
+    assert {"DSC", "DSC, pooled", "IoU, pooled"} <= at.keys()
+    assert "IoU" not in at  # the paper prints none per scan
+    assert published.split("|")[at["DSC, pooled"]].strip() == "0.9445"
+    assert published.split("|")[at["DSC"]].strip() == "–"
+    assert ours.split("|")[at["DSC, pooled"]].strip() == f"{92 / 104:.4f}"
+    lines = {line["metric"]: line for line in csv.DictReader(io.StringIO(to_csv(make_table([lits]))))}
+    assert (lines["dice_pooled"]["published_mean"], lines["dice"]["published_mean"]) == ("0.9445", "")
+    assert (lines["iou_pooled"]["sd"], lines["iou_pooled"]["mean"]) == ("", f"{92 / 116:.6g}")
+    assert all(
+        line.count("&") == head.count("|") - 2 for line in to_latex(make_table([lits])).splitlines() if line.endswith(r"\\")
+    )
+
+
+def test_a_picture_has_focusnets_metrics_and_distances_in_pixels():
+    cases = tuple(replace(score(f"{n}", 30 + n, 10, organ="lesion"), unit="px", voxel_ml=math.nan) for n in range(3))
+    ours = Evaluation("scr", "focusnet", "isic2017", cases, "isic2017.focusnet")
+    text = to_markdown(make_table([ours]))
+    head, _, _, published = text.splitlines()[:4]
+    at = {name.strip(): n for n, name in enumerate(head.split("|"))}
+    printed = {"DSC": "0.8315", "IoU": "0.7562", "Recall": "0.7673", "Specificity": "0.9896", "Accuracy": "0.9214"}
+    assert {name: published.split("|")[at[name]].strip() for name in printed} == printed
+    assert "S2S (pixels)" in at
+    assert "mm" not in text
+    assert "LIN" in text  # another method's row, below
+    assert "_mm" not in per_case_csv(ours)
+    assert "ml" not in per_case_csv(ours).splitlines()[0]
+    synthetic = replace(ours, published=None, about={EXPERIMENT: "isic2017.focusnet"})
+    assert "published" not in to_markdown(make_table([synthetic]))
+    assert "LIN" not in to_markdown(make_table([synthetic]))
+
+
+def test_a_print_that_cannot_be_right_says_so_beside_the_table():
+    cases = tuple(replace(score("a", 30, 10, organ="lung"), unit="px") for n in range(3))
+    text = to_markdown(make_table([Evaluation("scr", "focusnet", "lung", cases, "lung.focusnet")]))
+    assert "JI is not below AC" in text
+
+
 def test_what_is_written_is_read_and_holds_no_nan(tmp_path):
     empty = CaseScore("case9", "pancreas", Overlap(0, 0, 0, 1000), math.nan, math.nan, math.nan, 0.008)
     some = Evaluation("aft", "unet3d", "ct82", (*AFT.cases, empty), "ct82.aft.unet3d", {"split": "61-21"})
@@ -82,8 +129,13 @@ def test_what_is_written_is_read_and_holds_no_nan(tmp_path):
         json.loads((tmp_path / name).read_text(), parse_constant=lambda text: pytest.fail(text))
     again = read_evaluation(tmp_path)
     assert again.cases[:-1] == some.cases[:-1]
-    assert math.isnan(again.cases[-1].s2s_mm)
+    assert math.isnan(again.cases[-1].s2s)
     assert (again.about, again.published) == (some.about, some.published)
+    earlier = json.loads((tmp_path / "evaluation.json").read_text().replace('"s2s"', '"s2s_mm"'))
+    for case in earlier["cases"]:
+        del case["unit"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(earlier))
+    assert read_evaluation(tmp_path).cases[:-1] == some.cases[:-1]
     with pytest.raises(RecipeError, match="no evaluation"):
         read_evaluation(tmp_path / "none")
 
