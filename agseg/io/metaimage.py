@@ -9,6 +9,7 @@ Source: https://docs.itk.org/en/latest/learn/metaio.html, section "Reference: Ta
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ _KNOWN = (
     "ObjectType", "ParentID", "SequenceID", "TransformType",
 )  # fmt: skip
 _IN_THEIR_CASE = {key.lower(): key for key in _KNOWN}
+_MODALITIES = frozenset({"", "MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"})
+_OTHER_MODALITIES = frozenset({"MET_MOD_MR", "MET_MOD_NM", "MET_MOD_US", "MET_MOD_PET", "MET_MOD_SPECT", "MET_MOD_XR"})
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -125,8 +128,14 @@ def _check_meaning(text: HeaderText) -> None:
             text.refuse(f"{key} is not supported", code=Code.NO_RESCALE, value=text.shown(key), expected=f"{neutral:g}")
     if fields.get("ElementType", "") not in _TYPES or text.integer("ElementNumberOfChannels", 1) != 1:
         text.refuse("voxels are not real numbers", code=Code.DTYPE, expected=f"one channel of {', '.join(_TYPES)}")
+    if fields.get("Modality", "") not in _MODALITIES:
+        text.refuse("Modality is not that of a CT", code=Code.MODALITY, value=_other_modality(fields), expected="MET_MOD_CT")
     if not _boolean(text, "BinaryData", default=True):
         text.refuse("voxels written as text are not read", code=Code.UNSUPPORTED_INPUT, value="BinaryData = False")
+
+
+def _other_modality(fields: Mapping[str, str]) -> str:
+    return fields["Modality"] if fields["Modality"] in _OTHER_MODALITIES else "another word"
 
 
 def _boolean(text: HeaderText, key: str, *, default: bool) -> bool:

@@ -32,7 +32,7 @@ LARGEST_DEFLATE_RATIO = 1100
 """Deflate cannot pack better than 1032 to 1: a header that promises more bytes than that lies."""
 
 LONGEST_TRAILER_BYTES = 64 * 1024**2
-"""How much behind the voxels is unpacked (and thrown away) to reach the checksum."""
+"""How many zeros behind the voxels are taken for padding."""
 
 CHUNK_BYTES = 4 * 1024**2
 
@@ -100,15 +100,14 @@ def _read_array(
         if image is None:
             raise InputError("a header without its .img file", code=Code.NO_PIXELS, path=path)
     source = image if header.is_pair and image is not None else path
-    packed = _check_room(source, header)
+    _check_room(source, header)
     if is_ct:
         check_not_hollow(source.stat().st_size, header.voxel_bytes)
     memory = np.empty(header.voxel_bytes, dtype=np.uint8)
     with _damage_as_input_error(source), opened(source) as stream:
         _skip(stream, header.offset)
         _read_exactly(stream, memory.data)
-        if packed:
-            read_to_checksum(stream)
+        read_to_end(stream)
     stored = memory.view(header.dtype).reshape(header.grid.shape, order="F")
     return header, stored
 
@@ -212,8 +211,8 @@ def _stem(path: Path) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def _check_room(source: Path, header: NiftiHeader) -> bool:
-    """Hold the file's size against the header; whether the file is gzipped."""
+def _check_room(source: Path, header: NiftiHeader) -> None:
+    """Hold the file's size against the header."""
     with _damage_as_input_error(source), open_regular(source) as raw:
         packed = raw.read(2) == GZIP_MAGIC
         size = os.fstat(raw.fileno()).st_size
@@ -222,7 +221,6 @@ def _check_room(source: Path, header: NiftiHeader) -> bool:
         raise InputError("the header promises more voxels than the file can hold", code=Code.HEADER_LIES, path=source)
     if not packed and needed > size:
         raise InputError("the file is shorter than its voxels", code=Code.TRUNCATED, path=source, value=size, expected=needed)
-    return packed
 
 
 @contextmanager
@@ -256,10 +254,18 @@ def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
         at += got
 
 
-def read_to_checksum(stream: BinaryIO) -> None:
-    """The checksum stands at the end of the stream: what lies before it is unpacked and dropped."""
+def read_to_end(stream: BinaryIO) -> None:
+    """Nothing but padding may lie behind the voxels: where there is more, the header's sizes are not those of the image.
+
+    At the end of a gzip stream stands its checksum, which is verified by getting there.
+
+    Raises
+    ------
+    InputError
+        ``E_HEADER_LIES``.
+    """
     dropped = 0
-    while got := len(stream.read(CHUNK_BYTES)):
-        dropped += got
-        if dropped > LONGEST_TRAILER_BYTES:
-            raise InputError("the file holds far more than its header says", code=Code.HEADER_LIES)
+    while piece := stream.read(CHUNK_BYTES):
+        dropped += len(piece)
+        if dropped > LONGEST_TRAILER_BYTES or piece.strip(b"\0"):
+            raise InputError("the file holds more than the voxels of its header", code=Code.HEADER_LIES)

@@ -59,6 +59,13 @@ _SPELLINGS = {
     "centerings": "centers", "datafile": "data file", "lineskip": "line skip", "oldmax": "old max", "oldmin": "old min",
     "sampleunits": "sample units",
 }  # fmt: skip
+_KINDS_OF_SPACE = frozenset({"domain", "space", "???", "none"})
+_OTHER_KINDS = frozenset({
+    "time", "list", "point", "vector", "covariant-vector", "normal", "stub", "scalar", "complex", "2-vector", "3-color",
+    "rgb-color", "hsv-color", "xyz-color", "4-color", "rgba-color", "3-vector", "3-gradient", "3-normal", "4-vector",
+    "quaternion",
+})  # fmt: skip
+"""The format's other kinds of axes: known words, which a message may repeat."""
 _ENCODINGS = {"raw": Packing.NONE, "gz": Packing.GZIP, "gzip": Packing.GZIP}
 _OTHER_ENCODINGS = frozenset({"text", "txt", "ascii", "hex", "bz2", "bzip2", "zrl"})
 _VECTOR = re.compile(r"\s*(?:\(([^()]*)\)|(none))\s*", re.IGNORECASE)
@@ -170,7 +177,10 @@ def _affine(text: HeaderText, axes: list[int]) -> NDArray[np.float64]:
     signs = [*_signs(text), 1]
     units = text.fields.get("space units")
     if units is not None:
-        text.check_units(re.findall(r'"([^"]*)"', units))
+        named = re.findall(r'"([^"]*)"', units)
+        if len(named) != 3 or re.sub(r'"[^"]*"', "", units).strip():
+            text.refuse("space units does not hold three units in quotes", value=f"{len(named)} units")
+        text.check_units(named)
     _check_no_second_geometry(text)
     if "space origin" not in text.fields:
         text.refuse("no space origin: where the voxels are is not known", code=Code.NO_GEOMETRY)
@@ -179,6 +189,7 @@ def _affine(text: HeaderText, axes: list[int]) -> NDArray[np.float64]:
         text.refuse("space origin is not a vector", value=text.shown("space origin"))
     origin = text.numbers("space origin", 3, origins[1].replace(",", " "))
     vectors = _vectors(text)
+    _check_kinds(text, axes)
     affine = np.eye(4)
     for column, axis in enumerate(axes):
         vector = vectors[axis]
@@ -191,6 +202,23 @@ def _affine(text: HeaderText, axes: list[int]) -> NDArray[np.float64]:
         affine[:3, column] = [sign * (part * (1.0 / length)) * length for sign, part in zip(signs, vector, strict=True)]
     affine[:3, 3] = [sign * part for sign, part in zip(signs, origin, strict=True)]
     return affine
+
+
+def _check_kinds(text: HeaderText, axes: list[int]) -> None:
+    """Refuse axes of the patient that are said to be something else: a list, colours, points in time."""
+    kinds = text.fields.get("kinds")
+    if kinds is None:
+        return
+    words = kinds.split()
+    if len(words) != text.integer("dimension"):
+        text.refuse("kinds has another count than dimension", value=f"{len(words)} kinds")
+    other = [words[axis].lower() for axis in axes if words[axis].lower() not in _KINDS_OF_SPACE]
+    if other:
+        text.refuse(
+            "an axis with a direction in space is said to be another kind of axis",
+            value=other[0] if other[0] in _OTHER_KINDS else "another word",
+            expected="domain or space",
+        )
 
 
 def _signs(text: HeaderText) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.io.slice_jumps import check_no_jumps
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
@@ -30,6 +31,15 @@ LOWEST_OF_A_BODY_HU = -50
 
 LEAST_RANGE_HU = 150
 """And from there to the highest value it is at least this far: from fat to muscle, without bone, gas and contrast medium."""
+
+BONE_HU, LUNG_HU = 700, -200
+LARGEST_SHARE_OF_BONE = 0.1
+"""A CT of a body has at most this share of voxels above BONE_HU, unless there is air or lung (below LUNG_HU) beside it."""
+
+LEAST_SHARE_OF_AIR = 0.01
+
+LEAST_SHARE_OF_TISSUE = 0.001
+"""And at least this share at LUNG_HU or above: a rescale that was applied twice leaves none."""
 
 HOLLOW_RATIO = 250
 """The noise of a CT packs to a tenth at best, with all the air around it to a fiftieth."""
@@ -193,7 +203,8 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     Raises
     ------
     InputError
-        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are not those of a CT.
+        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are not those of a CT, ``E_NOT_HU`` if
+        those of some slices are not.
     """
     low, high, lowest_inside, below, above = np.inf, -np.inf, float(HU_MAX), 0, 0
     for (slab,) in slabs(voxels):
@@ -211,6 +222,23 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
             code=Code.MODALITY,
             value=f"{below_water:.1%} of the voxels below 0 and {clipped:.1%} above {HU_MAX}",
             expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
+        )
+    step = max(1, int(np.sqrt(voxels.size / SLAB_VOXELS)))
+    sample = voxels.transpose(2, 1, 0)[:, ::step, ::step]
+    _check_densities(sample)
+    check_no_jumps(sample)
+
+
+def _check_densities(sample: NDArray[Any]) -> None:
+    """Refuse values that are turned upside down, or moved, by their shares that are as dense as bone and as air."""
+    known = sample[sample > HU_MIN]
+    bone = np.count_nonzero(known > BONE_HU) / max(known.size, 1)
+    air = np.count_nonzero(known < LUNG_HU) / max(known.size, 1)
+    if (bone > LARGEST_SHARE_OF_BONE and air < LEAST_SHARE_OF_AIR) or 1 - air < LEAST_SHARE_OF_TISSUE:
+        raise InputError(
+            "the values do not look like HU, so this is no CT",
+            code=Code.MODALITY,
+            value=f"{bone:.0%} of the voxels above {BONE_HU} and {air:.1%} below {LUNG_HU}",
         )
 
 

@@ -235,6 +235,16 @@ class TestRefusals:
         monkeypatch.setattr(nifti, "LONGEST_TRAILER_BYTES", 10_000_000)
         assert rejected(bomb) is Code.HEADER_LIES
 
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+    @pytest.mark.parametrize("column", [7, 13])
+    def test_sizes_that_leave_voxels_over_are_refused(self, tmp_path, ct, suffix, column):
+        path = phantoms.write_nifti(tmp_path / f"x{suffix}", *ct)
+        content = path.read_bytes()
+        content = bytearray(gzip.decompress(content) if suffix == ".nii.gz" else content)
+        content[42:44] = np.array(column, "<i2").tobytes()
+        path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+        assert rejected(path) is Code.HEADER_LIES
+
     @pytest.mark.parametrize("values", ["mr", "offset_ct", "constant"])
     def test_values_that_are_no_ct(self, tmp_path, ct, values):
         hu, affine = ct

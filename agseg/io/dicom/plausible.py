@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.pixels import HuScale
-from agseg.io.voxels import LARGEST_SHARE_CLIPPED, LEAST_SHARE_BELOW_WATER
+from agseg.io.slice_jumps import check_no_jumps
+from agseg.io.voxels import (
+    BONE_HU,
+    LARGEST_SHARE_CLIPPED,
+    LARGEST_SHARE_OF_BONE,
+    LEAST_SHARE_BELOW_WATER,
+    LEAST_SHARE_OF_AIR,
+    LEAST_SHARE_OF_TISSUE,
+    LUNG_HU,
+)
 from agseg.volume import HU_MAX, HU_MIN
 
 __all__ = ["check_hu", "has_foreign_bits"]
@@ -23,23 +32,8 @@ __all__ = ["check_hu", "has_foreign_bits"]
 SAMPLE_VOXELS = 4_000_000
 """Of larger volumes every n-th row and column is looked at."""
 
-BONE_HU, LUNG_HU = 700, -200
-LARGEST_SHARE_OF_BONE = 0.1
-"""A CT of a body has at most this share of voxels above BONE_HU, unless there is air or lung (below LUNG_HU) beside it."""
-
-LEAST_SHARE_OF_AIR = 0.01
-
 LEAST_RANGE_HU = 50
 """From the lowest to the highest value of a CT it is at least this far."""
-
-LARGEST_JUMP_HU = 300
-"""From one slice to the next no more than this changes everywhere alike."""
-
-SMALLEST_CHANGE_HU = 50
-"""Intercepts of neighbouring slices that differ by less tell nothing."""
-
-LEAST_LIKENESS = 0.7
-"""Correlation from which two neighbouring slices show the same things."""
 
 LEAST_SHARE_OF_LARGE_VALUES = 0.02
 """Of the pixel edges where bits beyond BitsStored change: if this share is smooth with these bits, they are values."""
@@ -118,7 +112,7 @@ def check_hu(voxels: NDArray[Any], scales: Sequence[HuScale]) -> None:
             _check_values(sample[slices] if len(groups) > 1 else sample, whole=len(groups) == 1)
     else:
         _check_values(sample, whole=True)
-    _check_neighbours(sample, scales)
+    check_no_jumps(sample, [(scale.slope, scale.intercept) for scale in scales])
 
 
 def _check_values(sample: NDArray[Any], *, whole: bool) -> None:
@@ -133,6 +127,14 @@ def _check_values(sample: NDArray[Any], *, whole: bool) -> None:
         )
     if not whole:
         return
+    tissue = np.count_nonzero(known >= LUNG_HU) / max(known.size, 1)
+    if tissue < LEAST_SHARE_OF_TISSUE:
+        raise InputError(
+            "the values are no HU: nothing is as dense as tissue",
+            code=Code.NOT_HU,
+            value=f"{tissue:.1%} of the voxels at {LUNG_HU} HU or above",
+            expected=f"at least {LEAST_SHARE_OF_TISSUE:.1%}",
+        )
     below_water = np.count_nonzero(sample < 0) / sample.size
     clipped = np.count_nonzero(sample >= HU_MAX) / sample.size
     low, high = float(sample.min()), float(sample.max())
@@ -144,27 +146,3 @@ def _check_values(sample: NDArray[Any], *, whole: bool) -> None:
             value=f"{low:.5g} to {high:.5g}, {below_water:.1%} of the voxels below 0 and {clipped:.1%} above {HU_MAX}",
             expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
         )
-
-
-def _check_neighbours(sample: NDArray[Any], scales: Sequence[HuScale]) -> None:
-    for k in range(len(sample) - 1):
-        here, there = sample[k].ravel(), sample[k + 1].ravel()
-        usable = (here > HU_MIN) & (there > HU_MIN) & (here < HU_MAX) & (there < HU_MAX)
-        if np.count_nonzero(usable) < 0.01 * usable.size:
-            continue
-        here, there = here[usable].astype(np.float32), there[usable].astype(np.float32)
-        change = there - here
-        by_header = scales[k + 1].intercept - scales[k].intercept if scales[k + 1].slope == scales[k].slope else 0.0
-        jump = float(np.median(change))
-        lied = abs(by_header) >= SMALLEST_CHANGE_HU and np.abs(change - by_header).mean() < 0.5 * np.abs(change).mean()
-        if lied or (abs(jump) > LARGEST_JUMP_HU and _are_alike(here, there)):
-            raise InputError(
-                "the values of neighbouring slices jump: the rescale of some is wrong",
-                code=Code.NOT_HU,
-                value=f"{by_header if lied else jump:.0f} HU between slices {k + 1} and {k + 2}",
-            )
-
-
-def _are_alike(here: NDArray[np.float32], there: NDArray[np.float32]) -> bool:
-    spread = float(here.std() * there.std())
-    return spread > 0 and float(((here - here.mean()) * (there - there.mean())).mean()) / spread > LEAST_LIKENESS

@@ -141,3 +141,8 @@ def test_more_frames_compressed_than_stated_and_12_bit_lossy_are_refused_by_name
         with pytest.raises(InputError) as caught:
             read_volume(study)
         assert caught.value.code is expected
+
+
+@pytest.mark.parametrize("shift", [-1024, -1500])
+def test_a_rescale_that_was_applied_twice_is_found(shift):
+    assert check(np.maximum(body(), -1000) + shift) is Code.NOT_HU
