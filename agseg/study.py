@@ -105,7 +105,7 @@ class Study:
     files
         Absolute paths. For DICOM in order of position; for a ``.hdr``/``.img`` pair the header first.
     kind, modality
-        Name of its reader and DICOM modality (``"CT"`` assumed for formats that carry none).
+        Name of its reader and DICOM modality; formats that carry none are taken for the modality that was looked for.
     reason
         Why it was chosen, for ``agseg inspect``.
     rejected

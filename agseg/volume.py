@@ -28,6 +28,11 @@ class Quantity(StrEnum):
     HU = "HU"
     SIGNAL = "signal"
 
+    @classmethod
+    def of(cls, modality: str) -> Quantity:
+        """What a scan of this DICOM modality measures: HU for CT, a signal without a scale for all others."""
+        return cls.HU if modality == "CT" else cls.SIGNAL
+
 
 @dataclass(frozen=True)
 class Warned:
@@ -53,7 +58,7 @@ class Volume:
     grid
         Index to RAS+ mm.
     quantity, modality
-        HU for CT; ``modality`` is DICOM's (``"CT"``, ``"MR"``, ...).
+        HU for CT, a signal for MR; ``modality`` is DICOM's (``"CT"``, ``"MR"``, ...).
     warnings
         What the reader had to note about this study.
     """

@@ -70,7 +70,14 @@ class Intake:
         """Start the child now, so that it is ready when it is asked."""
         self._calls.start()
 
-    def discover(self, inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Discovery:
+    def discover(
+        self,
+        inputs: Sequence[Path],
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        modalities: Sequence[str] = ("CT",),
+    ) -> Discovery:
         """Find the studies below the inputs, as :func:`agseg.io.discover.discover` does.
 
         Raises
@@ -82,7 +89,7 @@ class Intake:
         """
         self.start()
         files, skipped = listed(inputs, include=include, exclude=exclude)
-        told = self.examine(_found, files, skipped)
+        told = self.examine(_found, files, skipped, tuple(modalities))
         try:
             return discovery_from_json(told, files, skipped)
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -155,10 +162,15 @@ class Intake:
 
 
 def _found(
-    files: Sequence[FoundFile], skipped: Sequence[Skipped], lost: dict[int, Rejected], *, note: Callable[[int], None]
+    files: Sequence[FoundFile],
+    skipped: Sequence[Skipped],
+    modalities: tuple[str, ...],
+    lost: dict[int, Rejected],
+    *,
+    note: Callable[[int], None],
 ) -> dict[str, Any]:
     with memory_limited(FINDING_BYTES + BYTES_PER_FILE * len(files)):
-        found = find_studies(files, skipped, watch=Watch(note, lost, FILE_CPU_S))
+        found = find_studies(files, skipped, modalities=modalities, watch=Watch(note, lost, FILE_CPU_S))
     return discovery_to_json(found, files)
 
 

@@ -181,6 +181,8 @@ class BatchJob:
         Facts about this process for run.json; the processor's own are added.
     include, exclude
         Globs on paths below INPUT.
+    modality
+        Of the scans that are looked for, ``"CT"`` or ``"MR"``.
     read
         Makes a Volume from a Study in a reader process.
     writer
@@ -206,6 +208,7 @@ class BatchJob:
     environment: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    modality: str = "CT"
     limits: Limits = field(default_factory=Limits)
     read: Callable[[Study], Volume] = _read_volume
     writer: WriterFactory | None = None

@@ -127,7 +127,12 @@ class _Run:
                 if self.caught is not None:
                     raise _Caught
                 found = self._with_sources(
-                    self.intake.discover(self.job.inputs, include=self.job.include, exclude=self.job.exclude)
+                    self.intake.discover(
+                        self.job.inputs,
+                        include=self.job.include,
+                        exclude=self.job.exclude,
+                        modalities=(self.job.modality,),
+                    )
                 )
                 decisions = decide(found, self.job, self.output, run=self.id.id, fingerprint=self.intake.fingerprint)
                 self.finding = False

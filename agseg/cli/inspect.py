@@ -104,13 +104,15 @@ def _grid(study: InspectedStudy) -> Iterator[str]:
 
 
 def _why(study: InspectedStudy) -> Iterator[str]:
-    """The reason without what a warning says too, then the warnings."""
+    """The reason without what a warning says too, the warnings, and which weights could do the study."""
     if study.rejected is not None:
         yield f"{study.rejected.code}: {study.rejected.message}"
     else:
         told = " ".join(warned.message for warned in study.warnings)
         yield "; ".join(part for part in study.study.reason.split("; ") if part not in told)
     yield from (f"{warned.code}: {warned.message}" for warned in study.warnings)
+    if study.weights:
+        yield f"weights here: {', '.join(study.weights)}"
 
 
 def _samples(study: InspectedStudy) -> Iterator[str]:

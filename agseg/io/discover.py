@@ -41,6 +41,7 @@ __all__ = ["discover", "find_studies", "listed"]
 class _Ledger:
     """What has been found so far; each file ends in one of these. ``unseen``: which of the skipped nobody has looked at."""
 
+    modalities: tuple[str, ...]
     dicom: list[tuple[FoundFile, SliceHeader]] = field(default_factory=list)
     broken: list[tuple[FoundFile, Rejected]] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
@@ -53,7 +54,9 @@ class _Ledger:
         self.skipped.append(Skipped(file.path, reason, detail))
 
 
-def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Discovery:
+def discover(
+    inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = (), modalities: Sequence[str] = ("CT",)
+) -> Discovery:
     """Find the studies below the inputs, in this process and without limits: for files that are trusted.
 
     :class:`agseg.batch.intake.Intake` does the same in a child process.
@@ -64,6 +67,8 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
         Folders (walked through) and files.
     include, exclude
         Globs on paths below INPUT; ``*`` also matches ``/``.
+    modalities
+        As in :func:`find_studies`.
 
     Raises
     ------
@@ -71,7 +76,7 @@ def discover(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: It
         If an input does not exist.
     """
     files, skipped = listed(inputs, include=include, exclude=exclude)
-    return find_studies(files, skipped)
+    return find_studies(files, skipped, modalities=modalities)
 
 
 def listed(
@@ -83,18 +88,26 @@ def listed(
     return files, tuple(item for item in items if isinstance(item, Skipped))
 
 
-def find_studies(files: Sequence[FoundFile], skipped: Sequence[Skipped], *, watch: Watch | None = None) -> Discovery:
+def find_studies(
+    files: Sequence[FoundFile],
+    skipped: Sequence[Skipped],
+    *,
+    modalities: Sequence[str] = ("CT",),
+    watch: Watch | None = None,
+) -> Discovery:
     """The studies that the listed files make.
 
     Parameters
     ----------
     files, skipped
         From :func:`listed`.
+    modalities
+        Of the scans that are looked for, ``"CT"`` and ``"MR"``. Formats that carry none are taken for the first.
     watch
         Looks after the examination of each file, which it knows by its place in ``files``.
     """
     watch = watch or Watch()
-    ledger = _Ledger(skipped=[*skipped], unseen=[skip for skip in skipped if skip.reason in UNSEEN])
+    ledger = _Ledger(tuple(modalities), skipped=[*skipped], unseen=[skip for skip in skipped if skip.reason in UNSEEN])
     own = _own_results(files, watch)
     for number, file in enumerate(files):
         if file.path in own:
@@ -169,7 +182,7 @@ def _refuse(file: FoundFile, why: Rejected, ledger: _Ledger) -> None:
 
 
 def _add_dicom(ledger: _Ledger) -> None:
-    series, skipped = group_series(ledger.dicom)
+    series, skipped = group_series(ledger.dicom, modalities=ledger.modalities)
     ledger.skipped.extend(skipped)
     left: list[tuple[FoundFile, Rejected]] = []
     for file, why in ledger.broken:
@@ -248,7 +261,7 @@ def _add_volume(ledger: _Ledger, *, file: FoundFile, study: Study | None) -> Non
         ledger.skip(file, Reason.LABEL_MAP)
         return
     ledger.taken.update(study.files[1:])
-    ledger.studies.append(study)
+    ledger.studies.append(replace(study, modality=ledger.modalities[0]))
 
 
 def _found_volume(file: FoundFile, reader: Reader, header: Callable[[Path], FoundVolume]) -> Study | None:

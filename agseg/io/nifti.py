@@ -20,9 +20,10 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.nifti_header import GZIP_MAGIC, NiftiHeader, parse_header
 from agseg.io.opening import open_regular
-from agseg.io.voxels import MODALITY_NOTE, as_hounsfield, as_labels, check_looks_like_hu, check_not_hollow
+from agseg.io.plain_volume import as_volume
+from agseg.io.voxels import as_labels, check_not_hollow
 from agseg.study import Study
-from agseg.volume import Quantity, Volume, Warned
+from agseg.volume import Volume
 
 __all__ = ["DAMAGE", "NiftiFile", "find_nifti", "opened", "read_labels", "read_nifti", "read_nifti_array"]
 
@@ -55,23 +56,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_nifti(study: Study) -> Volume:
-    """Read a NIfTI study as CT.
+    """Read a NIfTI study.
 
     Returns
     -------
     Volume
-        Voxels (i, j, k) as stored, Fortran-ordered, HU; int16 if all values are whole, else float32.
+        Voxels (i, j, k) as stored, see :func:`~agseg.io.plain_volume.as_volume`.
 
     Raises
     ------
     InputError
         With the reason code of the rule that is broken.
     """
-    header, stored = _read_array(study.files[0], is_ct=True, image=study.files[1] if len(study.files) > 1 else None)
-    voxels, warnings = as_hounsfield(stored, header.scale)
-    check_looks_like_hu(voxels)
-    assumed = Warned(Code.MODALITY_ASSUMED, MODALITY_NOTE)
-    return Volume(voxels, header.grid, Quantity.HU, "CT", (*study.warnings, assumed, *warnings))
+    header, stored = _read_array(study.files[0], is_scan=True, image=study.files[1] if len(study.files) > 1 else None)
+    return as_volume(stored, header.scale, header.grid, study)
 
 
 def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = False) -> tuple[NiftiHeader, NDArray[Any]]:
@@ -92,7 +90,7 @@ def read_nifti_array(path: Path, *, image: Path | None = None, sheared: bool = F
 
 
 def _read_array(
-    path: Path, *, image: Path | None = None, sheared: bool = False, is_ct: bool = False
+    path: Path, *, image: Path | None = None, sheared: bool = False, is_scan: bool = False
 ) -> tuple[NiftiHeader, NDArray[Any]]:
     header = read_nifti_header(path, sheared=sheared)
     if header.is_pair:
@@ -101,7 +99,7 @@ def _read_array(
             raise InputError("a header without its .img file", code=Code.NO_PIXELS, path=path)
     source = image if header.is_pair and image is not None else path
     _check_room(source, header)
-    if is_ct:
+    if is_scan:
         check_not_hollow(source.stat().st_size, header.voxel_bytes)
     memory = np.empty(header.voxel_bytes, dtype=np.uint8)
     with _damage_as_input_error(source), opened(source) as stream:

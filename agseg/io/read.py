@@ -16,7 +16,7 @@ def read_volume(study: Study) -> Volume:
     Returns
     -------
     Volume
-        Voxels (i, j, k) on the source's own grid, RAS+ mm, HU, with the warnings of discovery and of reading.
+        Voxels (i, j, k) on the source's own grid, RAS+ mm, HU or signal, with the warnings of discovery and of reading.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,17 @@ from agseg.io.slice_jumps import check_no_jumps
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
-__all__ = ["LABEL_LIMIT", "MODALITY_NOTE", "as_hounsfield", "as_labels", "check_looks_like_hu", "check_not_hollow"]
+__all__ = [
+    "LABEL_LIMIT",
+    "as_hounsfield",
+    "as_labels",
+    "as_signal",
+    "check_looks_like_hu",
+    "check_looks_like_signal",
+    "check_not_hollow",
+]
 
-MODALITY_NOTE = "the format carries no modality; CT is assumed because the values look like HU"
+INT16 = np.iinfo(np.int16)
 
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""
@@ -47,6 +56,10 @@ HOLLOW_RATIO = 250
 SMALLEST_HOLLOW_BYTES = 64 * 1024**2
 """Smaller volumes are unpacked and looked at."""
 
+AIR_HU = -500
+LARGEST_SHARE_OF_AIR = 0.01
+"""An MR signal has at most this share of voxels at AIR_HU or below; the air around a body in a CT is more."""
+
 LABEL_LIMIT = 255
 """A volume of whole numbers from 0 to this is a label map, not a CT."""
 
@@ -73,6 +86,35 @@ def as_hounsfield(
     warnings
         ``W_NONFINITE`` if some values were NaN or infinite; they become HU_MIN.
     """
+    return _as_values(stored, scale, _HU)
+
+
+def as_signal(
+    stored: NDArray[Any], scale: tuple[float, float] | None
+) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
+    """The signal of an MR: as :func:`as_hounsfield`, but nothing is clipped, and what was NaN or infinite becomes 0.
+
+    int16 if every value is whole and int16 has room for it, else float32.
+    """
+    return _as_values(stored, scale, _SIGNAL)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a quantity's values are clipped to (None: not at all), and what stands where there is no number."""
+
+    limits: tuple[int, int] | None
+    missing: int
+    unit: str
+
+
+_HU = _Range((HU_MIN, HU_MAX), HU_MIN, " HU")
+_SIGNAL = _Range(None, 0, "")
+
+
+def _as_values(
+    stored: NDArray[Any], scale: tuple[float, float] | None, of: _Range
+) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
     bad = 0
     whole = _may_be_whole(stored.dtype, scale)
     voxels: NDArray[Any] = np.empty(stored.shape, dtype=np.int16 if whole else np.float32, order="F")
@@ -86,11 +128,15 @@ def as_hounsfield(
             lost = values.size - int(np.count_nonzero(finite))
             if lost:
                 bad += lost
-                values = np.where(finite, values, HU_MIN)
+                values = np.where(finite, values, of.missing)
             if whole and (values != np.rint(values)).any():
-                return _as_fractions(stored, scale)
-        voxels[slab] = np.clip(values, HU_MIN, HU_MAX)
-    return voxels, _nonfinite(bad)
+                return _as_fractions(stored, scale, of)
+        if of.limits is not None:
+            values = np.clip(values, *of.limits)
+        elif whole and values.size and not (INT16.min <= values.min() and values.max() <= INT16.max):
+            return _as_fractions(stored, scale, of)
+        voxels[slab] = values
+    return voxels, _nonfinite(bad, of)
 
 
 def as_labels(stored: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[np.uint8]:
@@ -142,7 +188,9 @@ def _refuse_labels(values: NDArray[Any], wrong: NDArray[np.bool_]) -> None:
         )
 
 
-def _as_fractions(stored: NDArray[Any], scale: tuple[float, float] | None) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:
+def _as_fractions(
+    stored: NDArray[Any], scale: tuple[float, float] | None, of: _Range
+) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:
     bad = 0
     voxels = np.empty(stored.shape, dtype=np.float32, order="F")
     slope, intercept = scale or (1.0, 0.0)
@@ -150,8 +198,9 @@ def _as_fractions(stored: NDArray[Any], scale: tuple[float, float] | None) -> tu
         values = stored[slab].astype(np.float64) * slope + intercept
         finite = np.isfinite(values)
         bad += values.size - int(np.count_nonzero(finite))
-        voxels[slab] = np.clip(np.where(finite, values, HU_MIN), HU_MIN, HU_MAX)
-    return voxels, _nonfinite(bad)
+        values = np.where(finite, values, of.missing)
+        voxels[slab] = values if of.limits is None else np.clip(values, *of.limits)
+    return voxels, _nonfinite(bad, of)
 
 
 def _may_be_whole(dtype: np.dtype[Any], scale: tuple[float, float] | None) -> bool:
@@ -166,10 +215,10 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
         yield slice(None), slice(None), slice(start, start + thickness)
 
 
-def _nonfinite(count: int) -> tuple[Warned, ...]:
+def _nonfinite(count: int, of: _Range) -> tuple[Warned, ...]:
     if not count:
         return ()
-    return (Warned(Code.NONFINITE, f"{count} voxels were NaN or infinite and are taken as {HU_MIN} HU"),)
+    return (Warned(Code.NONFINITE, f"{count} voxels were NaN or infinite and are taken as {of.missing}{of.unit}"),)
 
 
 def check_not_hollow(packed_bytes: int, voxel_bytes: int) -> None:
@@ -186,6 +235,29 @@ def check_not_hollow(packed_bytes: int, voxel_bytes: int) -> None:
             code=Code.EMPTY_IMAGE,
             value=f"{voxel_bytes / max(packed_bytes, 1):.0f} to 1",
             expected=f"at most {HOLLOW_RATIO} to 1",
+        )
+
+
+def check_looks_like_signal(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None:
+    """Refuse voxels that cannot be an MR, for formats that carry no modality: those with the air of a CT.
+
+    Raises
+    ------
+    InputError
+        ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are those of a CT.
+    """
+    low, high, air = np.inf, -np.inf, 0
+    for (slab,) in slabs(voxels):
+        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
+        air += int(np.count_nonzero(slab <= AIR_HU))
+    if low == high:
+        raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
+    if air > LARGEST_SHARE_OF_AIR * voxels.size:
+        raise InputError(
+            "the values look like HU, so this is no MR",
+            code=Code.MODALITY,
+            value=f"{air / voxels.size:.1%} of the voxels at {AIR_HU} or below",
+            expected=f"at most {LARGEST_SHARE_OF_AIR:.0%}",
         )
 
 

@@ -5,9 +5,10 @@ A child process reads; this one opens no input file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from agseg.errors import Code, ExitCode, InputError
 from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.names import below_inputs
 from agseg.io.read import read_volume
-from agseg.study import Discovery, Rejected, Skipped, Study
+from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 from agseg.volume import Volume, Warned
 from agseg.weights.cache import WeightsCache
+from agseg.weights.entry import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
 __all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "installed_weights", "sample_trilinear"]
@@ -115,7 +117,7 @@ def inspect(
     at_lps_mm: Sequence[tuple[float, float, float]] = (),
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    able: Callable[[str], tuple[str, ...]] = lambda modality: (),
+    able: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     on_progress: Callable[..., None] | None = None,
 ) -> Inspection:
     """Find and read every study below the inputs.
@@ -125,31 +127,46 @@ def inspect(
     at_lps_mm
         Points (x, y, z) in DICOM's LPS, mm, at which every accepted study is sampled.
     able
-        From a modality to the ids of the weights that are here and segment it, see :func:`installed_weights`.
+        From each modality to the ids of the weights that are here and segment it, see :func:`installed_weights`. Scans of
+        these modalities are looked for, and CT.
     on_progress
         Called as ``on_progress(done, total, text)``.
     """
+    modalities = tuple(dict.fromkeys(("CT", *able)))
     with Intake(memory_bytes=reader_memory_bytes()) as intake:
-        discovery = intake.discover(inputs, include=include, exclude=exclude)
+        discovery = intake.discover(inputs, include=include, exclude=exclude, modalities=modalities)
         studies = []
         for number, study in enumerate(discovery.studies):
             if on_progress is not None:
                 on_progress(number, len(discovery.studies), study.id)
-            found = inspected(study, at_lps_mm, intake)
-            modality = study.modality or "CT"  # what NIfTI and NRRD are taken for
-            studies.append(replace(found, weights=able(modality)) if found.is_ok else found)
+            found = _as_any(study, modalities, at_lps_mm, intake)
+            studies.append(replace(found, weights=able.get(found.study.modality, ())) if found.is_ok else found)
     skipped = [(below_inputs(skip.path, inputs), skip) for skip in discovery.skipped]
     for folder in inputs:
         if folder.is_dir() and not any(study.root == folder.resolve() for study in discovery.studies):
-            nothing = Skipped(folder.resolve(), Code.NO_IMAGE_SERIES, "no CT series below this folder")
+            nothing = Skipped(folder.resolve(), Code.NO_IMAGE_SERIES, f"no {' or '.join(modalities)} series below this folder")
             skipped.append((".", nothing))
     return Inspection(tuple(studies), tuple(skipped), discovery)
 
 
-def installed_weights(manifest: Manifest, cache: WeightsCache) -> Callable[[str], tuple[str, ...]]:
-    """From a modality to the ids of the entries that are here and segment it."""
-    here = [entry for entry in manifest.entries if entry.labels.names and cache.available(entry)]
-    return lambda modality: tuple(entry.id for entry in here if entry.input.modality == modality)
+def _as_any(
+    study: Study, modalities: tuple[str, ...], points: Sequence[tuple[float, float, float]], intake: Intake
+) -> InspectedStudy:
+    """The study as the modality that its values can be, where its format carries none; else as what it is."""
+    first = inspected(study, points, intake)
+    if study.kind == StudyKind.DICOM or first.rejected is None or first.rejected.code is not Code.MODALITY:
+        return first
+    others = (inspected(replace(study, modality=name), points, intake) for name in modalities if name != study.modality)
+    return next((found for found in others if found.is_ok), first)
+
+
+def installed_weights(manifest: Manifest, cache: WeightsCache) -> dict[str, tuple[str, ...]]:
+    """From the modality of scans to the ids of the entries that are here and segment them."""
+    here: dict[str, tuple[str, ...]] = {}
+    for entry in manifest.entries:
+        if entry.labels.names and entry.input.modality in VOLUMETRIC and cache.available(entry):
+            here[entry.input.modality] = (*here.get(entry.input.modality, ()), entry.id)
+    return here
 
 
 def inspected(study: Study, points: Sequence[tuple[float, float, float]], intake: Intake) -> InspectedStudy:

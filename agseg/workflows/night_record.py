@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg import __version__
+from agseg.batch.decide import REJECTED_BY
 from agseg.errors import Code, ExitCode
 from agseg.io.atomic import write_text
 from agseg.report import DISCLAIMER, BatchReport, StudyReport, StudyStatus
@@ -181,7 +182,8 @@ def failures_of(report: NightReport, known: dict[tuple[str, str, str], str], *, 
 
 
 def _is_other_modality(study: StudyReport) -> bool:
-    return study.code is Code.MODALITY and study.modality not in (None, "", "CT")
+    """Whether the headers said so; values that no scan of the modality has are a failure."""
+    return study.code is Code.MODALITY and REJECTED_BY in study.extra
 
 
 def _below(path: str, root: Path) -> str:

@@ -42,6 +42,13 @@ def choose_scout(
         return None
     if wanted != AUTO:
         scout = manifest.entry(wanted)
+        if scout.input.modality != entry.input.modality:
+            raise UsageError(
+                f"weights {wanted!r} look at scans of another modality",
+                value=scout.input.modality,
+                expected=entry.input.modality,
+                hint="--scout off computes over the whole scan.",
+            )
         if unknown := [organ for organ in organs if organ not in scout.labels]:
             raise UsageError(
                 f"weights {wanted!r} cannot look for these organs",

@@ -23,7 +23,7 @@ from agseg.errors import UsageError
 from agseg.io.writers import check_outputs
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
-from agseg.weights.entry import WeightsEntry
+from agseg.weights.entry import VOLUMETRIC, WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.better_weights import BETTER_WEIGHTS, better_weights
 from agseg.workflows.capabilities import check_capabilities
@@ -41,7 +41,7 @@ MOST_ORGANS = 255
 """Labels that a uint8 mask has room for, beside the background."""
 
 MODALITY = "CT"
-"""What ``agseg segment`` segments; ultrasound has its own command."""
+"""What is segmented where no weights are named. (Ultrasound has its own command.)"""
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ def _segment(
             outputs=request.options.outputs.wanted,
             include=request.include,
             exclude=request.exclude,
+            modality=networks[0].entry.input.modality,
             limits=request.limits,
             writer=WriterConfig(config),
             overwrite=request.overwrite,
@@ -247,17 +248,37 @@ def choose_networks(
     Raises
     ------
     UsageError
-        If an organ is known to no entry, or an entry has nothing to make.
+        If an organ is known to no entry, an entry has nothing to make, or the entries are for scans of different modalities.
     """
     if weights:
-        return _named(manifest, organs, tuple(dict.fromkeys(weights)))
+        names = tuple(dict.fromkeys(weights))
+        _check_modality([manifest.entry(name) for name in names])
+        return _named(manifest, organs, names)
     if not organs:
         entry = default_entry(manifest)
         return ((entry, entry.labels.names),)
     defaults = {organ: manifest.default_for(organ, MODALITY) for organ in organs}
-    chosen = {entry.id: entry for entry in defaults.values()}
-    shared = {name: tuple(organ for organ in organs if defaults[organ].id == name) for name in chosen}
-    return tuple((entry.narrowed(shared[name]), shared[name]) for name, entry in chosen.items())
+    by_id = {entry.id: entry for entry in defaults.values()}
+    shared = {name: tuple(organ for organ in organs if defaults[organ].id == name) for name in by_id}
+    return tuple((entry.narrowed(shared[name]), shared[name]) for name, entry in by_id.items())
+
+
+def _check_modality(entries: list[WeightsEntry]) -> None:
+    """One run looks for scans of one modality."""
+    by_modality: dict[str, list[str]] = {}
+    for entry in entries:
+        by_modality.setdefault(entry.input.modality, []).append(entry.id)
+    if len(by_modality) > 1:
+        raise UsageError(
+            "these weights are for scans of different modalities",
+            value="; ".join(f"{modality}: {', '.join(names)}" for modality, names in by_modality.items()),
+            hint="Run agseg segment once for each modality.",
+        )
+    strangers = [entry.id for entry in entries if entry.labels.names and entry.input.modality not in VOLUMETRIC]
+    if strangers:
+        raise UsageError(
+            "these weights segment no scans", value=strangers[0], expected=f"weights for {' or '.join(VOLUMETRIC)}"
+        )
 
 
 def default_entry(manifest: Manifest) -> WeightsEntry:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from agseg.batch.decide import REJECTED_BY
 from agseg.batch.output import claim_output
 from agseg.cli.app import app
 from agseg.errors import Code, ExitCode, UsageError
@@ -27,7 +28,8 @@ def batch(*studies: StudyReport, exit_code: ExitCode = ExitCode.SOME_NOT_DONE) -
 
 
 def rejected(name: str, code: Code = Code.MISSING_SLICES, modality: str = "CT") -> StudyReport:
-    return StudyReport(input=name, status=StudyStatus.REJECTED, code=code, message="it is so", modality=modality)
+    extra = {} if modality == "CT" else {REJECTED_BY: "discovery"}
+    return StudyReport(input=name, status=StudyStatus.REJECTED, code=code, message="it is so", modality=modality, extra=extra)
 
 
 def done(name: str) -> StudyReport:

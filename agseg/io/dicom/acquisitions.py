@@ -54,6 +54,7 @@ _KEYS: dict[str, _Key] = {
     "cardiac phase": lambda header: header.cardiac_phase,
     "trigger time": lambda header: header.trigger_time_ms,
     "tube voltage": lambda header: header.kvp,
+    "echo time": lambda header: header.echo_time_ms,
     "image type": lambda header: header.image_type,
     "kernel": lambda header: header.kernel,
     "frame of reference": lambda header: header.frame_of_reference,

@@ -57,6 +57,8 @@ _PHRASES: dict[str, Derived] = {
     "VIRTUAL UNENHANCED": Derived.UNENHANCED,
     "EFF Z": Derived.MATERIAL,
 }
+_OF_A_SIGNAL = frozenset({Derived.MAXIMUM, Derived.MINIMUM, Derived.SUBTRACTION, Derived.PERFUSION, Derived.RENDERING})
+"""What the words mean for MR, whose water and fat images are scans."""
 _ENERGY = re.compile(r"\d+KEV")
 _ADDED_ON_DERIVATION = frozenset(
     {"SUB", "WATER", "MD", "MONO", "MAXIMUM", "MINIMUM", "RHO", "PROJECTION", "MATERIAL", "QUANTITY"}
@@ -72,7 +74,7 @@ def derived_from(header: SliceHeader) -> tuple[Derived, ...]:
     if header.image_type[:1] == ("DERIVED",):
         for text in (header.derivation, header.series_description):
             found.update(dict.fromkeys(_meant(text, _ADDED_ON_DERIVATION)))
-    return tuple(found)
+    return tuple(kind for kind in found if header.scan != "MR" or kind in _OF_A_SIGNAL)
 
 
 def _meant(text: str, ambiguous: frozenset[str]) -> list[Derived]:

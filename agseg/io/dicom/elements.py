@@ -114,6 +114,7 @@ WANTED: dict[int, tuple[str, _Parser]] = {
     0x00100030: ("birth_date", as_text),
     0x00180015: ("body_part", as_text),
     0x00180060: ("kvp", _number),
+    0x00180081: ("echo_time_ms", _number),
     0x00181060: ("trigger_time_ms", _number),
     0x00181210: ("kernel", as_text),
     0x0020000D: ("study_uid", as_text),

@@ -1,4 +1,4 @@
-"""Geometry and rescale of an enhanced multi-frame CT, from its functional groups.
+"""Geometry and rescale of an enhanced multi-frame CT or MR, from its functional groups.
 
 Source: DICOM PS3.3 C.7.6.16 (Multi-frame Functional Groups): a macro stands either in the shared groups, for all frames, or
 in each frame's own.
@@ -24,7 +24,7 @@ _GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """What the functional groups say of one frame: where it lies, how its stored values become HU, and when it was acquired."""
+    """What the functional groups say of one frame: where it lies, how its values are scaled, and when it was acquired."""
 
     plane: Plane
     slope: float | None
@@ -48,7 +48,7 @@ def enhanced_frames(header: SliceHeader) -> list[FrameFacts]:
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
         per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
         if shared is None and not per_frame:
-            raise InputError("enhanced CT without functional groups", code=Code.NO_GEOMETRY)
+            raise InputError("an enhanced image without functional groups", code=Code.NO_GEOMETRY)
         if len(per_frame) != header.frames:
             raise InputError(
                 "functional groups and NumberOfFrames differ",

@@ -1,4 +1,4 @@
-"""Stored values of one DICOM frame, and how they become HU.
+"""Stored values of one DICOM frame, and how they become HU or signal.
 
 The chain of the standard (mask to BitsStored, sign, slope and intercept of *that* slice, padding, clip) is the same for every
 pixel with the same stored bits, so it is worked out once for all 2^16 of them in a table and looked up.
@@ -18,17 +18,17 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom.jpeg_lossless import check_all_coded
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
-from agseg.volume import HU_MAX, HU_MIN
+from agseg.volume import HU_MAX, HU_MIN, Quantity
 
 __all__ = [
-    "HuScale",
+    "Rescale",
     "check_codec",
     "check_frame_size",
     "decode_frame",
-    "hu_table",
     "is_native",
     "named_syntax",
     "native_frame",
+    "value_table",
 ]
 
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
@@ -40,18 +40,20 @@ HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 """RescaleType values that mean HU; ``US`` is 'unspecified', which older scanners write."""
 
 GREY = frozenset({"", "MONOCHROME1", "MONOCHROME2"})
-"""Photometric interpretations of HU; a palette's indices are none. MONOCHROME1 tells how to show values, not what they are."""
+"""Photometric interpretations of values; a palette's indices are none. MONOCHROME1 says how to show them, not what they are."""
 
 LONGEST_SIDE = 16384
-"""Rows and Columns beyond this (pixels) are not a CT slice."""
+"""Rows and Columns beyond this (pixels) are no slice of a scan."""
+
+INT16 = np.iinfo(np.int16)
 
 LARGEST_COMPRESSION = 20_000
 """A frame compressed by more than this factor is a header that lies."""
 
 
 @dataclass(frozen=True, slots=True)
-class HuScale:
-    """How the stored bits of one slice become HU."""
+class Rescale:
+    """How the stored bits of one slice become HU, or the signal of an MR."""
 
     bits_allocated: int
     bits_stored: int
@@ -60,25 +62,31 @@ class HuScale:
     intercept: float
     padding: int | None
     padding_limit: int | None
+    quantity: Quantity = Quantity.HU
 
     @classmethod
-    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None, rescale_type: str) -> HuScale:
+    def of(cls, header: SliceHeader, *, slope: float | None, intercept: float | None, rescale_type: str) -> Rescale:
         """The scale of a slice whose rescale is given apart, because an enhanced file has one per frame.
+
+        A signal has no scale of its own: without a rescale it is the stored value.
 
         Raises
         ------
         InputError
             ``E_NO_RESCALE``, ``E_DTYPE``, ``E_HEADER_INVALID``.
         """
-        if slope is None or intercept is None:
+        quantity = Quantity.of(header.scan or "CT")
+        if quantity is Quantity.SIGNAL:
+            slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+        elif slope is None or intercept is None:
             raise InputError("no RescaleSlope or RescaleIntercept: values are not HU", code=Code.NO_RESCALE)
-        if rescale_type.upper() not in HU_RESCALE_TYPES:
+        elif rescale_type.upper() not in HU_RESCALE_TYPES:
             raise InputError("RescaleType says that values are not HU", code=Code.NO_RESCALE)
         if not np.isfinite([slope, intercept]).all() or slope == 0:
             raise InputError("RescaleSlope or RescaleIntercept is not a usable number", code=Code.HEADER_INVALID)
         allocated, stored = header.bits_allocated, header.bits_stored
         if header.photometric not in GREY:
-            raise InputError("the pixels are colours, not HU", code=Code.DTYPE, expected="MONOCHROME2")
+            raise InputError(f"the pixels are colours, not {quantity}", code=Code.DTYPE, expected="MONOCHROME2")
         if header.samples != 1:
             raise InputError("colour pixels", code=Code.DTYPE, value=f"{header.samples} samples", expected="1 sample per pixel")
         if allocated not in (8, 16):
@@ -90,17 +98,28 @@ class HuScale:
             raise InputError(
                 "HighBit does not fit BitsStored", code=Code.HEADER_INVALID, value=header.high_bit, expected=stored - 1
             )
-        return cls(allocated, stored, header.signed, slope, intercept, header.padding, header.padding_limit)
+        return cls(allocated, stored, header.signed, slope, intercept, header.padding, header.padding_limit, quantity)
 
     @property
     def is_whole(self) -> bool:
-        """True if every HU is a whole number."""
-        return self.slope == round(self.slope) and self.intercept == round(self.intercept)
+        """True if every value is a whole number that int16 has room for, as all HU have once they are clipped."""
+        if self.slope != round(self.slope) or self.intercept != round(self.intercept):
+            return False
+        return self.quantity is Quantity.HU or all(INT16.min <= value <= INT16.max for value in self._ends())
+
+    def _ends(self) -> tuple[float, float]:
+        """The values of the smallest and the largest stored number."""
+        steps = 1 << self.bits_stored
+        low = -steps // 2 if self.signed else 0
+        return low * self.slope + self.intercept, (low + steps - 1) * self.slope + self.intercept
 
 
 @lru_cache(maxsize=256)
-def hu_table(scale: HuScale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.float32]:
-    """HU of every stored bit pattern: shape (2^BitsAllocated,), int16 if ``whole`` else float32."""
+def value_table(scale: Rescale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.float32]:
+    """HU or signal of every stored bit pattern: shape (2^BitsAllocated,), int16 if ``whole`` else float32.
+
+    HU are clipped to their range. Padding is air in HU, and 0 in a signal.
+    """
     patterns = np.arange(1 << scale.bits_allocated, dtype=np.int32)
     values = patterns & ((1 << scale.bits_stored) - 1)
     as_written = patterns
@@ -108,7 +127,9 @@ def hu_table(scale: HuScale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.f
         half = 1 << (scale.bits_stored - 1)
         values = np.where(values >= half, values - 2 * half, values)
         as_written = np.where(patterns >= 1 << (scale.bits_allocated - 1), patterns - (1 << scale.bits_allocated), patterns)
-    hu = np.clip(values * scale.slope + scale.intercept, HU_MIN, HU_MAX)
+    scaled = values * scale.slope + scale.intercept
+    if scale.quantity is Quantity.HU:
+        scaled = np.clip(scaled, HU_MIN, HU_MAX)
     if scale.padding is not None:
         limit = scale.padding if scale.padding_limit is None else scale.padding_limit
         low, high = min(scale.padding, limit), max(scale.padding, limit)
@@ -117,8 +138,8 @@ def hu_table(scale: HuScale, *, whole: bool) -> NDArray[np.int16] | NDArray[np.f
         padded = (as_written >= low) & (as_written <= high)
         if -(1 << (scale.bits_stored - 1)) <= low and high < 1 << scale.bits_stored:
             padded |= (values >= low) & (values <= high)
-        hu[padded] = HU_MIN
-    table: NDArray[Any] = np.rint(hu).astype(np.int16) if whole else hu.astype(np.float32)
+        scaled[padded] = HU_MIN if scale.quantity is Quantity.HU else 0
+    table: NDArray[Any] = np.rint(scaled).astype(np.int16) if whole else scaled.astype(np.float32)
     table.setflags(write=False)
     return table
 

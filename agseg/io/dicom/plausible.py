@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom.pixels import HuScale
+from agseg.io.dicom.pixels import Rescale
 from agseg.io.slice_jumps import check_no_jumps
 from agseg.io.voxels import (
     BONE_HU,
@@ -42,7 +42,7 @@ MOST_RESCALES = 8
 """More than this are a rescale of each slice's own, as some scanners have; its slices are held against each other only."""
 
 
-def has_foreign_bits(stored: NDArray[Any], scale: HuScale) -> bool:
+def has_foreign_bits(stored: NDArray[Any], scale: Rescale) -> bool:
     """Whether bits beyond BitsStored are set that are neither sign nor padding: an old overlay, which is masked.
 
     Parameters
@@ -94,7 +94,7 @@ def _are_values(whole: NDArray[np.int32], masked: NDArray[np.int32], usable: NDA
     return bool((with_them < without).mean() >= LEAST_SHARE_OF_LARGE_VALUES)
 
 
-def check_hu(voxels: NDArray[Any], scales: Sequence[HuScale]) -> None:
+def check_hu(voxels: NDArray[Any], scales: Sequence[Rescale]) -> None:
     """Refuse a volume (slices, rows, columns; HU) whose values, or those of slices with one rescale, are no HU.
 
     Raises

@@ -1,4 +1,4 @@
-"""DICOM CT series to a Volume: ordered by position, HU per slice, decoded in parallel into one array.
+"""DICOM CT or MR series to a Volume: ordered by position, HU or signal per slice, decoded in parallel into one array.
 
 This is the only place where DICOM's LPS becomes agseg's RAS.
 """
@@ -24,12 +24,12 @@ from agseg.io.dicom.fragments import check_fragments
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.parallel import decode_frames
 from agseg.io.dicom.pixels import (
-    HuScale,
+    Rescale,
     check_frame_size,
     decode_frame,
-    hu_table,
     is_native,
     native_frame,
+    value_table,
 )
 from agseg.io.dicom.plausible import check_hu, has_foreign_bits
 from agseg.io.dicom.slice_header import SliceHeader
@@ -59,9 +59,9 @@ class Frame:
     moment: tuple[int | None, int | None] = (None, None)
     """Temporal position and acquisition number of a frame of a multi-frame file."""
 
-    def scale(self) -> HuScale:
-        """How its stored bits become HU; raises as :meth:`HuScale.of`."""
-        return HuScale.of(self.header, slope=self.slope, intercept=self.intercept, rescale_type=self.rescale_type)
+    def scale(self) -> Rescale:
+        """How its stored bits become HU or signal; raises as :meth:`Rescale.of`."""
+        return Rescale.of(self.header, slope=self.slope, intercept=self.intercept, rescale_type=self.rescale_type)
 
 
 def frames_of(header: SliceHeader) -> list[Frame]:
@@ -73,7 +73,7 @@ def frames_of(header: SliceHeader) -> list[Frame]:
         ]
     if header.frames != 1:
         raise InputError(
-            "several frames in a file that is not enhanced CT", code=Code.DIMENSIONS, value=header.frames, expected=1
+            "several frames in a file that is not an enhanced one", code=Code.DIMENSIONS, value=header.frames, expected=1
         )
     plane = Plane(header.rows, header.columns, header.position_mm, header.orientation, header.pixel_spacing_mm)
     return [Frame(header, 0, plane, header.slope, header.intercept, header.rescale_type)]
@@ -99,12 +99,13 @@ def stack_frames(frames: Sequence[Frame]) -> Stack:
 
 
 def read_dicom(study: Study) -> Volume:
-    """Read a DICOM CT series.
+    """Read a DICOM CT or MR series.
 
     Returns
     -------
     Volume
-        Voxels (i = column, j = row, k = slice), Fortran-ordered, HU; int16, or float32 where a rescale is not whole.
+        Voxels (i = column, j = row, k = slice), Fortran-ordered, HU or signal; int16, or float32 where values are not whole
+        or larger.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def read_dicom(study: Study) -> Volume:
         scale = scales[stack.order[k][0]]
         if scale.bits_stored < scale.bits_allocated and has_foreign_bits(stored, scale):
             masked.append(k)
-        table = hu_table(scale, whole=whole)
+        table = value_table(scale, whole=whole)
         # mode "clip" writes straight into the slice; no index can lie outside a table of all bit patterns.
         np.take(table, stored, out=memory[k], mode="clip")
 
@@ -148,10 +149,11 @@ def read_dicom(study: Study) -> Volume:
         warnings.append(Warned(Code.UNUSED_BITS, what))
     if memory.size and memory.min() == memory.max():
         raise InputError("every voxel has the same value", code=Code.EMPTY_IMAGE)
-    if all(kind.has_tissue_values for frame in read for kind in derived_from(frame.header)):
+    quantity = Quantity.of(study.modality)
+    if quantity is Quantity.HU and all(kind.has_tissue_values for frame in read for kind in derived_from(frame.header)):
         check_hu(memory, [scales[group[0]] for group in stack.order])
     grid = Grid(stack.shape, LPS_TO_RAS @ stack.affine_lps)
-    return Volume(memory.transpose(2, 1, 0), grid, Quantity.HU, study.modality, tuple(warnings))
+    return Volume(memory.transpose(2, 1, 0), grid, quantity, study.modality, tuple(warnings))
 
 
 def read_headers(study: Study) -> tuple[Any, ...]:
@@ -187,7 +189,7 @@ def _read_compressed(frames: Sequence[Frame], keep: Callable[[int, NDArray[Any]]
     decode_frames(jobs, here=lambda job: decode_frame(last_opened(job[1].path), job[1], job[2]), done=keep)
 
 
-def _check_duplicates(stack: Stack, frames: Sequence[Frame], scales: Sequence[HuScale], memory: NDArray[Any]) -> None:
+def _check_duplicates(stack: Stack, frames: Sequence[Frame], scales: Sequence[Rescale], memory: NDArray[Any]) -> None:
     """Refuse positions that hold different slices; identical ones are one slice, sent twice."""
     for k, group in enumerate(stack.order):
         for other in group[1:]:
@@ -196,7 +198,7 @@ def _check_duplicates(stack: Stack, frames: Sequence[Frame], scales: Sequence[Hu
                 stored = native_frame(frame.header, frame.index)
             else:
                 stored = decode_frame(open_dataset(frame.header.path), frame.header, frame.index)
-            if not np.array_equal(hu_table(scales[other], whole=memory.dtype == np.int16)[stored], memory[k]):
+            if not np.array_equal(value_table(scales[other], whole=memory.dtype == np.int16)[stored], memory[k]):
                 raise _duplicate_error(stack)
 
 

@@ -1,4 +1,4 @@
-"""From DICOM headers to series: what is a CT series, what accompanies one, and what must be refused.
+"""From DICOM headers to series: what is a series of a scan, what accompanies one, and what must be refused.
 
 A series is one SeriesInstanceUID of one patient and study, wherever its files lie; it becomes one study for each pass of the
 scanner. An empty UID joins nothing: such files form one series per folder and SeriesNumber.
@@ -21,7 +21,7 @@ from agseg.io.dicom.image import Image
 from agseg.io.dicom.owners import contradictions, split_owners
 from agseg.io.dicom.pages import is_page, set_pages_aside
 from agseg.io.dicom.read import frames_of, stack_frames
-from agseg.io.dicom.slice_header import CT_SOP_CLASSES, SliceHeader
+from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.names import naming
 from agseg.io.opening import open_regular
 from agseg.io.walk import FoundFile, Reason
@@ -51,6 +51,9 @@ KNOWN_MODALITIES = frozenset(
     {"CT", "MR", "PT", "NM", "US", "IVUS", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "ES", "XC", "GM", "SM", "OP", "OPT"}
 )
 """Modalities that may be named in a message; anything else could be text that somebody typed."""
+
+MOST_PLANNING_IMAGES = 60
+"""An MR series of planes in several directions with more images than this is not taken for a localizer without that name."""
 
 BODY_PARTS_WITH_ABDOMEN = (
     "ABD", "CHEST", "THORAX", "TRUNK", "TORSO", "BODY", "PELVIS", "LIVER", "PANCREAS", "KIDNEY", "SPLEEN", "STOMACH", "TAP",
@@ -96,16 +99,22 @@ class Series:
         return header.patient_id, header.study_uid
 
 
-def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[Series], list[Skipped]]:
-    """The series to be reported, in order of their first file, and the files that belong to none of them."""
+def group_series(
+    found: Iterable[tuple[FoundFile, SliceHeader]], *, modalities: Sequence[str] = ("CT",)
+) -> tuple[list[Series], list[Skipped]]:
+    """The series to be reported, in order of their first file, and the files that belong to none of them.
+
+    ``modalities`` are those of the scans that are looked for, ``"CT"`` and ``"MR"``; series of others are refused, or skipped
+    beside a scan.
+    """
     skipped: list[Skipped] = []
     families: dict[tuple[str, ...], list[Image]] = defaultdict(list)
     others: dict[tuple[str, ...], Series] = {}
     for file, header in found:
-        word = _left_out(header)
+        word = _left_out(header, modalities)
         if word is not None:
             skipped.append(Skipped(file.path, word, _named_modality(header.modality)))
-        elif _is_ct(header):
+        elif header.scan in modalities:
             families[_family(file, header)].append(Image.of(file, header))
         else:
             key = _key(file, header)
@@ -115,6 +124,7 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
     kept = _without_companions(candidates, skipped)
     folders = {place for series in candidates for place in _places(series)}
     parents = {(series.study_key, place) for series in candidates for place in _parents(series)}
+    wanted = " or ".join(modalities)
     for series in others.values():
         same_study = series.study_key[1] and any((series.study_key, place) in parents for place in _parents(series))
         if same_study or any(place in folders for place in _places(series)):
@@ -122,7 +132,7 @@ def group_series(found: Iterable[tuple[FoundFile, SliceHeader]]) -> tuple[list[S
             skipped.extend(Skipped(file.path, Reason.OTHER_MODALITY, series.modality) for file, _ in series.headers)
         else:
             series.files = tuple(file for file, _ in series.headers)
-            series.rejected = Rejected(Code.MODALITY, f"the series is {series.modality or 'not CT'}: expected CT")
+            series.rejected = Rejected(Code.MODALITY, f"the series is {series.modality or f'not {wanted}'}: expected {wanted}")
             kept.append(series)
     kept.sort(key=lambda series: (str(series.files[0].root), series.files[0].below))
     return kept, skipped
@@ -135,7 +145,7 @@ def _sorted_out(family: list[Image], skipped: list[Skipped]) -> list[Series]:
     if isinstance(made, Rejected):
         headers = [(image.file, image.header) for image in family]
         files = tuple(image.file for image in family)
-        return [Series(_key(*headers[0]), "CT", headers, files=files, rejected=made)]
+        return [Series(_key(*headers[0]), headers[0][1].scan, headers, files=files, rejected=made)]
     skipped.extend(aside)
     return made
 
@@ -184,13 +194,14 @@ def _passes(
 
 def _series(key: tuple[str, ...], one: Pass, noted: list[Warned], rejected: Rejected | None) -> Series:
     """The series of one pass, judged: in order of position, or with the reason why it makes no volume."""
-    series = Series(key, "CT", [(image.file, image.header) for image in one.images], one.name, warnings=list(noted))
+    headers = [(image.file, image.header) for image in one.images]
+    series = Series(key, headers[0][1].scan, headers, one.name, warnings=list(noted))
     _judge(series, rejected)
     return series
 
 
 def _without_companions(candidates: list[Series], skipped: list[Skipped]) -> list[Series]:
-    """Leave out what a normal examination has beside its volumes: monitoring and planning images, pages of CT class.
+    """Leave out what a normal examination has beside its volumes: monitoring and planning images, pages of a scan's class.
 
     So it is while the same study has a series with enough positions, and the header does not count more images than there are.
     """
@@ -200,7 +211,8 @@ def _without_companions(candidates: list[Series], skipped: list[Skipped]) -> lis
         whole = not count_missing([header for _, header in series.headers], len(series.headers))
         if _is_small(series) and whole and series.study_key in volumes:
             skipped.extend(
-                Skipped(file.path, Reason.MONITORING, "beside a CT volume of the same study") for file in series.files
+                Skipped(file.path, Reason.MONITORING, f"beside a {series.modality} volume of the same study")
+                for file in series.files
             )
         else:
             kept.append(series)
@@ -210,6 +222,9 @@ def _without_companions(candidates: list[Series], skipped: list[Skipped]) -> lis
 def _is_small(series: Series) -> bool:
     if series.rejected is None:
         return False
+    if series.modality == "MR" and series.rejected.code is Code.MIXED_SERIES and len(series.headers) <= MOST_PLANNING_IMAGES:
+        # Planes in several directions: MR is planned on them, and their ImageType does not always say so.
+        return True
     return series.rejected.code is Code.TOO_FEW_SLICES or all(is_page(header) for _, header in series.headers)
 
 
@@ -222,7 +237,7 @@ def _parents(series: Series) -> set[tuple[Path, str]]:
     return {(root, folder.rpartition("/")[0]) for root, folder in _places(series)}
 
 
-def _left_out(header: SliceHeader) -> str | None:
+def _left_out(header: SliceHeader, modalities: Sequence[str]) -> str | None:
     """The reason why a file takes part in no series, or None."""
     if header.sop_class == DICOMDIR_CLASS:
         return Reason.DICOMDIR
@@ -232,15 +247,9 @@ def _left_out(header: SliceHeader) -> str | None:
         SECONDARY_CAPTURE_PREFIX + "7"
     ):
         return Reason.SECONDARY_CAPTURE
-    if _is_ct(header):
+    if header.scan in modalities:
         return Reason.LOCALIZER if header.is_localizer else None
     return None if header.rows and header.columns else Reason.DICOM_OBJECT
-
-
-def _is_ct(header: SliceHeader) -> bool:
-    if header.sop_class in CT_SOP_CLASSES:
-        return header.modality.upper() in ("CT", "")
-    return not header.sop_class and header.modality.upper() == "CT"
 
 
 def _named_modality(modality: str) -> str:
@@ -256,7 +265,7 @@ def _key(file: FoundFile, header: SliceHeader) -> tuple[str, ...]:
 
 def _family(file: FoundFile, header: SliceHeader) -> tuple[str, ...]:
     """What the images of one series have in common whoever they belong to; without UIDs as in :func:`_key`."""
-    return (header.series_uid,) if header.study_uid and header.series_uid else _key(file, header)
+    return (header.series_uid, header.scan) if header.study_uid and header.series_uid else (*_key(file, header), header.scan)
 
 
 def _without_copies(images: Sequence[Image]) -> tuple[list[Image], list[Image]]:
@@ -308,7 +317,7 @@ def _judge(series: Series, rejected: Rejected | None) -> None:
     ordered = dict.fromkeys(frames[index].header.path for group in stack.order for index in group)
     series.files = tuple(by_path[path] for path in ordered)
     enhanced = "enhanced " if headers[0].is_enhanced else ""
-    series.reason = f"{enhanced}CT series, {stack.shape[2]} slices evenly spaced"
+    series.reason = f"{enhanced}{series.modality} series, {stack.shape[2]} slices evenly spaced"
 
 
 def _noted(headers: Sequence[SliceHeader]) -> list[Warned]:
@@ -323,7 +332,7 @@ def _noted(headers: Sequence[SliceHeader]) -> list[Warned]:
     if any(header.body_part and not _covers_abdomen(header.body_part) for header in headers):
         warnings.append(Warned(Code.BODY_PART, "BodyPartExamined names another part of the body"))
     if any(not header.modality for header in headers):
-        warnings.append(Warned(Code.MODALITY_ASSUMED, "Modality is empty; CT is taken from the SOP class"))
+        warnings.append(Warned(Code.MODALITY_ASSUMED, f"Modality is empty; {headers[0].scan} is taken from the SOP class"))
     for kind in dict.fromkeys(kind for header in headers for kind in derived_from(header)):
         warnings.append(Warned(Code.DERIVED, f"the volume is {kind.text}, not the scan itself"))
     return warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CT_SOP_CLASSES", "UNDEFINED_LENGTH", "PixelSpan", "SliceHeader"]
+__all__ = ["SCAN_CLASSES", "UNDEFINED_LENGTH", "PixelSpan", "SliceHeader"]
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 """Length of a sequence, item or compressed pixel element that ends with a delimiter."""
@@ -14,9 +14,19 @@ ENHANCED_SOP_CLASSES = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
         "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR
+        "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR
     }
 )
-CT_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", *ENHANCED_SOP_CLASSES})
+SCAN_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
+}
+"""SOP classes whose images make volumes, and their modality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class SliceHeader:
     trigger_time_ms: float | None = None
     cardiac_phase: float | None = None
     kvp: float | None = None
+    echo_time_ms: float | None = None
     kernel: str = field(default="", repr=False)
     rows: int | None = None
     columns: int | None = None
@@ -98,6 +109,13 @@ class SliceHeader:
     def is_enhanced(self) -> bool:
         """True if geometry and rescale stand in functional groups."""
         return self.sop_class in ENHANCED_SOP_CLASSES
+
+    @property
+    def scan(self) -> str:
+        """CT or MR for an image that may be part of a volume, by its SOP class or, without one, by its Modality; else empty."""
+        said = self.modality.upper()
+        modality = SCAN_CLASSES.get(self.sop_class, "") if self.sop_class else said
+        return modality if said in (modality, "") and modality in SCAN_CLASSES.values() else ""
 
     @property
     def is_localizer(self) -> bool:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from agseg.errors import Code, InputError
+from agseg.io.dicom.slice_header import SCAN_CLASSES
 from agseg.io.dicom.stack import Plane
 from agseg.io.dicom_out.characters import settle_characters
 from agseg.io.dicom_out.frames import planes_of
@@ -115,6 +116,11 @@ class DicomSource:
         return str(self.first.SeriesInstanceUID)
 
     @property
+    def modality(self) -> str:
+        """DICOM modality of the source."""
+        return str(self.first.Modality)
+
+    @property
     def frame_of_reference_uid(self) -> str:
         """FrameOfReferenceUID of the source's first slice, or one derived from the series where it has none."""
         return str(self.first.FrameOfReferenceUID)
@@ -159,7 +165,7 @@ def _completed(header: Any) -> tuple[Any, list[Warned]]:
         if keyword in complete and not _is_legal(keyword, complete.get(keyword)):
             delattr(complete, keyword)
     if not complete.get("Modality"):
-        complete.Modality = "CT"
+        complete.Modality = SCAN_CLASSES.get(str(complete.SOPClassUID), "CT")
     return complete, [warned for warned in said if warned is not None]
 
 

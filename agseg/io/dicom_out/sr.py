@@ -71,7 +71,7 @@ def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
     with result.building("report"):
         report = hd.sr.MeasurementReport(
             observation_context=hd.sr.ObservationContext(observer_device_context=_observer(hd, result)),
-            procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+            procedure_reported=_procedure(result),
             imaging_measurements=[_group(hd, result, measurement, places) for measurement in _reported(result)],
             title=codes.DCM.ImagingMeasurementReport,
         )
@@ -151,6 +151,13 @@ def _observer(hd: Any, result: DicomResult) -> Any:
             serial_number=result.device_serial_number,
         ),
     )
+
+
+def _procedure(result: DicomResult) -> Any:
+    """What was examined, as far as the source's modality says it."""
+    from pydicom.sr.codedict import codes
+
+    return codes.LN.MRIUnspecifiedBodyRegion if result.source.modality == "MR" else codes.LN.CTUnspecifiedBodyRegion
 
 
 def _group(hd: Any, result: DicomResult, measurement: Measurement, places: Mapping[str, tuple[Any, int]]) -> Any:

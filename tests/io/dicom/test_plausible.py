@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from agseg.errors import Code, InputError
-from agseg.io.dicom.pixels import HuScale
+from agseg.io.dicom.pixels import Rescale
 from agseg.io.dicom.plausible import check_hu
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
@@ -25,8 +25,8 @@ def body(seed: int = 0) -> np.ndarray:
     return (hu + np.random.default_rng(seed).normal(0, 12, SHAPE)).astype(np.int16)
 
 
-def scale(intercept: float = -1024) -> HuScale:
-    return HuScale(16, 16, False, 1.0, intercept, None, None)
+def scale(intercept: float = -1024) -> Rescale:
+    return Rescale(16, 16, False, 1.0, intercept, None, None)
 
 
 def check(hu: np.ndarray, intercepts: list[float] | None = None) -> Code | None:

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from agseg.errors import Code, InputError
 from agseg.io.dicom import parallel
 from agseg.io.dicom import read as dicom_read
-from agseg.io.dicom.pixels import HuScale, decode_frame, hu_table
+from agseg.io.dicom.pixels import Rescale, decode_frame, value_table
 from agseg.io.dicom.read import read_dicom, read_headers
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
@@ -206,8 +206,8 @@ class TestPixels:
     def test_table_is_the_chain_of_the_standard(self, bits, signed, slope, intercept, padding):
         if padding is not None and signed and padding > 32767:
             padding -= 65536
-        scale = HuScale(16, bits, signed, slope, float(intercept), padding, None)
-        table = hu_table(scale, whole=False)
+        scale = Rescale(16, bits, signed, slope, float(intercept), padding, None)
+        table = value_table(scale, whole=False)
         for pattern in [*range(0, 65536, 4099), 65535, 32768, 32767, (padding or 0) & 0xFFFF]:
             value = pattern % (1 << bits)
             if signed and value >= 1 << (bits - 1):
