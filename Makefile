@@ -42,8 +42,8 @@ protocols: $(STAMPS)/dev  ## BFT, AFT and SCR on phantoms: build/protocols/
 weights: $(STAMPS)/dev  ## repeat the training of the packaged weights from ../shared/data
 	$(BIN)/python -m agseg.workflows.pretrain
 
-weights-eval: $(STAMPS)/dev  ## the packaged network (or NETWORK=file) on the left-out scans: build/weights-eval/
-	$(BIN)/python -m agseg.workflows.weights_eval $(NETWORK)
+weights-eval: $(STAMPS)/dev  ## a packaged network (NETWORK=id or file, RECIPE=name) on left-out scans: build/weights-eval/
+	$(BIN)/python -m agseg.workflows.weights_eval $(NETWORK) $(if $(RECIPE),--recipe $(RECIPE))
 
 clean:
 	rm -rf build dist site agseg-out .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,8 @@
-"""Measure a packaged network on patients that its training left out, and on scans without any organ: ``make weights-eval``."""
+"""Measure packaged networks on patients that its training left out, and on scans without any organ: ``make weights-eval``."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import logging
@@ -31,10 +32,11 @@ from agseg.training.negatives import Scene, make_scene
 from agseg.training.open_cases import OpenCase, PretrainRecipe, class_table, label_path
 from agseg.volume import LabelMask, Volume
 from agseg.weights.cache import WeightsCache
+from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.pretrain import OPEN_SCANS
 
-__all__ = ["Invented", "OrganScore", "evaluate_left_out", "evaluate_negatives", "score_case", "table"]
+__all__ = ["Invented", "OrganScore", "chosen", "evaluate_left_out", "evaluate_negatives", "score_case", "table"]
 
 _log = logging.getLogger(__name__)
 
@@ -175,26 +177,54 @@ def _rows(scores: Sequence[OrganScore]) -> str:
     return out.getvalue()
 
 
+def chosen(
+    manifest: Manifest, network: str | None, recipe_name: str | None
+) -> tuple[WeightsEntry, PretrainRecipe, Path | None]:
+    """What is measured: the entry, the recipe that names its left-out scans, and the file where it is not the packaged one.
+
+    Parameters
+    ----------
+    network
+        Id of packaged weights, or a file; None for the liver's default.
+    recipe_name
+        The recipe that describes a file and names the left-out scans; None for the entry's own, for a file the default's.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe names no left-out scan.
+    """
+    usual = manifest.default_for("liver", "CT").id
+    file = Path(network) if network is not None and network not in manifest.by_id else None
+    weights_id = network if network is not None and file is None else recipe_name or usual
+    path = resource_path(f"train/packaged/{recipe_name or weights_id}.yaml")
+    recipe = load(path, PretrainRecipe)
+    if not recipe.left_out:
+        raise RecipeError("the recipe names no left-out scan", path=path, hint="RECIPE=NAME takes those of another recipe")
+    entry = manifest.entry(weights_id if weights_id in manifest.by_id else usual)
+    return entry if file is None else replace(entry, input=recipe.input), recipe, file
+
+
 def main(arguments: Sequence[str]) -> None:
-    """``make weights-eval``: the packaged network, or the file given, by its recipe's left-out scans and negatives."""
+    """``make weights-eval``: packaged weights (the default ones if none are named) or a file, on what a recipe left out."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    recipe = load(resource_path("train/packaged/attention-unet-abdomen.yaml"), PretrainRecipe)
-    entry = Manifest.load().entry(recipe.name)
-    paths: tuple[Path, ...]
-    if arguments:
-        entry, paths = replace(entry, input=recipe.input), (Path(arguments[0]),)
-    else:
-        paths = WeightsCache(HOME, offline=True).ensure(entry)
+    parser = argparse.ArgumentParser(prog="make weights-eval", description=main.__doc__)
+    parser.add_argument("network", nargs="?", help="id of packaged weights, or a safetensors file")
+    parser.add_argument("--recipe", help="name of a recipe in train/packaged")
+    asked = parser.parse_args(arguments)
+    entry, recipe, file = chosen(Manifest.load(), asked.network, asked.recipe)
+    paths = (file,) if file is not None else WeightsCache(HOME, offline=True).ensure(entry)
     network = load_network(entry, paths, device=torch.device("cpu"))
 
     def segment(volume: Volume) -> LabelMask:
         return segment_with_entry(volume, network, entry).mask
 
     scores, negatives = evaluate_left_out(recipe, OPEN_SCANS, segment), evaluate_negatives(recipe, OPEN_SCANS, segment)
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "scores.csv").write_text(_rows(scores), encoding="utf-8")
-    (OUTPUT / "table.md").write_text(table(scores, negatives), encoding="utf-8")
-    _log.info("%s\n%s", OUTPUT, table(scores, negatives))
+    output = OUTPUT / (entry.id if file is None else file.stem)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "scores.csv").write_text(_rows(scores), encoding="utf-8")
+    (output / "table.md").write_text(table(scores, negatives), encoding="utf-8")
+    _log.info("%s\n%s", output, table(scores, negatives))
 
 
 if __name__ == "__main__":

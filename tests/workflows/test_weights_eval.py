@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agseg.errors import RecipeError
 from agseg.grid import Grid
 from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.labels import LabelSet
@@ -18,7 +19,8 @@ from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Phase, Tissue
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import InputSpec, Normalisation
-from agseg.workflows.weights_eval import evaluate_left_out, evaluate_negatives, table
+from agseg.weights.manifest import Manifest
+from agseg.workflows.weights_eval import chosen, evaluate_left_out, evaluate_negatives, table
 
 LABELS = {1: "liver", 2: "spleen"}
 GRID = Grid((20, 18, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -97,3 +99,24 @@ def test_the_table_has_a_row_per_scan_and_means_by_phase(recipe: PretrainRecipe,
     assert lines[2].startswith("| one | venous | 1.00 / 0.0 / 1.00 | 0.67 / ")
     assert lines[3] == "| mean | venous | 1.00 | 0.67 |"
     assert lines[4] == "| mean | all | 1.00 | 0.67 |"
+
+
+def test_packaged_weights_are_measured_by_their_own_recipe() -> None:
+    manifest = Manifest.load()
+    usual, recipe, file = chosen(manifest, None, None)
+    assert (usual.id, recipe.name, file) == (manifest.default_for("liver", "CT").id, usual.id, None)
+    for weights_id in ("attention-unet-abdomen", "attention-unet-3mm"):
+        entry, recipe, file = chosen(manifest, weights_id, None)
+        assert (entry.id, recipe.name, file) == (weights_id, weights_id, None)
+        assert entry.input == recipe.input
+
+
+def test_a_file_is_measured_by_the_recipe_that_is_named(tmp_path: Path) -> None:
+    entry, recipe, file = chosen(Manifest.load(), str(tmp_path / "network.safetensors"), "attention-unet-3mm")
+    assert (entry.input, recipe.name, file) == (recipe.input, "attention-unet-3mm", tmp_path / "network.safetensors")
+
+
+def test_a_recipe_without_left_out_scans_measures_nothing() -> None:
+    with pytest.raises(RecipeError, match="no left-out scan"):
+        chosen(Manifest.load(), "anu-net-abdomen", None)
+    assert chosen(Manifest.load(), "anu-net-abdomen", "attention-unet-abdomen")[0].id == "anu-net-abdomen"
