@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         console.setup_logging(quiet=quiet, debug=debug)
         report: workflow.EvaluationReport | FrameReport | PlanesReport
         if truth is not None and prediction is not None and run is None and truth.is_file():
-            report = evaluate_planes(truth, prediction, output=output)
+            report = evaluate_planes(truth, prediction, output=output, against=against or ())
         elif truth is not None and prediction is not None and run is None:
             report = workflow.evaluate_folders(truth, prediction, output=output, against=against or ())
         elif run is not None and truth is None:

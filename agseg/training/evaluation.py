@@ -94,7 +94,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, files: Mapping[str
         Case id to (prediction file, reference file), for nnU-Net's summary.
     """
     make_folder(folder)
-    content = _finite({**asdict(evaluation), "about": dict(evaluation.about or {})})
+    content = without_nan({**asdict(evaluation), "about": dict(evaluation.about or {})})
     write_text(folder / EVALUATION_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_text(folder / PER_CASE_FILE, per_case_csv(evaluation))
     write_text(folder / SUMMARY_FILE, json.dumps(nnunet_summary(evaluation, files or {}), indent=2, allow_nan=False) + "\n")
@@ -180,12 +180,12 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: it becomes null."""
+def without_nan(value: Any) -> Any:
+    """The same value for JSON, which knows no NaN: it becomes null."""
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [without_nan(item) for item in value]
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agseg.errors import RecipeError
+from agseg.errors import RecipeError, UsageError
 from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
 from agseg.io.nifti import read_labels
@@ -112,7 +112,9 @@ def evaluate_run(
     if task_of(trained.recipe) is Task.FRAME:
         split = request.split or trained.recipe.split
         fold = _fold(request, trained, split)
-        return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, progress=progress)
+        if masks:
+            raise UsageError("frames have classes and no masks", value="--masks", hint="Leave --masks out.")
+        return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, against=against, progress=progress)
     name = request.protocol or trained.recipe.protocol
     own = protocol(name).trains
     split = request.split or (trained.recipe.split if own else default_split(data))

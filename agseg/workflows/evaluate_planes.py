@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agseg.errors import UsageError
-from agseg.io.atomic import make_folder, replacing, write_text
+from agseg.io.atomic import replacing, write_text
 from agseg.io.video.frames import Box
+from agseg.training.evaluation import without_nan
+from agseg.training.frame_table import FrameTable, Improvement, class_lines, improvement, read_frame_table, write_frame_table
+from agseg.training.scoring import FrameScore
 from agseg.ultrasound.evaluation import BoxScores, PlaneScores, draw_confusion, score_boxes, score_planes
 from agseg.ultrasound.timeline import PLANES
 
@@ -21,12 +26,18 @@ _CORNERS = ("x0", "y0", "x1", "y1")
 
 @dataclass(frozen=True, eq=False)
 class PlanesReport:
-    """Scores of planes, and of boxes where both tables have the columns x0, y0, x1, y1."""
+    """Scores of planes, and of boxes where the truth has some.
+
+    ``drawn`` counts the frames with a true box for which the prediction has one; ``over`` is what the prediction has over those
+    it was compared with.
+    """
 
     planes: PlaneScores
     boxes: dict[str, BoxScores]
     frames: int
     output: Path
+    drawn: int = 0
+    over: tuple[Improvement, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json`` and ``planes_scores.json``."""
@@ -34,6 +45,8 @@ class PlanesReport:
             "frames": self.frames,
             "planes": self.planes.to_dict(),
             "boxes": {label: scores.to_dict() for label, scores in self.boxes.items()},
+            "boxes_in_prediction": self.drawn,
+            "over": [without_nan(asdict(gain)) for gain in self.over],
         }
 
 
@@ -41,19 +54,28 @@ class PlanesReport:
 class _Row:
     label: str
     box: Box | None
+    probability: float
 
 
-def evaluate_planes(truth: Path, prediction: Path, *, output: Path) -> PlanesReport:
+def evaluate_planes(truth: Path, prediction: Path, *, output: Path, against: Sequence[Path] = ()) -> PlanesReport:
     """Compare two tables with the columns ``frame``, ``label`` and, for boxes, ``x0, y0, x1, y1``.
 
     Every frame of the truth must be in the prediction; frames that only the prediction has are left out. Writes
-    ``planes_scores.json``, ``table.md`` and ``confusion.png``.
+    ``planes_scores.json``, ``table.md``, ``confusion.png`` and, for ``against``, ``per_frame.csv``.
+
+    Parameters
+    ----------
+    against
+        Folders of earlier evaluations on the same frames: what this prediction has over each, class by class.
 
     Raises
     ------
     UsageError
         If columns or frames are missing, a frame stands in a table twice, or a box is not four whole numbers.
+    RecipeError
+        If an earlier evaluation was made on other frames.
     """
+    earlier = [read_frame_table(folder) for folder in against]
     true, found = _read(truth), _read(prediction)
     missing = [frame for frame in true if frame not in found]
     if missing or not true:
@@ -66,11 +88,26 @@ def evaluate_planes(truth: Path, prediction: Path, *, output: Path) -> PlanesRep
     classes = PLANES + tuple(sorted({*labels, *(found[frame].label for frame in true)} - set(PLANES)))
     planes = score_planes(labels, [found[frame].label for frame in true], classes=classes)
     boxed = {frame: row.box for frame, row in true.items() if row.box is not None}
+    drawn = sum(found[frame].box is not None for frame in boxed)
+    if boxed and not drawn:
+        raise UsageError(
+            "the truth has boxes and the prediction has none for any of its frames",
+            path=prediction,
+            expected=f"columns {', '.join(_CORNERS)}",
+            hint="To score planes alone, leave the boxes out of the truth.",
+        )
     boxes = score_boxes(list(boxed.values()), [found[frame].box for frame in boxed], [true[frame].label for frame in boxed])
-    report = PlanesReport(planes, boxes, len(true), output)
-    make_folder(output)
+    name = prediction.resolve().parent.name if prediction.stem == "frames" else prediction.stem
+    scores = tuple(FrameScore(f, row.label, found[f].label, found[f].probability) for f, row in true.items())
+    table = FrameTable(name, classes, scores)
+    over = tuple(improvement(table, theirs) for theirs in earlier)
+    report = PlanesReport(planes, boxes, len(true), output, drawn, over)
+    write_frame_table(output, table, over=over)
     write_text(output / "planes_scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    write_text(output / "table.md", _table(report))
+    write_text(
+        output / "table.md",
+        "\n".join([*_table(report), *(line for gain in over for line in ["", *class_lines(table, gain)]), ""]),
+    )
     with replacing(output / "confusion.png") as temporary:
         draw_confusion(planes).save(temporary, format="PNG")
     return report
@@ -86,10 +123,13 @@ def _read(path: Path) -> dict[str, _Row]:
         lines: dict[str, list[int]] = {}
         try:
             for row in reader:
-                rows[row["frame"]] = _Row(row["label"], _box(row) if set(_CORNERS) <= columns else None)
+                box = _box(row) if set(_CORNERS) <= columns else None
+                rows[row["frame"]] = _Row(row["label"], box, float(row.get("probability") or math.nan))
                 lines.setdefault(row["frame"], []).append(reader.line_num)
         except ValueError:
-            raise UsageError("a box is not four whole numbers", path=path, expected=", ".join(_CORNERS)) from None
+            raise UsageError(
+                "a box is not four whole numbers, or a probability no number", path=path, expected=", ".join(_CORNERS)
+            ) from None
     repeated = [f"{frame!r} in lines {', '.join(map(str, at))}" for frame, at in lines.items() if len(at) > 1]
     if repeated:
         raise UsageError("a frame stands in the table more than once", path=path, value="; ".join(repeated[:5]))
@@ -105,7 +145,7 @@ def _box(row: dict[str, str]) -> Box | None:
     return x0, y0, x1, y1
 
 
-def _table(report: PlanesReport) -> str:
+def _table(report: PlanesReport) -> list[str]:
     planes = report.planes
     lines = [
         "| frames | accuracy | precision | recall | F1 |",
@@ -119,9 +159,14 @@ def _table(report: PlanesReport) -> str:
     for name, scores in planes.per_class.items():
         lines.append(f"| {name} | {scores.support} | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} |")
     if report.boxes:
+        total = sum(box.count for box in report.boxes.values())
+        lines += [
+            "",
+            f"The prediction has a box for {report.drawn} of {total} frames that have a true one; a missing box has IoU 0.",
+        ]
         lines += ["", "| class | boxes | IoU | correct | relatively correct |", "|---|---|---|---|---|"]
     for name, box in report.boxes.items():
         lines.append(
             f"| {name} | {box.count} | {box.iou_mean:.2f} ± {box.iou_sd:.2f} | {box.correct:.2f} | {box.relative_correct:.2f} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agseg.errors import UsageError
+from agseg.errors import RecipeError, UsageError
 from agseg.workflows.evaluate_planes import evaluate_planes
 
 
@@ -24,6 +24,35 @@ def test_our_own_table_against_a_truth_with_boxes(tmp_path):
     assert written == json.loads(json.dumps(report.to_dict()))
     assert (tmp_path / "out/confusion.png").stat().st_size > 0
     assert "| Femur | 1 | 0.500 | 1.000 | 0.667 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_prediction_without_any_box_is_no_table_of_zeros(tmp_path):
+    """Table 7 of a prediction that draws no box would be zeros that look measured."""
+    truth = table(tmp_path / "t.csv", "frame,label,x0,y0,x1,y1\n0,Femur,0,0,10,10\n1,Lips,0,0,9,9\n")
+    plain = table(tmp_path / "frames.csv", "frame,label\n0,Femur\n1,Lips\n")
+    empty = table(tmp_path / "empty.csv", "frame,label,x0,y0,x1,y1\n0,Femur,,,,\n1,Lips,,,,\n")
+    for prediction in (plain, empty):
+        with pytest.raises(UsageError, match="has none"):
+            evaluate_planes(truth, prediction, output=tmp_path / "out")
+    some = table(tmp_path / "some.csv", "frame,label,x0,y0,x1,y1\n0,Femur,0,0,10,5\n1,Lips,,,,\n")
+    report = evaluate_planes(truth, some, output=tmp_path / "out")
+    assert (report.drawn, report.boxes["Femur"].iou_mean, report.boxes["Lips"].iou_mean) == (1, 0.5, 0)
+    assert "a box for 1 of 2 frames" in (tmp_path / "out/table.md").read_text()
+
+
+def test_what_one_table_has_over_another_stands_in_brackets(tmp_path):
+    truth = table(tmp_path / "t.csv", "frame,label\n" + "".join(f"{n},{'Femur' if n < 6 else 'Lips'}\n" for n in range(12)))
+    good = table(tmp_path / "good.csv", truth.read_text())
+    poor = table(tmp_path / "poor.csv", truth.read_text().replace("0,Femur", "0,Lips").replace("1,Femur", "1,Lips"))
+    evaluate_planes(truth, poor, output=tmp_path / "a")
+    report = evaluate_planes(truth, good, output=tmp_path / "b", against=[tmp_path / "a"])
+    (gain,) = report.over
+    assert gain.classes["Femur"] == {"precision": 0, "recall": pytest.approx(1 / 3), "f1": pytest.approx(1 - 0.8)}
+    assert gain.accuracy.difference == pytest.approx(1 / 6)
+    assert "| Femur | 6 | 1.000 (+0.000) | 1.000 (+0.333) | 1.000 (+0.200) |" in (tmp_path / "b/table.md").read_text()
+    other = table(tmp_path / "other.csv", "frame,label\n0,Femur\n")
+    with pytest.raises(RecipeError, match="same frames"):
+        evaluate_planes(other, good, output=tmp_path / "c", against=[tmp_path / "a"])
 
 
 def test_a_table_without_boxes_and_one_that_lacks_frames(tmp_path):

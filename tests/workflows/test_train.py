@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from agseg.errors import RecipeError
+from agseg.errors import RecipeError, UsageError
 from agseg.training.checkpoint import Checkpoint
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.evaluation import read_evaluation
@@ -236,8 +236,13 @@ def test_frames_are_trained_in_stages_and_evaluated(tmp_path):
         start = None if source is None else open_run(tmp_path / source, best=False)
         place = RunPlace(data, tmp_path / name, device="cpu")
         run_training(replace(recipe, batch=4, input=spec, loop=loop), place, source=start)
-    report = evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
+    evaluate_run(RunRequest(tmp_path / "sononet-8-fetal-us", data=data), output=tmp_path / "baseline")
+    request = RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data)
+    report = evaluate_run(request, output=tmp_path / "scores", against=[tmp_path / "baseline"])
+    assert [gain.over for gain in report.over] == ["sononet-8"]
     assert report.frames == 14
+    with pytest.raises(UsageError, match="no masks"):
+        evaluate_run(request, output=tmp_path / "scores", masks=True)
     assert 0 <= report.accuracy <= 1
     table = (tmp_path / "scores/table.md").read_text()
     assert "0.976" not in table  # no published figure stands beside synthetic frames
