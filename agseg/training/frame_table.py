@@ -20,6 +20,7 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import ClassScores, MacroScores, class_scores, confusion_matrix, macro
 from agseg.measure.significance import PairedTest, holm, paired_wilcoxon
+from agseg.training.beside import PRIVATE
 from agseg.training.published import PublishedRow
 from agseg.training.scoring import FrameScore
 
@@ -170,7 +171,7 @@ def to_markdown(
         figures = printed.scores["planes"]
         shown = " | ".join(f"{figures[m].mean:.3f}" for m in metrics)
         lines.append(f"| *published: {printed.method}, {printed.source}* | | {shown} |")
-    lines += ["", f"Macro averages over {total.classes} classes."]
+    lines += ["", f"Macro averages over {total.classes} classes." + (f" {PRIVATE}" if printed is not None else "")]
     for number, gain in enumerate(over or (None,)):
         lines += ["", *class_lines(table, gain, by_class if number == 0 else None)]
     return "\n".join(lines) + "\n"

@@ -34,6 +34,8 @@ class PublishedRow:
         Organ (or class) to metric to figure.
     setting
         What tells it from other rows of that name: split, protocol, capacity.
+    start
+        Key of the row of the network that this one's weights come from; empty where they come from nothing.
     pooled
         Whether the ratios are of the counts of all cases together, not means over cases.
     flag
@@ -44,6 +46,7 @@ class PublishedRow:
     method: str
     scores: dict[str, dict[str, Figure]]
     setting: str = ""
+    start: str = ""
     pooled: bool = False
     flag: str = ""
 

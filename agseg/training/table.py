@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
+from agseg.training.beside import PRIVATE, is_private
 from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
 from agseg.training.evaluation import Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
@@ -69,6 +70,7 @@ class Table:
     rows: tuple[TableRow, ...]
     comparisons: tuple[Comparison, ...]
     others: tuple[PublishedRow, ...] = ()
+    private: bool = False
 
 
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
@@ -100,7 +102,8 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
                 raw.append((first.name, second.name, organ, metric, test))
     corrected = holm([test.p for *_, test in raw])
     comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
-    return Table(columns, rows, comparisons, other_methods(evaluations))
+    private = any(e.published is not None and is_private(e.dataset) for e in evaluations)
+    return Table(columns, rows, comparisons, other_methods(evaluations), private)
 
 
 def _row(evaluation: Evaluation, organ: str, metrics: Sequence[str]) -> TableRow:
@@ -134,6 +137,7 @@ def to_markdown(table: Table) -> str:
         lines += ["Pooled: the ratio of the counts of all cases together, as the paper has it; a large organ weighs more."]
     flags = {_name(row.printed): row.printed.flag for row in table.rows if row.printed is not None and row.printed.flag}
     lines += [f"Published, {name}: {flag}" for name, flag in flags.items()]
+    lines += [PRIVATE] if table.private else []
     short = [f"{row.name}, {row.organ}, {LABELS.get(m, m)}: {s.n} of {s.total}" for row in table.rows for m, s in _partial(row)]
     if short:
         lines += ["Values that rest on fewer cases than n (nothing to compare in the others): " + "; ".join(short) + "."]

@@ -37,10 +37,13 @@ from agseg.training.wrappers import EveryScore, KeptLogits, SliceWise
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import InputSpec
 
-__all__ = ["RECIPE_FILE", "RUN_FILE", "Trained", "open_run", "write_run"]
+__all__ = ["RECIPE_FILE", "RUN_FILE", "SOURCE", "Trained", "open_run", "write_run"]
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
+SOURCE = "source"
+"""Key of run.json: what the network was before this training."""
+
 
 SLICES_AT_A_TIME = 8
 """Depth of an inference tile for networks that see single slices."""
@@ -72,6 +75,12 @@ class Trained:
     kept: tuple[int, ...] | None = None
     statistics: PictureStatistics = (0.0, 1.0)
     about: Mapping[str, Any] | None = None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether it learned from images that show no patient, in this training or in an earlier one."""
+        about = self.about or {}
+        return bool((about.get("data") or {}).get("synthetic") or (about.get(SOURCE) or {}).get("synthetic"))
 
     @property
     def inference_spec(self) -> InputSpec:

@@ -16,13 +16,13 @@ from agseg.io.nifti import read_labels
 from agseg.io.nifti_write import write_mask
 from agseg.labels import LabelSet
 from agseg.measure.significance import Summary
+from agseg.training.beside import row_beside
 from agseg.training.cohort import described_labels, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import EXPERIMENT, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
-from agseg.training.published import published_row
 from agseg.training.scoring import CaseScore, score_cases, score_masks
 from agseg.training.splits import default_split, read_split
 from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
@@ -191,14 +191,14 @@ def evaluate_protocol(
         if progress:
             progress(number, len(ids), ids[number - 1])
     arch = trained.recipe.network.architecture
-    key = f"{cohort.name}.{protocol_name}.{arch}"
     about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
     if trained.recipe.published is not None:
         about[EXPERIMENT] = trained.recipe.published
     if same:
         about[SAME_IMAGE] = same
-    published = key if published_row(key) else trained.recipe.published
-    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), _comparable(published, trained, data), about)
+    synthetic = provenance(data).synthetic
+    published = row_beside(trained, cohort=cohort.name, protocol_name=protocol_name, split=split, synthetic=synthetic)
+    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), published, about)
     files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
     write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
@@ -209,11 +209,6 @@ def evaluate_protocol(
 def _without_cases(trained: Trained) -> dict[str, Any]:
     """run.json for the report: what the run has learned from is told there, case by case."""
     return {key: value for key, value in (trained.about or {}).items() if key != LEARNED}
-
-
-def _comparable(key: str | None, trained: Trained, data: Path) -> str | None:
-    """The published row's key, where ours may stand beside it: the paper's network, on patients."""
-    return None if trained.recipe.published is None or provenance(data).synthetic else key
 
 
 def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:

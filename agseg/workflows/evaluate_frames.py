@@ -9,6 +9,7 @@ from typing import Any
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import write_text
+from agseg.training.beside import row_beside
 from agseg.training.cohort import provenance
 from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import without_nan
@@ -88,8 +89,9 @@ def evaluate_frames(
     table = FrameTable(recipe.network.architecture, tuple(facts.labels.values()), tuple(scores))
     over = [improvement(table, theirs) for theirs in earlier]
     write_frame_table(output, table, over=over)
-    beside = split == recipe.split and not provenance(data).synthetic
-    printed = published_row(recipe.published) if beside else None
+    synthetic = provenance(data).synthetic
+    key = row_beside(trained, cohort=recipe.dataset, protocol_name=recipe.protocol, split=split, synthetic=synthetic)
+    printed = published_row(key)
     by_class = published_row(f"{recipe.dataset}.classes.{recipe.network.architecture}") if printed else None
     write_text(output / "table.md", to_markdown(table, over, printed, by_class) + _same_images(same))
     total = table.total

@@ -27,7 +27,7 @@ from agseg.training.objective import objective
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
 from agseg.training.splits import Split, read_split
-from agseg.training.trained import RUN_FILE, Trained, write_run
+from agseg.training.trained import RUN_FILE, SOURCE, Trained, write_run
 from agseg.training.wrappers import EveryScore
 
 __all__ = ["RunPlace", "TrainingReport", "run_training", "take_over"]
@@ -130,6 +130,7 @@ def run_training(
         _check_same_data(begun.split(":"), recipe, place, stage, digest)
     trained, about = _described(recipe, place, network, split)
     about[LEARNED] = [found.to_dict() for found in (stage, *_earlier(place, source))]
+    about[SOURCE] = _about(place.output).get(SOURCE) if place.resume else _origin(source)
     spent = _seconds_so_far(place.output) if place.resume else 0.0
     if not place.resume:
         write_run(place.output, recipe, about)
@@ -213,6 +214,13 @@ def _about(folder: Path) -> dict[str, Any]:
     """The content of run.json, nothing where there is none."""
     path = folder / RUN_FILE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _origin(source: Trained | None) -> dict[str, Any] | None:
+    """Where the weights come from: recipe, published row of its experiment, and whether it learned from synthetic images."""
+    if source is None:
+        return None
+    return {"recipe": source.recipe.name, "published": source.recipe.published, "synthetic": source.is_synthetic}
 
 
 def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:

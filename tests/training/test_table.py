@@ -115,6 +115,12 @@ def test_a_picture_has_focusnets_metrics_and_distances_in_pixels():
     assert "LIN" not in to_markdown(make_table([synthetic]))
 
 
+def test_private_data_are_said_to_be_private():
+    ct150 = Evaluation("scr", "unet3d", "ct150", BFT.cases, "ct150.120-30.unet3d")
+    assert "private" in to_markdown(make_table([ct150]))
+    assert "private" not in to_markdown(make_table([BFT]))
+
+
 def test_a_print_that_cannot_be_right_says_so_beside_the_table():
     cases = tuple(replace(score("a", 30, 10, organ="lung"), unit="px") for n in range(3))
     text = to_markdown(make_table([Evaluation("scr", "focusnet", "lung", cases, "lung.focusnet")]))

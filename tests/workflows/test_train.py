@@ -247,6 +247,10 @@ def test_frames_are_trained_in_stages_and_evaluated(tmp_path):
     table = (tmp_path / "scores/table.md").read_text()
     assert "0.976" not in table  # no published figure stands beside synthetic frames
     (data / "dataset.json").unlink()
+    evaluate_run(request, output=tmp_path / "scores")
+    assert "0.976" not in (tmp_path / "scores/table.md").read_text()  # the network learned from synthetic ones
+    run = tmp_path / "ag-sononet-8-fetal-us/run.json"
+    run.write_text(run.read_text().replace('"synthetic": true', '"synthetic": false'))
     evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
     assert "0.976" in (tmp_path / "scores/table.md").read_text()
     entry = export_run(open_run(tmp_path / "ag-sononet-8-fetal-us"), weights_id="planes", output=tmp_path / "w")

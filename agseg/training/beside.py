@@ -1,0 +1,50 @@
+"""Which published row ours may stand beside: that of the paper's network, weights, data set and split, on patients."""
+
+from __future__ import annotations
+
+from agseg.training.datasets import dataset, dataset_names
+from agseg.training.protocol import protocol
+from agseg.training.published import published_row
+from agseg.training.splits import plan_of
+from agseg.training.trained import SOURCE, Trained
+
+__all__ = ["PRIVATE", "is_private", "row_beside"]
+
+PRIVATE = "The paper's data are private: whether these are they, only you know."
+"""What a table says beside a published row of such data."""
+
+
+def row_beside(trained: Trained, *, cohort: str, protocol_name: str, split: str, synthetic: bool) -> str | None:
+    """The row's key, or None where none belongs to this evaluation.
+
+    A network that is trained on the data has its recipe's row, on its recipe's split. One that is applied to other data has
+    the row of that data's default split, if the paper printed one. Where the paper's weights came from another network, ours
+    must as well. Whether private data are the paper's nobody can check; see :func:`is_private`.
+
+    Parameters
+    ----------
+    trained
+        The network; a recipe of one's own names no row, a narrow one neither.
+    cohort
+        Name of the data set that is scored.
+    protocol_name, split
+        What was done, and on which split.
+    synthetic
+        Whether the scored images show no patient.
+    """
+    recipe = trained.recipe
+    if recipe.published is None or synthetic or trained.is_synthetic:
+        return None
+    trains = protocol(protocol_name).trains
+    key = recipe.published if trains else f"{cohort}.{protocol_name}.{recipe.network.architecture}"
+    row = published_row(key)
+    if row is None or not key.startswith(f"{cohort}."):
+        return None
+    came_from = ((trained.about or {}).get(SOURCE) or {}).get("published") if trains else recipe.published
+    own_split = recipe.split if trains else plan_of(cohort).default
+    return key if split == own_split and row.start in ("", came_from) else None
+
+
+def is_private(cohort: str) -> bool:
+    """Whether a paper's data set cannot be had."""
+    return cohort in dataset_names() and dataset(cohort).licence == "private"

@@ -1,0 +1,75 @@
+"""A published row stands beside the run it belongs to, and beside no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from agseg.training.beside import row_beside
+from agseg.training.recipe import find_recipe
+from agseg.training.trained import SOURCE, Trained
+
+CT150 = {"recipe": "unet3d-ct150-120-30", "published": "ct150.120-30.unet3d", "synthetic": False}
+
+
+def run(name, *, source=None, synthetic=False):
+    recipe = find_recipe(name)
+    return Trained(nn.Identity(), recipe, recipe.label_set, about={"data": {"synthetic": synthetic}, SOURCE: source})
+
+
+def beside(trained, cohort, protocol, split, *, synthetic=False):
+    return row_beside(trained, cohort=cohort, protocol_name=protocol, split=split, synthetic=synthetic)
+
+
+@pytest.mark.parametrize(
+    ("name", "cohort", "protocol", "split", "key"),
+    [
+        ("unet3d-ct150-120-30", "ct150", "scr", "120-30", "ct150.120-30.unet3d"),
+        ("unet3d-ct150-30-120", "ct150", "scr", "30-120", "ct150.30-120.unet3d"),
+        ("unet3d-ct150-120-30", "ct82", "bft", "61-21", "ct82.bft.unet3d"),
+        ("attention-unet3d-ct82-scr", "ct82", "scr", "61-21", "ct82.scr.attention-unet3d"),
+        ("attention-unet3d-ct82-5-fold", "ct82", "scr", "5-fold", "ct82.5-fold.attention-unet3d"),
+        ("anu-net-chaos-spleen", "chaos", "scr", "5-1", "chaos.spleen.anu-net"),
+        ("focusnet-isic2017", "isic2017", "scr", "provider", "isic2017.focusnet"),
+    ],
+)
+def test_a_run_of_a_papers_experiment_has_its_row(name, cohort, protocol, split, key):
+    assert beside(run(name), cohort, protocol, split) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "cohort", "protocol", "split"),
+    [
+        ("attention-unet3d-ct82-5-fold", "ct82", "scr", "61-21"),  # another split than the row's
+        ("unet3d-6.44m-ct150-120-30", "ct82", "bft", "61-21"),  # Table 2 knows this network on CT-150 only
+        ("unet3d-ct150-30-120", "ct82", "bft", "61-21"),  # the paper's source had learned from 120
+        ("unet3d-ct150-120-30", "ct82", "bft", "5-fold"),
+        ("unet3d-ct150-120-30", "my-tumours", "bft", "61-21"),  # data of one's own
+        ("unet3d-ct150-120-30", "my-tumours", "scr", "120-30"),  # a copied recipe with the row's key left in
+        ("unet3d-phantom-ct150", "ct150", "scr", "120-30"),  # a narrow network
+        ("unet3d-ct82-aft", "ct82", "aft", "61-21"),  # of unknown origin
+    ],
+)
+def test_no_row_stands_beside_what_it_does_not_belong_to(name, cohort, protocol, split):
+    assert beside(run(name), cohort, protocol, split) is None
+
+
+def test_a_fine_tuned_network_must_come_from_the_papers_source():
+    def tuned(source):
+        return beside(run("unet3d-ct82-aft", source=source), "ct82", "aft", "61-21")
+
+    assert tuned(CT150) == "ct82.aft.unet3d"
+    assert tuned({**CT150, "published": None}) is None
+    assert tuned({**CT150, "published": "ct150.30-120.unet3d"}) is None
+    assert tuned({**CT150, "synthetic": True}) is None
+
+
+def test_synthetic_images_have_no_row_on_either_side():
+    scr = run("unet3d-ct82-scr")
+    assert beside(scr, "ct82", "scr", "61-21") is not None
+    assert beside(scr, "ct82", "scr", "61-21", synthetic=True) is None
+    assert beside(run("unet3d-ct82-scr", synthetic=True), "ct82", "scr", "61-21") is None
+    own = replace(scr.recipe, published=None)
+    assert beside(replace(scr, recipe=own), "ct82", "scr", "61-21") is None
