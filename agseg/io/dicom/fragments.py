@@ -18,7 +18,8 @@ __all__ = ["check_fragments"]
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-_LOSSY = frozenset({0xC0, 0xC1, 0xC2})
+_LOSSY = frozenset({0xC0, 0xC1})
+_PROGRESSIVE = 0xC2
 
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 _END = b"\xff\xd9"
@@ -93,6 +94,13 @@ def _check_start(header: SliceHeader, data: bytes) -> None:
     if rows and (rows, columns) != (header.rows, header.columns):
         # Checked before the codec sees it, because codecs take memory for what the codestream promises.
         raise InputError("the compressed frame is not of the header's size", code=Code.HEADER_LIES, path=header.path)
+    if marker == _PROGRESSIVE:
+        # Without its later scans such a picture is whole, and blurred: no decoder can tell. The standard has retired it.
+        raise InputError(
+            "progressive JPEG is not decoded here: convert it to JPEG Lossless or to an uncompressed transfer syntax",
+            code=Code.TRANSFER_SYNTAX,
+            path=header.path,
+        )
     if marker in _LOSSY and bits > 8:
         raise InputError(
             f"JPEG Extended with {bits} bits is not decoded here: convert it to JPEG Lossless or to an uncompressed "

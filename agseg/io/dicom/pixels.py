@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.jpeg_lossless import check_all_coded
+from agseg.io.dicom.jpeg_lossy import check_last_block
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
 from agseg.volume import HU_MAX, HU_MIN, Quantity
@@ -34,6 +35,7 @@ __all__ = [
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Transfer syntaxes whose pixels can be taken from the file as they are."""
 
+JPEG_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 
 HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
@@ -265,6 +267,8 @@ def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.ui
     stored: NDArray[Any] = pixels.view(pixels.dtype.str.replace("i", "u")).astype(unsigned, copy=False)
     if header.transfer_syntax in JPEG_LOSSLESS:
         check_all_coded(get_frame(dataset.PixelData, frame, number_of_frames=max(header.frames, 1)), stored)
+    elif header.transfer_syntax in JPEG_LOSSY:
+        check_last_block(stored, header.bits_stored or 8)
     return stored
 
 
