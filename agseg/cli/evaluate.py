@@ -39,6 +39,9 @@ def register(app: typer.Typer) -> None:
         against: Annotated[
             list[Path] | None, typer.Option("--against", metavar="DIR", help="Earlier evaluations to compare with.")
         ] = None,
+        pool: Annotated[
+            list[Path] | None, typer.Option("--pool", metavar="DIR", help="Evaluations of folds to put together (repeatable).")
+        ] = None,
         last: Annotated[bool, typer.Option("--last", help="The last checkpoint instead of the best.")] = False,
         masks: Annotated[bool, typer.Option("--masks", help="Write the predicted masks too.")] = False,
         output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where reports go.")] = Path("evaluation"),
@@ -50,10 +53,13 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows import evaluate as workflow
         from agseg.workflows.evaluate_frames import FrameReport
         from agseg.workflows.evaluate_planes import PlanesReport, evaluate_planes
+        from agseg.workflows.pool_folds import pool_folds
 
         console.setup_logging(quiet=quiet, debug=debug)
         report: workflow.EvaluationReport | FrameReport | PlanesReport
-        if truth is not None and prediction is not None and run is None and truth.is_file():
+        if pool and truth is None and run is None:
+            report = pool_folds(pool, output=output, against=against or ())
+        elif truth is not None and prediction is not None and run is None and truth.is_file():
             report = evaluate_planes(truth, prediction, output=output, against=against or ())
         elif truth is not None and prediction is not None and run is None:
             report = workflow.evaluate_folders(truth, prediction, output=output, against=against or ())
@@ -64,7 +70,7 @@ def register(app: typer.Typer) -> None:
         else:
             raise UsageError(
                 "nothing to evaluate",
-                expected="GROUND_TRUTH_DIR PREDICTION_DIR, or --run RUN with --protocol bft, aft or scr",
+                expected="GROUND_TRUTH_DIR PREDICTION_DIR, --run RUN with --protocol bft, aft or scr, or --pool DIR ...",
                 hint="For example: agseg evaluate --protocol bft --run runs/attention-unet3d-ct150-120-30 --data data/ct82",
             )
         if json:

@@ -21,6 +21,8 @@ from agseg.training.scoring import CaseScore
 __all__ = [
     "EVALUATION_FILE",
     "EXPERIMENT",
+    "MISSING_FOLDS",
+    "POOLED_FOLDS",
     "Evaluation",
     "nnunet_summary",
     "per_case_csv",
@@ -31,6 +33,9 @@ __all__ = [
 EVALUATION_FILE = "evaluation.json"
 EXPERIMENT = "experiment"
 """Key of ``about``: the published row of the experiment that a recipe repeats, also where ours may not stand beside it."""
+POOLED_FOLDS = "pooled_folds"
+MISSING_FOLDS = "missing_folds"
+"""Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""
 
 SUMMARY_FILE = "summary.json"
 PER_CASE_FILE = "per_case.csv"

@@ -26,6 +26,7 @@ __all__ = [
     "SplitPlan",
     "SplitRule",
     "default_split",
+    "fold_count",
     "plan_of",
     "read_split",
     "split_cases",
@@ -192,6 +193,12 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
         ) from error
     except (TypeError, ValueError, StopIteration) as error:
         raise RecipeError("the split file is not as agseg writes it", path=root / SPLITS_FILE) from error
+
+
+def fold_count(root: Path, name: str) -> int:
+    """How many folds a split of a cohort has; 1 where the cohort has no ``splits.json``."""
+    path = root / SPLITS_FILE
+    return len(json.loads(path.read_text(encoding="utf-8"))[name]) if path.exists() else 1
 
 
 def default_split(root: Path) -> str:

@@ -13,7 +13,7 @@ from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
 from agseg.training.beside import PRIVATE, is_private
 from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
-from agseg.training.evaluation import Evaluation
+from agseg.training.evaluation import MISSING_FOLDS, POOLED_FOLDS, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
 __all__ = ["METRICS", "Comparison", "Table", "TableRow", "make_table", "to_csv", "to_latex", "to_markdown"]
@@ -64,13 +64,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order given, and the comparisons between rows that differ in protocol or in model, not in both."""
+    """Rows in the order given, and the comparisons between rows that differ in protocol or in model, not in both.
+
+    ``others`` are published rows of methods that are not here; ``notes`` say what a reader of the rows must know.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     comparisons: tuple[Comparison, ...]
     others: tuple[PublishedRow, ...] = ()
-    private: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
@@ -102,8 +105,19 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
                 raw.append((first.name, second.name, organ, metric, test))
     corrected = holm([test.p for *_, test in raw])
     comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
-    private = any(e.published is not None and is_private(e.dataset) for e in evaluations)
-    return Table(columns, rows, comparisons, other_methods(evaluations), private)
+    notes = [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
+    notes += [note for evaluation in evaluations for note in _folds(evaluation)]
+    return Table(columns, rows, comparisons, other_methods(evaluations), tuple(notes))
+
+
+def _folds(evaluation: Evaluation) -> list[str]:
+    """Of which folds a pooled evaluation is, and which are missing."""
+    about = evaluation.about or {}
+    if POOLED_FOLDS not in about:
+        return []
+    there = f"{evaluation.name}: folds {', '.join(map(str, about[POOLED_FOLDS]))} together, each case scored by the network"
+    missing = ", ".join(map(str, about[MISSING_FOLDS]))
+    return [f"{there} that had not learned from it.{f' Not there: folds {missing}.' if missing else ''}"]
 
 
 def _row(evaluation: Evaluation, organ: str, metrics: Sequence[str]) -> TableRow:
@@ -137,7 +151,7 @@ def to_markdown(table: Table) -> str:
         lines += ["Pooled: the ratio of the counts of all cases together, as the paper has it; a large organ weighs more."]
     flags = {_name(row.printed): row.printed.flag for row in table.rows if row.printed is not None and row.printed.flag}
     lines += [f"Published, {name}: {flag}" for name, flag in flags.items()]
-    lines += [PRIVATE] if table.private else []
+    lines += table.notes
     short = [f"{row.name}, {row.organ}, {LABELS.get(m, m)}: {s.n} of {s.total}" for row in table.rows for m, s in _partial(row)]
     if short:
         lines += ["Values that rest on fewer cases than n (nothing to compare in the others): " + "; ".join(short) + "."]

@@ -24,7 +24,7 @@ from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import Logits, Start, protocol
 from agseg.training.scoring import CaseScore, score_cases, score_masks
-from agseg.training.splits import default_split, read_split
+from agseg.training.splits import default_split, fold_count, read_split
 from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
 from agseg.training.trained import Trained, open_run
 from agseg.volume import LabelMask
@@ -191,7 +191,8 @@ def evaluate_protocol(
         if progress:
             progress(number, len(ids), ids[number - 1])
     arch = trained.recipe.network.architecture
-    about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "network": _without_cases(trained)}
+    about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "folds": fold_count(data, split)}
+    about["network"] = _without_cases(trained)
     if trained.recipe.published is not None:
         about[EXPERIMENT] = trained.recipe.published
     if same:
