@@ -26,6 +26,7 @@ __all__ = [
     "StudyReport",
     "StudyStatus",
     "WeightsRef",
+    "clip_facts",
     "new_run_id",
     "weights_from_dict",
     "weights_to_dict",
@@ -34,6 +35,15 @@ __all__ = [
 RUN_SCHEMA = "agseg.run/2"
 STUDY_JSON = "study.json"
 """A finished study's record, in its folder below the output."""
+
+
+_CLIP_FACTS = frozenset({"size", "frames", "frames_per_second", "moving", "views", "states", "planes", "best_frames"})
+"""Keys of an ultrasound clip's record beside those of any study; docs/ultrasound.md describes them."""
+
+
+def clip_facts(extra: dict[str, Any]) -> dict[str, Any]:
+    """What a record says about an ultrasound clip: it stays with the result where nothing was done again."""
+    return {name: value for name, value in extra.items() if name in _CLIP_FACTS}
 
 
 def new_run_id() -> str:

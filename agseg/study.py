@@ -93,7 +93,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Study:
-    """One image series that becomes one result.
+    """One image series, or ultrasound clip, that becomes one result.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def records(folder: Path, kind: str, intake: Intake) -> dict[str, list[str]]:
         for skip in found.skipped:
             add(skip.path, str(skip.reason))
         with FrameReader() as reader:
-            for clip in found.clips:
+            for clip in found.studies:
                 try:
                     for _ in itertools.islice(reader.open(clip).frames(every(1)), 2):
                         pass

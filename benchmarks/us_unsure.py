@@ -59,7 +59,7 @@ def changed(view: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def views_of(path: Path, step: int) -> list[np.ndarray]:
     views = []
-    for clip in find_clips([path]).clips:
+    for clip in find_clips([path]).studies:
         for frame in open_clip(clip).frames(every(step)):
             views.append(view_pixels(frame.pixels, find_view(np.asarray(Image.fromarray(frame.pixels).convert("L")))))
     return views

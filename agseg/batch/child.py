@@ -26,7 +26,7 @@ from typing import Any
 from agseg.batch.arrival import check_unchanged, files_beside
 from agseg.batch.draft import Draft
 from agseg.batch.handover import pack, pack_array, unpack, unpack_array
-from agseg.batch.job import Processor, StudyTask, Writer
+from agseg.batch.job import StudyTask, Writer
 from agseg.batch.marker import Marker
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
@@ -76,7 +76,7 @@ class Hello:
     role
         What it is for.
     target
-        ``read(study) -> Volume`` for a reader, ``open(clip) -> FrameSource`` for a frame reader, the model factory for the
+        ``read(study) -> Volume`` for a reader, ``open(study) -> FrameSource`` for a frame reader, the model factory for the
         model process, the writer factory for the writer process.
     address_space_bytes
         How much more it may map: a hard limit that the child sets on itself (not the model process; a GPU's driver reserves
@@ -227,7 +227,7 @@ def _serve_model(connection: Connection, hello: Hello) -> None:
     _say(connection, Says.READY, environment=processor.environment)
     while True:
         task, header = connection.recv()
-        voxels = recv_handle(connection)
+        voxels = None if header is None else recv_handle(connection)
         try:
             task = replace(task, provenance=replace(task.provenance, environment=processor.environment))
             _process(processor, task, header, voxels, connection)
@@ -236,9 +236,18 @@ def _serve_model(connection: Connection, hello: Hello) -> None:
                 return
 
 
-def _process(processor: Processor, task: StudyTask, header: dict[str, Any], voxels: int, connection: Connection) -> None:
-    """One study; its volume is gone when this returns."""
-    made = processor.process(task, unpack(header, voxels), lambda stage: _say(connection, Says.STAGE, stage=stage))
+def _process(
+    processor: Any, task: StudyTask, header: dict[str, Any] | None, voxels: int | None, connection: Connection
+) -> None:
+    """One study; its volume, where a reader made one, is gone when this returns."""
+
+    def stage(name: str) -> None:
+        _say(connection, Says.STAGE, stage=name)
+
+    if header is None or voxels is None:
+        made = processor.process(task, stage)
+    else:
+        made = processor.process(task, unpack(header, voxels), stage)
     if not isinstance(made, Draft):
         _say(connection, Says.REPORT, report=made.to_dict())
         return

@@ -63,6 +63,8 @@ class Crew:
 
     def need_readers(self, pending: int) -> None:
         """As many readers as there is work for; one that has served long enough is replaced."""
+        if self._job.read is None:
+            return
         for reader in [r for r in self.readers if r.task is None and r.studies >= _STUDIES_PER_READER]:
             self.readers.remove(reader)
             reader.end(at_once=True)

@@ -20,7 +20,7 @@ from agseg.batch.provenance import Provenance
 from agseg.batch.run_id import RUN_JSON, load_run
 from agseg.errors import Code, InputError, UsageError
 from agseg.io.finished import load_record
-from agseg.report import StudyReport, StudyStatus
+from agseg.report import StudyReport, StudyStatus, clip_facts
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
 
@@ -29,7 +29,7 @@ __all__ = ["FAILURES", "REJECTED_BY", "Decisions", "decide"]
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
-_LIKE_A_RESULT = re.compile(r"(?i).+\.(json|nii|nii\.gz|png|dcm|csv|stl|html)(\.[^.]*)?|attention|best|outdated-.*|\..*")
+_LIKE_A_RESULT = re.compile(r"(?i).+\.(json|nii|nii\.gz|png|dcm|csv|stl|html|mp4)(\.[^.]*)?|attention|best|outdated-.*|\..*")
 """Names that a study's own files and folders may have."""
 
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})
@@ -41,7 +41,7 @@ FAILURES = "failures"
 REJECTED_BY = "rejected_by"
 """Key in a record for who rejected the study, where that was discovery: it looks at the files beside the study's own too."""
 
-_DRY_RUN_MESSAGE = "it would be read now, and segmented if it can be"
+_DRY_RUN_MESSAGE = "it would be read now, and processed if it can be"
 
 _FUTURE = Warned(Code.CLOCK, "a file bears a time in the future: its age is not known, and the study was not deferred for it")
 
@@ -202,7 +202,8 @@ def _earlier_result(task: StudyTask) -> StudyReport | None:
         return None
     if report.status is not StudyStatus.DONE:
         return None
-    return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=task.provenance.identity)
+    extra = clip_facts(report.extra) | task.provenance.identity
+    return replace(report, status=StudyStatus.SKIPPED, new=False, seconds=None, extra=extra)
 
 
 def _last_studies(output: Output) -> dict[str, StudyReport]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agseg.batch.provenance import Provenance
+from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.io.finished import is_intact, load_record
 from agseg.io.label_files import organ_file
 from agseg.io.outputs import ATTENTION, MASK_FORMS, NIFTI, OutputFiles
@@ -118,6 +118,8 @@ def plan(folder: Path, provenance: Provenance, wanted: Sequence[str], *, overwri
     earlier = _earlier(folder, provenance.fingerprint)
     if earlier is None:
         return Plan(tuple(uses), tuple(wanted))
+    if not any(use.organs for use, _ in uses.values()):
+        return _whole(earlier, uses, wanted, overwrite=overwrite)
     todo = {name for name, (use, key) in uses.items() if overwrite or not _holds(earlier, name, use.organs, key)}
     made = {organ for name in todo for organ in uses[name][0].organs}
     stay = set(earlier.organs) - made
@@ -131,6 +133,12 @@ def plan(folder: Path, provenance: Provenance, wanted: Sequence[str], *, overwri
         stay -= made | lost
     write = _missing(earlier, stay, made, wanted)
     return Plan(tuple(name for name in uses if name in todo), write, _kept(earlier, stay, write))
+
+
+def _whole(earlier: _Earlier, uses: Mapping[str, tuple[NetworkUse, str]], wanted: Sequence[str], *, overwrite: bool) -> Plan:
+    """A result without organs, a clip's, is one piece: it is there, or it is made again."""
+    is_there = set(wanted) <= set(earlier.outputs) and all(_holds(earlier, name, (), key) for name, (_, key) in uses.items())
+    return Plan((), ()) if is_there and not overwrite else Plan(tuple(uses), tuple(wanted))
 
 
 def _holds(earlier: _Earlier, name: str, organs: Sequence[str], key: str) -> bool:

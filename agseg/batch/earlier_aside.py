@@ -68,6 +68,8 @@ def _is_worth_it(old: dict[str, Any], report: StudyReport, fingerprint: str | No
     by = {organ.name: organ.weights for organ in report.organs}
     try:
         only = weights_from_dict(old)
+        if not old["organs"]:  # a clip: other weights made it
+            return {one.id for one in only} != {one.id for one in report.weights}
         for organ in old["organs"]:
             weights = organ.get("weights") or (only[0].id if len(only) == 1 else None)
             if organ["voxels"] is None or weights is None:

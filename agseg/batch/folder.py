@@ -76,7 +76,7 @@ class StudyFolder:
 
     def publish(
         self,
-        volume: Volume,
+        volume: Volume | None = None,
         *,
         organs: tuple[Measurement, ...] = (),
         warnings: tuple[Warned, ...] = (),
@@ -90,7 +90,8 @@ class StudyFolder:
         Parameters
         ----------
         volume
-            The study's volume, for its shape, spacing and modality; its own and the study's warnings come first.
+            The study's volume, for its shape, spacing and modality; its own and the study's warnings come first. A clip has
+            none.
         organs, warnings, seconds
             As in the record. Organs of an earlier result that stay (``task.plan.kept``) are among them.
         outputs
@@ -116,15 +117,16 @@ class StudyFolder:
             warnings = (*warnings, Warned(Code.EDITED, said))
         new = tuple(sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()))
         made, kept = self.task.provenance, self.task.plan.kept
+        read = () if volume is None else volume.warnings
         others = tuple(one for one in kept.weights if one.id not in {mine.id for mine in made.weights})
         report = StudyReport(
             input=self.task.study.id,
             output=self.task.output,
             status=StudyStatus.DONE,
-            warnings=tuple(dict.fromkeys((*self.task.study.warnings, *volume.warnings, *warnings))),
-            shape=volume.grid.shape,
-            spacing_mm=volume.grid.spacing_mm,
-            modality=volume.modality,
+            warnings=tuple(dict.fromkeys((*self.task.study.warnings, *read, *warnings))),
+            shape=None if volume is None else volume.grid.shape,
+            spacing_mm=None if volume is None else volume.grid.spacing_mm,
+            modality=self.task.study.modality if volume is None else volume.modality,
             organs=tuple(replace(organ, run=organ.run or made.run) if organ.weights else organ for organ in organs),
             files=(*sorted({*new, *kept.files}), STUDY_JSON),
             seconds=seconds,

@@ -13,13 +13,14 @@ import numpy as np
 
 from agseg.batch.child import Role, Says
 from agseg.batch.memory import machine_memory_bytes
-from agseg.batch.outcome import Failure
+from agseg.batch.outcome import Failure, ReportedFailure
 from agseg.batch.supervise import how_it_ended
 from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code
-from agseg.io.video.clips import Clip, open_clip
+from agseg.io.video.clips import open_clip
 from agseg.io.video.frames import Box, Frame, FrameSource, Wanted
 from agseg.report import StudyStatus
+from agseg.study import Study
 from agseg.volume import Warned
 
 __all__ = ["STALL_S", "ClipError", "FrameReader", "RemoteFrames"]
@@ -31,12 +32,8 @@ _MEMORY_SHARE = 0.5
 """Share of the machine's memory that a decoder may map."""
 
 
-class ClipError(Exception):
+class ClipError(ReportedFailure):
     """A clip cannot be read; ``failure`` is what its record says."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 class FrameReader:
@@ -50,7 +47,7 @@ class FrameReader:
         How long the child may be silent.
     """
 
-    def __init__(self, open_source: Callable[[Clip], FrameSource] = open_clip, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, open_source: Callable[[Study], FrameSource] = open_clip, *, stall_s: float = STALL_S) -> None:
         self._open_source, self._stall_s = open_source, stall_s
         self._worker: Worker | None = None
         self._turn = 0
@@ -60,9 +57,13 @@ class FrameReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
         self._end()
 
-    def open(self, clip: Clip) -> RemoteFrames:
+    def open(self, clip: Study) -> RemoteFrames:
         """What a clip is; its frames are read when they are asked for.
 
         Raises
@@ -72,7 +73,7 @@ class FrameReader:
         """
         return RemoteFrames(self, clip, self.facts_of(clip))
 
-    def facts_of(self, clip: Clip) -> dict[str, Any]:
+    def facts_of(self, clip: Study) -> dict[str, Any]:
         """What the child says of a clip without reading its frames."""
         self._begin()
         if self._worker is None:
@@ -82,7 +83,7 @@ class FrameReader:
         self._ask((clip, None))
         return self._hear(Says.SOURCE)
 
-    def read(self, clip: Clip, wanted: Wanted, *, at_end: Callable[[dict[str, Any]], None]) -> Iterator[Frame]:
+    def read(self, clip: Study, wanted: Wanted, *, at_end: Callable[[dict[str, Any]], None]) -> Iterator[Frame]:
         """The wanted frames of a clip that is open; ``at_end`` is told what the child says of the clip after the last one."""
         turn = self._begin()
         self._ask((clip, wanted))
@@ -178,7 +179,7 @@ class FrameReader:
 class RemoteFrames:
     """A clip in the child, as a :class:`~agseg.io.video.frames.FrameSource`."""
 
-    def __init__(self, reader: FrameReader, clip: Clip, facts: dict[str, Any]) -> None:
+    def __init__(self, reader: FrameReader, clip: Study, facts: dict[str, Any]) -> None:
         self._reader, self._clip = reader, clip
         self._take(facts)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agseg.batch.earlier_aside import EARLIER
 from agseg.io.finished import load_record
-from agseg.report import STUDY_JSON, StudyReport, StudyStatus
+from agseg.report import STUDY_JSON, StudyReport, StudyStatus, clip_facts
 
 __all__ = ["held_results"]
 
@@ -51,4 +51,4 @@ def _report(record: dict[str, Any], place: str) -> StudyReport | None:
         report = StudyReport.from_dict({**record, "status": StudyStatus.SKIPPED})
     except (KeyError, TypeError, ValueError):
         return None
-    return replace(report, output=place, new=False, seconds=None, extra={})
+    return replace(report, output=place, new=False, seconds=None, extra=clip_facts(report.extra))

@@ -22,7 +22,7 @@ from agseg.batch.found import discovery_from_json, discovery_to_json
 from agseg.batch.memory import machine_memory_bytes, virtual_bytes
 from agseg.errors import AgsegError, Code, InputError
 from agseg.io.discover import find_studies, listed
-from agseg.io.video.clips import ClipDiscovery, clip_kinds, find_clips
+from agseg.io.video.clips import clip_kinds, find_clips
 from agseg.io.walk import FoundFile
 from agseg.io.watch import NO_FILE, Watch
 from agseg.study import Discovery, Rejected, Skipped
@@ -95,7 +95,7 @@ class Intake:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise AgsegError("the process that finds studies gave no answer that makes sense", code=Code.CRASHED) from error
 
-    def find_clips(self, inputs: Iterable[Path]) -> ClipDiscovery:
+    def find_clips(self, inputs: Iterable[Path]) -> Discovery:
         """The ultrasound clips below the inputs, as :func:`agseg.io.video.clips.find_clips` finds them."""
         self.start()
         return find_clips(inputs, kinds_of=self._clip_kinds)

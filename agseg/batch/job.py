@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agseg.batch.arrival import FileState
 from agseg.batch.draft import Draft
@@ -14,10 +14,31 @@ from agseg.batch.earlier import Plan
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
 from agseg.report import StudyReport, WeightsRef
-from agseg.study import Study
+from agseg.study import Discovery, Study
 from agseg.volume import Volume
 
-__all__ = ["BatchJob", "Limits", "ModelFactory", "NetworkUse", "Part", "Processor", "StudyTask", "Writer", "WriterFactory"]
+if TYPE_CHECKING:
+    from agseg.batch.intake import Intake
+
+__all__ = [
+    "REPORT_HTML",
+    "VOLUMES_CSV",
+    "BatchJob",
+    "FileProcessor",
+    "Limits",
+    "ModelFactory",
+    "NetworkUse",
+    "Part",
+    "Processor",
+    "StudyTask",
+    "Writer",
+    "WriterFactory",
+]
+
+VOLUMES_CSV, REPORT_HTML = "volumes.csv", "report.html"
+
+TABLES = (VOLUMES_CSV, REPORT_HTML)
+"""What is written of a whole output folder of segmented volumes."""
 
 DEFAULT_STUDY_TIMEOUT_S = 3600.0
 """A study that takes longer than this is hung: the slowest known one (512x512x1200 on two cores) stays below half of it."""
@@ -148,9 +169,23 @@ class WriterFactory(Protocol):
 class ModelFactory(Protocol):
     """Makes the processor inside the model process; picklable."""
 
-    def __call__(self) -> Processor:
+    def __call__(self) -> Processor | FileProcessor:
         """Import torch, load the weights."""
         ...
+
+
+class FileProcessor(Protocol):
+    """What lives in the model process of a job without readers: it reads the study's files itself, in a child of its own."""
+
+    environment: dict[str, Any]
+
+    def process(self, task: StudyTask, stage: Callable[[str], None]) -> StudyReport:
+        """Do one study and write its files."""
+        ...
+
+
+def _find_volumes(intake: Intake, job: BatchJob) -> Discovery:
+    return intake.discover(job.inputs, include=job.include, exclude=job.exclude, modalities=(job.modality,))
 
 
 def _read_volume(study: Study) -> Volume:
@@ -183,10 +218,15 @@ class BatchJob:
         Globs on paths below INPUT.
     modality
         Of the scans that are looked for, ``"CT"`` or ``"MR"``.
+    find
+        Asks the intake for the studies below the inputs; volumes by default.
     read
-        Makes a Volume from a Study in a reader process.
+        Makes a Volume from a Study in a reader process. None: there are no readers, and the model process has a
+        :class:`FileProcessor` (clips are read frame by frame, and never held).
     writer
         Makes the writer in the writer process, for a processor that leaves drafts.
+    tables
+        What is written of the whole folder beside run.json.
     overwrite
         Do finished studies again.
     dry_run
@@ -210,8 +250,10 @@ class BatchJob:
     exclude: tuple[str, ...] = ()
     modality: str = "CT"
     limits: Limits = field(default_factory=Limits)
-    read: Callable[[Study], Volume] = _read_volume
+    find: Callable[[Intake, BatchJob], Discovery] = _find_volumes
+    read: Callable[[Study], Volume] | None = _read_volume
     writer: WriterFactory | None = None
+    tables: tuple[str, ...] = TABLES
     overwrite: bool = False
     dry_run: bool = False
     debug: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,7 +14,7 @@ from agseg.io.names import naming
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Study
 
-__all__ = ["Failure", "Fault", "failure_of"]
+__all__ = ["Failure", "Fault", "ReportedFailure", "failure_of"]
 
 
 class Fault(StrEnum):
@@ -74,6 +74,14 @@ class Failure:
         return cls(**{**told, "blame": Fault(told["blame"])})
 
 
+class ReportedFailure(Exception):  # noqa: N818
+    """A study's failure as another process met and told it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 def failure_of(error: BaseException, study: Study | None, *, writing: bool = False) -> Failure:
     """Map an exception to a study's status and reason code.
 
@@ -86,6 +94,9 @@ def failure_of(error: BaseException, study: Study | None, *, writing: bool = Fal
     writing
         Whether an OSError concerns our output (model process) or the study's files (reader).
     """
+    if isinstance(error, ReportedFailure):
+        # The process that it ends is the one that met it.
+        return replace(error.failure, ends_process=False)
     if isinstance(error, MemoryError):
         message = "the study does not fit into the memory it may use"
         return Failure(StudyStatus.FAILED, Code.OUT_OF_MEMORY, message, ends_process=True)

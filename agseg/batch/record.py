@@ -7,7 +7,7 @@ report.html unite the newest record of every part. The record of an earlier run 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from agseg.batch.decide import FAILURES
 from agseg.batch.exit_code import united_exit_code
 from agseg.batch.holdings import held_results
-from agseg.batch.job import Part
+from agseg.batch.job import REPORT_HTML, VOLUMES_CSV, Part
 from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
 from agseg.batch.review import review_list
@@ -32,17 +32,17 @@ __all__ = ["EARLIER_RUNS", "undone_if_refused", "unlooked", "write_begun", "writ
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
 
-_TABLES = ("volumes.csv", "report.html")
-
 TREND_RUNS = 60
 """How many of them are read for the trend: two months of nights."""
 
 
-def write_records(report: BatchReport, output: Output, *, identified: bool = False) -> None:
+def write_records(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
     """Write the run's files; run.json comes last, so that it never speaks of files that are not there.
 
     Parameters
     ----------
+    tables
+        Names of those of the whole folder: volumes.csv, report.html.
     identified
         Whether tables and page may name patients.
 
@@ -55,11 +55,11 @@ def write_records(report: BatchReport, output: Output, *, identified: bool = Fal
         _keep_earlier(output.root, whole.run_id)
         if whole.run_id != report.run_id:
             _join_filed(output.root, report)
-        _write_tables(whole, output, identified=identified)
+        _write_tables(whole, output, tables, identified=identified)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
-def write_begun(report: BatchReport, output: Output, *, identified: bool = False) -> None:
+def write_begun(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
     """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
 
     Raises
@@ -67,14 +67,14 @@ def write_begun(report: BatchReport, output: Output, *, identified: bool = False
     OutputError
         If it cannot be written.
     """
-    mark_unfinished(output.root / _TABLES[1], started=report.started)
-    write_unlooked(report, output, identified=identified)
+    mark_unfinished(output.root / REPORT_HTML, started=report.started)
+    write_unlooked(report, output, tables, identified=identified)
 
 
 @contextmanager
-def undone_if_refused(output: Output) -> Iterator[None]:
+def undone_if_refused(output: Output, tables: Collection[str]) -> Iterator[None]:
     """A run that is refused as it was asked for (:class:`UsageError`) leaves its folder's records as they were."""
-    names = [RUN_JSON, *_TABLES, *(() if output.part.is_whole else (part_record(output),))]
+    names = [RUN_JSON, *tables, *(() if output.part.is_whole else (part_record(output),))]
     before = {name: (output.root / name).read_bytes() if (output.root / name).is_file() else None for name in names}
     try:
         yield
@@ -87,7 +87,7 @@ def undone_if_refused(output: Output) -> Iterator[None]:
         raise
 
 
-def write_unlooked(report: BatchReport, output: Output, *, identified: bool = False) -> None:
+def write_unlooked(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
     """Write run.json of a run that ended before it had found its studies; the last run's tables stay where there are any.
 
     Raises
@@ -97,8 +97,8 @@ def write_unlooked(report: BatchReport, output: Output, *, identified: bool = Fa
     """
     with _turn(report, output) as whole:
         _keep_earlier(output.root, whole.run_id)
-        if not all((output.root / name).is_file() for name in _TABLES):
-            _write_tables(whole, output, identified=identified)
+        if not all((output.root / name).is_file() for name in tables):
+            _write_tables(whole, output, tables, identified=identified)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
@@ -139,17 +139,19 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
         yield _united(report, output)
 
 
-def _write_tables(whole: BatchReport, output: Output, *, identified: bool) -> None:
+def _write_tables(whole: BatchReport, output: Output, tables: Collection[str], *, identified: bool) -> None:
     """The tables show all that the folder holds: a study that was done before, and is no more in the input, keeps its rows."""
-    volumes, page = (output.root / name for name in _TABLES)
     own = {study.output for study in whole.studies if study.output is not None}
     held = tuple(held_results(output.root, besides=own, identified=identified))
-    write_volumes(volumes, replace(whole, studies=(*whole.studies, *(study for study, _ in held))))
+    if VOLUMES_CSV in tables:
+        # A clip has no volume, and no row.
+        with_organs = tuple(study for study, _ in held if study.organs)
+        write_volumes(output.root / VOLUMES_CSV, replace(whole, studies=(*whole.studies, *with_organs)))
     names = {study.input for study in whole.studies}
     gone = tuple(study for study, is_current in held if is_current and study.input not in names)
     whole = replace(whole, studies=(*whole.studies, *gone))
     review = {item.study.input: item.reasons for item in review_list(whole)}
-    write_report(page, whole, review=review, earlier=_earlier_runs(output.root))
+    write_report(output.root / REPORT_HTML, whole, review=review, earlier=_earlier_runs(output.root))
 
 
 def _united(report: BatchReport, output: Output) -> BatchReport:

@@ -116,7 +116,7 @@ class _Run:
         """Find, decide, do, write down."""
         found, decisions = Discovery((), ()), None
         likely = self._is_likely_to_work()
-        refused = nullcontext() if self.job.dry_run else undone_if_refused(self.output)
+        refused = nullcontext() if self.job.dry_run else undone_if_refused(self.output, self.job.tables)
         with noting_signals(self._note), refused, self._engine() as engine:
             if likely:
                 engine.prepare()
@@ -126,14 +126,7 @@ class _Run:
                 self.finding = True
                 if self.caught is not None:
                     raise _Caught
-                found = self._with_sources(
-                    self.intake.discover(
-                        self.job.inputs,
-                        include=self.job.include,
-                        exclude=self.job.exclude,
-                        modalities=(self.job.modality,),
-                    )
-                )
+                found = self._with_sources(self.job.find(self.intake, self.job))
                 decisions = decide(found, self.job, self.output, run=self.id.id, fingerprint=self.intake.fingerprint)
                 self.finding = False
             if decisions is None:
@@ -150,7 +143,7 @@ class _Run:
             if not self.job.dry_run:
                 self.output.release_reserve()
                 write = write_records if decisions is not None else write_unlooked
-                write(report, self.output, identified=self.job.include_identifiers)
+                write(report, self.output, self.job.tables, identified=self.job.include_identifiers)
         return report
 
     def _begin(self) -> None:
@@ -158,7 +151,7 @@ class _Run:
         waiting = unlooked(self.output)
         studies = tuple(waiting[name] for name in sorted(waiting))
         begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
-        write_begun(begun, self.output, identified=self.job.include_identifiers)
+        write_begun(begun, self.output, self.job.tables, identified=self.job.include_identifiers)
 
     def _work(self, decisions: Decisions, engine: Engine) -> None:
         stop, left = self._should_stop(), decisions.tasks

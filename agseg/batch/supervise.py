@@ -133,6 +133,9 @@ class Supervisor:
     def _give_work(self) -> None:
         limits, crew = self.job.limits, self._crew
         crew.need_model()
+        if self.job.read is None:
+            self._give_files()
+            return
         crew.need_readers(len(self._pending))
         reading = sum(reader.task is not None for reader in crew.readers)
         for reader in crew.readers:
@@ -150,6 +153,14 @@ class Supervisor:
             self._in_model = ready.copy()
             self.on_stage(ready.task, "segment")
             model.give(ready.task, limit_s=ready.left_s, content=(ready.header,), descriptors=(ready.voxels,))
+
+    def _give_files(self) -> None:
+        """A study whose files the model process reads itself."""
+        model = self._crew.model
+        if self._pending and model is not None and model.ready and model.task is None:
+            task = self._pending.popleft()
+            self.on_stage(task, "read")
+            model.give(task, limit_s=self.job.limits.study_timeout_s, content=(None,))
 
     def _give_writing(self) -> None:
         """The writer starts when the first study has been read: before, the processors have other things to import."""

@@ -9,7 +9,7 @@ import typer
 
 from agseg.cli import console, options
 from agseg.cli.device import check_device
-from agseg.cli.run_end import mute_ending
+from agseg.cli.run_end import mute_ending, show_event
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,13 @@ def classify_us(
     annotate: Annotated[bool, typer.Option("--annotate", help="Write a video with label, probability, box and map.")] = False,
     device: options.Device = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Number format of the network.")] = "auto",
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    deadline: options.Deadline = None,
+    min_age: options.MinAge = 0.0,
+    study_timeout: options.StudyTimeout = None,
+    num_parts: options.NumParts = 1,
+    part_id: options.PartId = 0,
     offline: options.Offline = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -48,15 +55,15 @@ def classify_us(
     debug: options.Debug = False,
 ) -> None:
     """Find fetal standard planes in ultrasound clips: a timeline, the best frame of each plane, where the network looked."""
+    from agseg.batch import Limits, Part
     from agseg.errors import UsageError
-    from agseg.inference.allocator import keep_freed_memory
     from agseg.workflows import classify_us as workflow
 
     console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
-    keep_freed_memory()
     paths = (*(inputs or ()), *(more_inputs or ()))
     if not paths:
         raise UsageError("no input given", hint="agseg classify-us video.mp4")
+    options.check_times(deadline=deadline, study_timeout=study_timeout, min_age=min_age)
     check_device(device)
     request = workflow.ClassifyRequest(
         inputs=paths,
@@ -70,20 +77,30 @@ def classify_us(
         step=every,
         crop=None if crop is None else _box(crop),
         annotated=annotate,
+        limits=Limits(
+            study_timeout_s=workflow.DEFAULT_CLIP_TIMEOUT_S if study_timeout is None else study_timeout,
+            deadline_s=None if deadline is None else deadline * 60.0,
+            min_age_s=min_age,
+        ),
+        part=Part(part_id, num_parts),
+        overwrite=overwrite,
+        dry_run=dry_run,
+        debug=debug,
     )
     with console.progress("classifying", quiet=quiet or as_json) as advance:
-        report = workflow.classify_us(request, on_clip=lambda name, done, total: advance(done, total, name))
+        report = workflow.classify_us(request, on_event=lambda event: show_event(advance, event))
     if as_json:
         console.document(report.to_dict())
-    elif ((console.is_terminal() and not quiet) or verbose) and report.studies:
+    elif (((console.is_terminal() or dry_run) and not quiet) or verbose) and report.studies:
         console.print_table(planes_table(report))
-        console.note(f"results in {output}; not for clinical decisions without review")
+        where = f"nothing was written; results would be in {output}" if dry_run else f"results in {output}"
+        console.note(f"{where}; not for clinical decisions without review")
     if not quiet and not as_json:
         for study in report.studies:
             if study.status.value in ("rejected", "failed"):
                 console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")
-        expected = "videos, ultrasound DICOM or images"
-        for line in mute_ending(report, what="clip", inputs=paths, expected=expected, record=output / "run.json"):
+        expected, record = "videos, ultrasound DICOM or images", None if dry_run else output / "run.json"
+        for line in mute_ending(report, what="clip", inputs=paths, expected=expected, record=record):
             console.note(line)
     if report.exit_code:
         raise typer.Exit(int(report.exit_code))

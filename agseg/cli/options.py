@@ -30,10 +30,42 @@ WeightsId = Annotated[
     str | None, typer.Option("--weights", metavar="ID", help="An entry of the weights manifest, see `agseg weights list`.")
 ]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what already has results.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", metavar="MIN", help="Begin nothing later than this (minutes)."),
+]
+MinAge = Annotated[
+    float, typer.Option("--min-age", metavar="S", help="Defer what has files younger than this (seconds): it may still arrive.")
+]
+StudyTimeout = Annotated[
+    float | None, typer.Option("--study-timeout", metavar="S", help="Give a study, or clip, up after this long (seconds).")
+]
+NumParts = Annotated[int, typer.Option("--num-parts", metavar="N", min=1, help="Number of processes that share the work.")]
+PartId = Annotated[int, typer.Option("--part-id", metavar="I", min=0, help="Which of them this is, from 0.")]
+
 PacsUrl = Annotated[
     str,
     typer.Option("--pacs", metavar="URL", envvar="AGSEG_PACS", help="https://host/dicom-web, or dicom://AETITLE@host:port."),
 ]
+
+
+def check_times(*, deadline: float | None, study_timeout: float | None, min_age: float) -> None:
+    """Refuse times that no run can keep.
+
+    Raises
+    ------
+    UsageError
+        If one is not positive, or the age is negative.
+    """
+    from agseg.errors import UsageError
+
+    for option, value in (("--deadline", deadline), ("--study-timeout", study_timeout)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{option} must be more than 0", value=f"{value:g}")
+    if not min_age >= 0:
+        raise UsageError("--min-age must be 0 or more", value=f"{min_age:g}")
 
 
 def pacs_secret(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What ``segment`` and ``classify-us`` say of a run that found nothing, or that left studies over."""
+"""What ``segment`` and ``classify-us`` say of a run: how far it is, and that it found nothing, or left studies over."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 from agseg.errors import Code, ExitCode
 
 if TYPE_CHECKING:
+    from agseg.batch import BatchEvent
+    from agseg.cli.console import Advance
     from agseg.report import BatchReport
 
-__all__ = ["mute_ending"]
+__all__ = ["mute_ending", "show_event"]
+
+
+def show_event(advance: Advance, event: BatchEvent) -> None:
+    """Move the progress bar to where the run is."""
+    text = f"{event.study} {event.stage}".strip()
+    advance(event.done, event.total, text or None)
 
 
 def mute_ending(

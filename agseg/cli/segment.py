@@ -9,13 +9,12 @@ import typer
 
 from agseg.cli import console, options
 from agseg.cli.device import check_device
-from agseg.cli.run_end import mute_ending
+from agseg.cli.run_end import mute_ending, show_event
 from agseg.cli.site_segment import handed_over
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from agseg.batch import BatchEvent
     from agseg.batch.cluster import Cluster
     from agseg.report import BatchReport, StudyReport
 
@@ -90,19 +89,19 @@ def segment(
     ] = "binary",
     preview: Annotated[bool, typer.Option("--preview/--no-preview", help="Draw an overlay picture per study.")] = True,
     attention: Annotated[bool, typer.Option("--attention", help="Write the attention gates' coefficients.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Process studies again that already have results.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
-    deadline: Annotated[float | None, typer.Option(metavar="MIN", help="Begin no study later than this (minutes).")] = None,
-    min_age: Annotated[float, typer.Option(metavar="S", help="Defer studies with files younger than this (seconds).")] = 0.0,
-    study_timeout: Annotated[float | None, typer.Option(metavar="S", help="Give a study up after this long (seconds).")] = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    deadline: options.Deadline = None,
+    min_age: options.MinAge = 0.0,
+    study_timeout: options.StudyTimeout = None,
     readers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read studies; each holds one more.")] = 1,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Threads of the network on a CPU; default: one per core.")
     ] = None,
     include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only paths below INPUT that match.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Exclude paths below INPUT that match.")] = None,
-    num_parts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes that share the studies.")] = 1,
-    part_id: Annotated[int, typer.Option(metavar="I", min=0, help="Which of them this is, from 0.")] = 0,
+    num_parts: options.NumParts = 1,
+    part_id: options.PartId = 0,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="tcp://HOST:PORT|local[:N]|slurm", help="Do the studies on a Dask cluster (tls:// too)."),
@@ -137,11 +136,7 @@ def segment(
     paths = (*(inputs or []), *(more_inputs or []))
     if not paths:
         raise UsageError("no input given", hint="agseg segment ./studies --organ pancreas")
-    for option, value in (("--deadline", deadline), ("--study-timeout", study_timeout)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{option} must be more than 0", value=f"{value:g}")
-    if not min_age >= 0:
-        raise UsageError("--min-age must be 0 or more", value=f"{min_age:g}")
+    options.check_times(deadline=deadline, study_timeout=study_timeout, min_age=min_age)
     if cluster is None:  # a cluster's devices are its own
         check_device(device)
     request = workflow.SegmentRequest(
@@ -193,7 +188,7 @@ def segment(
     if handed_over(context, request):
         return
     with console.progress("segmenting", quiet=quiet or as_json) as advance:
-        report = workflow.segment(request, on_event=lambda event: _tell(advance, event))
+        report = workflow.segment(request, on_event=lambda event: show_event(advance, event))
     if as_json:
         console.document(report.to_dict())
     elif ((console.is_terminal() or dry_run) and not quiet) or verbose:
@@ -228,11 +223,6 @@ def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise UsageError(f"invalid value for {option}", value=value, expected=f"one of {', '.join(allowed)}")
     return value
-
-
-def _tell(advance: console.Advance, event: BatchEvent) -> None:
-    text = f"{event.study} {event.stage}".strip()
-    advance(event.done, event.total, text or None)
 
 
 def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:

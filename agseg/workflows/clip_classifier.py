@@ -11,11 +11,11 @@ soon as anything else runs on the machine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from PIL import Image
 from agseg.batch.json_text import json_text
 from agseg.errors import Code, InputError
 from agseg.io.atomic import write_text
+from agseg.io.names import spelled_out
 from agseg.io.video.frames import Box, Frame, FrameSource, every
 from agseg.ultrasound.draw import annotate, draw_timeline
 from agseg.ultrasound.fan import View, ViewKind, masked, view_pixels
@@ -35,16 +36,17 @@ from agseg.ultrasound.views import ViewTracker
 from agseg.volume import Warned
 from agseg.workflows.ahead import ahead, side_by_side
 from agseg.workflows.clip_files import (
+    ClipResult,
     annotated_video,
-    clip_facts,
     picture_name,
     planes_content,
+    record_facts,
     time_of,
     write_frames,
     write_picture,
 )
 
-__all__ = ["BATCH_FRAMES", "ClipClassifier", "ClipResult"]
+__all__ = ["BATCH_FRAMES", "ClipClassifier"]
 
 BATCH_FRAMES = 8
 """Frames that the network sees at once; more are no faster on a CPU and only take memory."""
@@ -57,15 +59,6 @@ R = TypeVar("R")
 
 Progress = Callable[[int, int | None], None]
 """``progress(frames done, frames in all if known)``."""
-
-
-@dataclass(frozen=True)
-class ClipResult:
-    """What a clip's record needs; see docs/ultrasound.md for ``extra``."""
-
-    warnings: tuple[Warned, ...]
-    seconds: dict[str, float]
-    extra: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +101,10 @@ class ClipClassifier:
         self.crop = crop
         self.annotated = annotated
 
-    def classify(self, source: FrameSource, folder: Path, *, progress: Progress) -> ClipResult:
+    def classify(self, source: FrameSource, folder: Path, *, names: Sequence[str], progress: Progress) -> ClipResult:
         """Write a clip's results into ``folder``, which exists and is nobody else's.
+
+        ``names`` are those of the clip's files: one, or as many as there are stills.
 
         Raises
         ------
@@ -122,15 +117,17 @@ class ClipClassifier:
         timeline, views = self._classify_frames(source, progress)
         classified = time.perf_counter()
         best = best_frames(timeline)
-        found = self._draw_frames(source, timeline, views, best, folder)
-        write_frames(folder / "frames.csv", timeline)
+        boxes, frame_boxes = self._draw_frames(source, timeline, views, best, folder)
+        files = [spelled_out(names[index if len(names) > 1 else 0]) for index in timeline.indices]
+        write_frames(folder / "frames.csv", timeline, files=files, boxes=frame_boxes)
         write_picture(folder / "timeline.png", draw_timeline(timeline))
-        write_text(folder / "planes.json", json_text(planes_content(timeline, best, found)))
+        planes = planes_content(timeline, best, boxes, files=files)
+        write_text(folder / "planes.json", json_text(planes))
         finished = time.perf_counter()
         return ClipResult(
             warnings=(*source.warnings, *_view_warnings(views)),
             seconds={"classify": classified - started, "write": finished - classified, "total": finished - started},
-            extra=clip_facts(source, timeline, views, best),
+            extra=record_facts(source, timeline, views, planes),
         )
 
     def _classify_frames(self, source: FrameSource, progress: Progress) -> tuple[Timeline, list[View]]:
@@ -190,23 +187,34 @@ class ClipClassifier:
 
     def _draw_frames(
         self, source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int], folder: Path
-    ) -> dict[str, Box | None]:
-        """Read the clip again and write its pictures; returns the boxes of the best frames by plane."""
+    ) -> tuple[dict[str, Box | None], dict[int, Box | None]]:
+        """Read the clip again and write its pictures.
+
+        Returns
+        -------
+        boxes, frame_boxes
+            Those of the best frames, by plane; and those of frames, by position in the timeline.
+        """
         planes_at: dict[int, list[str]] = {}
         for plane, position in best.items():
             planes_at.setdefault(position, []).append(plane)
         positions = {index: position for position, index in enumerate(timeline.indices)}
         wanted = frozenset(timeline.indices if self.annotated else (timeline.indices[position] for position in planes_at))
         boxes: dict[str, Box | None] = {}
+        frame_boxes: dict[int, Box | None] = {}
         if not wanted:
-            return boxes
+            return boxes, frame_boxes
 
         def draw(frame: Frame) -> tuple[float, NDArray[np.uint8] | None]:
             position = positions[frame.index]
             shown = masked(frame.pixels, views[position])
             for plane in planes_at.get(position, []):
                 boxes[plane] = self._draw_best(frame, shown, views[position], timeline, position, plane, folder)
-            drawn = self._annotate(frame, shown, views[position], timeline, position) if self.annotated else None
+                if plane == timeline.smoothed_labels[position]:
+                    frame_boxes[position] = boxes[plane]
+            if not self.annotated:
+                return time_of(frame, source), None
+            drawn, frame_boxes[position] = self._annotate(frame, shown, views[position], timeline, position)
             return time_of(frame, source), drawn
 
         with (
@@ -217,7 +225,7 @@ class ClipClassifier:
             for time_s, picture in pictures:
                 if video is not None and picture is not None:
                     video.write(picture, time_s=time_s)
-        return boxes
+        return boxes, frame_boxes
 
     def _draw_best(
         self, frame: Frame, shown: NDArray[np.uint8], view: View, timeline: Timeline, position: int, plane: str, folder: Path
@@ -234,11 +242,12 @@ class ClipClassifier:
 
     def _annotate(
         self, frame: Frame, shown: NDArray[np.uint8], view: View, timeline: Timeline, position: int
-    ) -> NDArray[np.uint8]:
+    ) -> tuple[NDArray[np.uint8], Box | None]:
+        """The frame with what is known about it, and the box of its plane."""
         label, state = timeline.smoothed_labels[position], timeline.states[position]
         # Only planes are looked for: where the network saw none there is nothing to point at, and half the time is saved.
         seen = self._look(frame, view, label) if state is FrameState.PLANE else None
-        return annotate(
+        drawn = annotate(
             shown,
             label=label,
             state=state,
@@ -247,6 +256,7 @@ class ClipClassifier:
             heat=None if seen is None else seen.heat,
             view=view.box if seen is None else seen.covers,
         )
+        return drawn, None if seen is None else seen.box
 
     def _look(self, frame: Frame, view: View, plane: str) -> _Seen:
         maps = self.network.maps(self.network.input.prepare(view_pixels(frame.pixels, view)), plane=plane)

@@ -6,6 +6,8 @@ docs/ultrasound.md describes the files.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,18 @@ from agseg.io.video.frames import Box, Frame, FrameSource
 from agseg.io.video.writer import VideoWriter
 from agseg.ultrasound.fan import View
 from agseg.ultrasound.timeline import FrameState, Timeline
+from agseg.volume import Warned
 
-__all__ = ["annotated_video", "clip_facts", "picture_name", "planes_content", "time_of", "write_frames", "write_picture"]
+__all__ = [
+    "ClipResult",
+    "annotated_video",
+    "picture_name",
+    "planes_content",
+    "record_facts",
+    "time_of",
+    "write_frames",
+    "write_picture",
+]
 
 STILL_S = 1.0
 """How long a still stands in an annotated video (seconds)."""
@@ -32,9 +44,31 @@ def picture_name(plane: str) -> str:
     return re.sub(r"[^\w ().+-]", "_", plane).strip(" .") or "plane"
 
 
-def write_frames(path: Path, timeline: Timeline) -> None:
-    """frames.csv: one row per analysed frame, with the probability of every class."""
-    table = [["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes]]
+@dataclass(frozen=True)
+class ClipResult:
+    """What a clip's record needs; see docs/ultrasound.md for ``extra``."""
+
+    warnings: tuple[Warned, ...]
+    seconds: dict[str, float]
+    extra: dict[str, Any]
+
+
+_FILE_AND_BOX = ("file", "x0", "y0", "x1", "y1")
+
+
+def write_frames(path: Path, timeline: Timeline, *, files: Sequence[str], boxes: Mapping[int, Box | None]) -> None:
+    """frames.csv: one row per analysed frame, with the probability of every class.
+
+    Parameters
+    ----------
+    path, timeline
+        Where, and what was decided.
+    files
+        Name of the file that each frame is from.
+    boxes
+        Where the network saw the frame's plane, by the frame's row; not every row has one.
+    """
+    table = [["frame", "time_s", "label", "probability", "smoothed_label", "state", *timeline.classes, *_FILE_AND_BOX]]
     rows = zip(
         timeline.indices,
         timeline.times_s,
@@ -44,13 +78,23 @@ def write_frames(path: Path, timeline: Timeline) -> None:
         timeline.probabilities,
         strict=True,
     )
-    for index, time_s, label, smoothed_label, state, row in rows:
+    for number, (index, time_s, label, smoothed_label, state, row) in enumerate(rows):
         shown = "" if time_s is None else f"{time_s:.6f}"
-        table.append([str(index), shown, label, f"{row.max():.6f}", smoothed_label, state.value, *(f"{p:.6f}" for p in row)])
+        box = boxes.get(number)
+        table.append(
+            [
+                *(str(index), shown, label, f"{row.max():.6f}", smoothed_label, state.value),
+                *(f"{p:.6f}" for p in row),
+                files[number],
+                *([""] * 4 if box is None else map(str, box)),
+            ]
+        )
     write_text(path, table_text(table))
 
 
-def planes_content(timeline: Timeline, best: dict[str, int], boxes: dict[str, Box | None]) -> dict[str, Any]:
+def planes_content(
+    timeline: Timeline, best: dict[str, int], boxes: dict[str, Box | None], *, files: Sequence[str]
+) -> dict[str, Any]:
     """The content of planes.json: one entry per plane found, by its name."""
     content = {}
     for plane, position in best.items():
@@ -58,6 +102,7 @@ def planes_content(timeline: Timeline, best: dict[str, int], boxes: dict[str, Bo
         content[plane] = {
             "frame": timeline.indices[position],
             "time_s": _rounded(timeline.times_s[position]),
+            "file": files[position],
             "probability": _rounded(float(timeline.probabilities[position, timeline.classes.index(plane)])),
             "box": None if box is None else list(box),
             "picture": f"best/{picture_name(plane)}.png",
@@ -75,8 +120,8 @@ def planes_content(timeline: Timeline, best: dict[str, int], boxes: dict[str, Bo
     return content
 
 
-def clip_facts(source: FrameSource, timeline: Timeline, views: list[View], best: dict[str, int]) -> dict[str, Any]:
-    """What the clip's record tells under ``extra``."""
+def record_facts(source: FrameSource, timeline: Timeline, views: list[View], planes: dict[str, Any]) -> dict[str, Any]:
+    """What the clip's record tells beside that of any study (:func:`agseg.report.clip_facts`); ``planes`` as in planes.json."""
     states = [state.value for state in timeline.states]
     return {
         "size": list(source.size),
@@ -85,7 +130,11 @@ def clip_facts(source: FrameSource, timeline: Timeline, views: list[View], best:
         "moving": source.moving,
         "views": sorted({view.kind.value for view in views}),
         "states": {state.value: states.count(state.value) for state in FrameState},
-        "planes": list(best),
+        "planes": list(planes),
+        "best_frames": [
+            {"plane": plane, **{name: found[name] for name in ("frame", "time_s", "file", "probability", "box", "picture")}}
+            for plane, found in planes.items()
+        ],
     }
 
 

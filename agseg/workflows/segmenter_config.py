@@ -125,9 +125,9 @@ class WriterConfig:
 
 
 def usage_digest(entry: WeightsEntry) -> str:
-    """SHA-256 (hex) of what an entry says about making a mask with its files: a site may correct it under the same files.
+    """SHA-256 (hex) of what an entry says about making a result with its files: a site may correct it under the same files.
 
-    Scores, licence and the like are left out: they change no voxel.
+    Scores, licence and the like are left out: they change no voxel, and no frame's label.
     """
     usage = {
         "architecture": entry.architecture,
@@ -135,6 +135,7 @@ def usage_digest(entry: WeightsEntry) -> str:
         "format": entry.format,
         "input": entry.input.identity(),
         "labels": [[label.index, label.name] for label in entry.labels],
+        **({"classes": list(entry.classes)} if entry.classes else {}),
         "cleanup": entry.cleanup,
         **({"largest_of": entry.largest_of} if entry.largest_of else {}),
         **({"parts": [usage_digest(part) for part in entry.part_entries()]} if entry.parts else {}),

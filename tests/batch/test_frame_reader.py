@@ -3,15 +3,15 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agseg.batch.frame_reader import ClipError, FrameReader
 from agseg.errors import Code, InputError
-from agseg.io.video.clips import Clip, open_clip
+from agseg.io.video.clips import open_clip
 from agseg.io.video.frames import Frame, every
+from tests.ultrasound.scans import clip_of
 
 SIDE = 64
 
@@ -24,7 +24,7 @@ class Made:
 
     def __init__(self, clip):
         self.clip, self.frame_count = clip, 6
-        if clip.name == "closed":
+        if clip.id == "closed":
             raise InputError("this one cannot be read", code=Code.VIDEO)
 
     def frames(self, wanted):
@@ -35,7 +35,7 @@ class Made:
                 yield Frame(index, index / 25, np.full((SIDE, SIDE, 3), index, np.uint8))
 
     def _misbehave(self):
-        match self.clip.name:
+        match self.clip.id:
             case "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "hang":
@@ -46,10 +46,6 @@ class Made:
                 raise MemoryError
             case "bug":
                 raise ZeroDivisionError("NAME^OF A PATIENT")
-
-
-def clip_of(name):
-    return Clip(name, (Path(name),))
 
 
 def numbers(source, wanted=None):
@@ -121,7 +117,7 @@ def test_a_real_video_arrives_as_it_is_read_here(tmp_path):
     from tests.ultrasound.scans import fan_frame, write_video
 
     frames = [fan_frame((160, 120), box=(20, 10, 140, 110), seed=index) for index in range(7)]
-    clip = Clip("scan", (write_video(tmp_path / "scan.mp4", frames),))
+    clip = clip_of("scan", write_video(tmp_path / "scan.mp4", frames))
     with FrameReader() as reader:
         there, here = reader.open(clip), open_clip(clip)
         assert (there.size, there.frame_count, there.frames_per_second) == (here.size, here.frame_count, here.frames_per_second)

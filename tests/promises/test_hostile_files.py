@@ -16,6 +16,7 @@ import pytest
 from tests import mutations, phantoms
 from tests.promises.conftest import ROOT, prepare, write_good
 from tests.ultrasound import scans
+from tests.ultrasound.plane_weights import NAME, write_plane_weights
 
 WATCHED = """
 import json, os, sys
@@ -52,6 +53,10 @@ class Place:
     def segment(self, source: Path, out: Path, *more: object) -> list[str]:
         tiny = ("--manifest", self.manifest, "--weights", "tiny", "--precision", "fp32")
         return [*map(str, ("segment", source, "-o", out, *tiny, *more))]
+
+    def classify(self, source: Path, out: Path) -> list[str]:
+        manifest = write_plane_weights(self.root / "planes")
+        return [*map(str, ("classify-us", source, "-o", out, "--weights", NAME, "--manifest", manifest, "--device", "cpu"))]
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "agseg", *map(str, arguments)]
@@ -160,8 +165,10 @@ def test_promise_45_the_watch_sees_an_open_file(place: Place, tmp_path: Path) ->
 def test_promise_45_clips_are_opened_by_a_child_too(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "in"
     fill(source)
-    scans.write_cine(source / "cine.dcm", np.zeros((2, 48, 64, 3), dtype=np.uint8))
-    assert place.watched(source, "classify-us", source, "-o", tmp_path / "out", "--offline")["opened"] == []
+    scans.write_cine(source / "cine.dcm", np.stack([scans.fan_frame((64, 48), box=(10, 5, 50, 45), text=False)] * 2))
+    told = place.watched(source, *place.classify(source, tmp_path / "out"))
+    assert told["opened"] == []
+    assert (tmp_path / "out" / "cine" / "planes.json").is_file()
 
 
 @pytest.mark.parametrize("kind", mutations.KINDS)
@@ -202,7 +209,7 @@ def test_promise_49_no_control_character_reaches_a_terminal_a_log_or_a_table(pla
         ("inspect", source, "-v"),
         place.segment(source, out, "-v"),
         place.segment(source / "\x1b[31m", out),
-        ("classify-us", source, "-o", tmp_path / "clips", "--offline", "-v"),
+        (*place.classify(source, tmp_path / "clips"), "-v"),
     ):
         done = place.run(*arguments)
         said += done.stdout + done.stderr

@@ -11,8 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from agseg.io.video.clips import CLIP, MODALITY
+from agseg.study import Study
+
 PATIENT = "ZEBEDEE^PHILOMENA"
 """A name that must not appear in any output."""
+
+
+def clip_of(name: str, *files: Path) -> Study:
+    """A clip of these files; without any, of one that is not there."""
+    files = files or (Path(name),)
+    return Study(name, files[0].parent, files, kind=CLIP, modality=MODALITY)
 
 
 def fan_frame(

@@ -88,7 +88,7 @@ SCRIPT = """
         (!status.value || entry.dataset.status === status.value) &&
         (!look.checked || entry.dataset.look === "1"));
     });
-    var rows = all("tbody tr", tables[0]);
+    var rows = all("article[data-study]");
     var visible = rows.filter(function (row) { return !row.hidden; });
     shown.textContent = visible.length + " of " + rows.length + " studies shown";
   }

@@ -16,6 +16,7 @@ from typing import Any
 from agseg.errors import ExitCode
 from agseg.io.atomic import write_text
 from agseg.io.html.assets import POLICY, SCRIPT, STYLE
+from agseg.io.html.clip import TIMELINE
 from agseg.io.html.clock import local_time
 from agseg.io.html.left_out import left_out
 from agseg.io.html.study import OUTCOMES, Organ, StudyView, view
@@ -28,7 +29,7 @@ PREVIEWS_EMBEDDED = 200
 """Studies whose pictures are in the page, the review list's first; the others link to their files. Keeps the page small."""
 
 STUDIES_SHOWN = 2000
-"""Studies on the page: the review list's, those that were not segmented, then the others. More would not open in a browser."""
+"""Studies on the page: the review list's, those that were not done, then the others. More would not open in a browser."""
 
 ORGANS_PER_TABLE = 8
 """Columns that fit a printed page; more organs get further tables."""
@@ -41,8 +42,8 @@ _GOOD = frozenset({StudyStatus.DONE, StudyStatus.SKIPPED})
 _MEANING = {
     ExitCode.OK: "everything that was to be done is done",
     ExitCode.BUG: "an unexpected error happened",
-    ExitCode.SOME_NOT_DONE: "some studies were not segmented",
-    ExitCode.NONE_DONE: "no study was segmented",
+    ExitCode.SOME_NOT_DONE: "some studies were not done",
+    ExitCode.NONE_DONE: "no study was done",
     ExitCode.NO_STUDY: "no study was found",
     ExitCode.WEIGHTS: "weights are missing, unverified or corrupt",
     ExitCode.OUTPUT: "the output could not be written",
@@ -104,7 +105,7 @@ def render_report(
     """The page as text; ``root`` is the folder of the study folders (none: no pictures)."""
     review = review or {}
     ordered = _in_order(report, review)
-    with_pictures = [study for study in ordered if any(name in study.files for name in PICTURES)][:PREVIEWS_EMBEDDED]
+    with_pictures = [study for study in ordered if {*PICTURES, TIMELINE} & set(study.files)][:PREVIEWS_EMBEDDED]
     embedded = {id(study) for study in with_pictures}
     views = {
         id(study): view(study, f"study-{number}", review.get(study.input, ()), root if id(study) in embedded else None)
@@ -127,7 +128,8 @@ def render_report(
         not_done=_not_done(details),
         left_out=len(report.studies) - len(shown),
         organ_groups=[organs[n : n + ORGANS_PER_TABLE] for n in range(0, max(1, len(organs)), ORGANS_PER_TABLE)],
-        studies=shown,
+        studies=[study for study in shown if not study.is_clip],
+        clips=[study for study in shown if study.is_clip],
         details=details,
         trend=trend_of([*earlier, report.to_dict()]),
         skipped_files=left_out(report.files),
@@ -145,7 +147,7 @@ def _template() -> Any:
 
 
 def _in_order(report: BatchReport, review: Review) -> list[StudyReport]:
-    """The review list's first, then what was not segmented, then the others; no more than a browser opens."""
+    """The review list's first, then what was not done, then the others; no more than a browser opens."""
     by_name = {study.input: study for study in report.studies}
     first = [by_name[name] for name in review if name in by_name]
     others = [study for study in report.studies if study.input not in review]

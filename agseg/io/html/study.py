@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from agseg.io.html.thumbnail import PICTURES, Picture, thumbnail
+from agseg.io.html.clip import MODALITY, TIMELINE, ClipView, clip_of
+from agseg.io.html.thumbnail import PICTURES, PLANE_WIDTH_PX, Picture, thumbnail
 from agseg.io.names import spelled_out
 from agseg.labels import Label
 from agseg.report import Measurement, OrganStatus, StudyReport, StudyStatus
@@ -96,6 +97,8 @@ class StudyView:
     organs: tuple[OrganRow, ...]
     links: tuple[Link, ...]
     pictures: tuple[Picture, ...]
+    is_clip: bool
+    clip: ClipView | None
 
     @property
     def look(self) -> int:
@@ -118,6 +121,7 @@ def view(study: StudyReport, anchor: str, reasons: Sequence[str], root: Path | N
         Folder of the study folders, for pictures inside the page; None leaves links.
     """
     seconds = (study.seconds or {}).get("total")
+    clip = clip_of(study)
     return StudyView(
         name=study.input,
         whose=whose(study),
@@ -133,7 +137,9 @@ def view(study: StudyReport, anchor: str, reasons: Sequence[str], root: Path | N
         volumes=Volumes({organ.name: _cell(organ) for organ in study.organs}),
         organs=tuple(_row(organ) for organ in study.organs),
         links=tuple(Link(name, _href(study, name)) for name in study.files) if study.output is not None else (),
-        pictures=_pictures(study, root),
+        pictures=_pictures(study, root) if clip is None else _clip_pictures(study, clip, root),
+        is_clip=clip is not None or study.modality == MODALITY,
+        clip=clip,
     )
 
 
@@ -201,4 +207,19 @@ def _pictures(study: StudyReport, root: Path | None) -> tuple[Picture, ...]:
         if name in study.files:
             alt = f"{what} of {study.input} with contours: {said or 'no organ found'}"
             found.append(thumbnail(root / study.output / name, href=_href(study, name), alt=alt))
+    return tuple(picture for picture in found if picture is not None)
+
+
+def _clip_pictures(study: StudyReport, clip: ClipView, root: Path | None) -> tuple[Picture, ...]:
+    """The timeline, and the best frame of each plane with the box."""
+    if root is None or study.output is None:
+        return ()
+    said: dict[str, tuple[str, int | None]] = {TIMELINE: (f"Probability of each plane over the frames of {study.input}", None)}
+    for row in clip.rows:
+        said[row.overlay] = (f"{row.plane} in {study.input}: frame {row.frame} of {row.file}, with its box", PLANE_WIDTH_PX)
+    found = [
+        thumbnail(root / study.output / name, href=_href(study, name), alt=alt, width=width)
+        for name, (alt, width) in said.items()
+        if name in study.files
+    ]
     return tuple(picture for picture in found if picture is not None)

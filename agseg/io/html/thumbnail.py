@@ -14,7 +14,9 @@ PICTURES: Mapping[str, str] = {
 }
 """Pictures of a study folder, by name, with what each shows."""
 
-_WIDTH_PX = 840
+WIDTH_PX, PLANE_WIDTH_PX = 840, 320
+"""Width of a picture in the page, and of a clip's best frame: a clip has up to one for each plane."""
+
 _JPEG_QUALITY = 72
 _LARGEST_BYTES = 8 << 20
 
@@ -30,7 +32,7 @@ class Picture:
     data: str
 
 
-def thumbnail(path: Path, *, href: str, alt: str) -> Picture | None:
+def thumbnail(path: Path, *, href: str, alt: str, width: int | None = None) -> Picture | None:
     """The picture, or None if there is none of ours that can be read."""
     import PIL.Image
 
@@ -41,7 +43,8 @@ def thumbnail(path: Path, *, href: str, alt: str) -> Picture | None:
             small = picture.convert("RGB")
     except (OSError, ValueError):
         return None
-    small.thumbnail((_WIDTH_PX, 4 * _WIDTH_PX))
+    width = width or WIDTH_PX
+    small.thumbnail((width, 4 * width))
     stream = io.BytesIO()
     small.save(stream, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Picture(alt, href, small.width, small.height, base64.b64encode(stream.getvalue()).decode())

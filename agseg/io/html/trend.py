@@ -60,7 +60,7 @@ class Trend:
 
 
 def trend_of(runs: Sequence[Mapping[str, Any]]) -> Trend | None:
-    """The trend, or None where fewer than two runs measured something.
+    """The trend, or None where fewer than two runs measured something, or none measured a volume.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ def trend_of(runs: Sequence[Mapping[str, Any]]) -> Trend | None:
         for (study, organ), said in sorted(values.items())
         if len(said) > 1
     )
+    if not medians:
+        return None
     return Trend(len(measured), tuple(_line(organ, line) for organ, line in sorted(medians.items())), repeated)
 
 

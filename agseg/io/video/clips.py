@@ -1,5 +1,8 @@
 """Finds the ultrasound clips below the inputs: videos, DICOM objects and folders of images, each file exactly once.
 
+A clip is a :class:`~agseg.study.Study` of the kind :data:`CLIP`. Its files are the video or DICOM file, or the images in
+natural order; its id is its path below the input without suffix, made unique.
+
 A file that is given by name is always an input, whatever it turns out to be. In a folder the first bytes decide; the images
 that lie directly in one folder are one input together, and a file whose suffix promises a video is an input even if its
 bytes do not keep the promise, so that it ends in the record with a reason.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +26,14 @@ from agseg.io.video.frames import FrameSource
 from agseg.io.video.stills import Stills, natural_order
 from agseg.io.video.video_file import VideoFile
 from agseg.io.watch import Watch
-from agseg.study import Rejected, Skipped
+from agseg.study import Discovery, Rejected, Skipped, Study
 
-__all__ = ["Clip", "ClipDiscovery", "clip_kinds", "find_clips", "open_clip"]
+__all__ = ["CLIP", "MODALITY", "clip_kinds", "find_clips", "open_clip"]
+
+CLIP = "clip"
+"""Kind of a study that is an ultrasound clip."""
+
+MODALITY = "US"
 
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
 _RESERVED_NAMES = ("run.json",)
@@ -37,31 +45,7 @@ KindsOf = Callable[[Sequence[Path]], Sequence[str]]
 """Says what files are, as :func:`clip_kinds` does."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One input that becomes one result.
-
-    Parameters
-    ----------
-    name
-        ``/``-separated name of the output folder: path below the input without suffix, made unique.
-    files
-        The video or DICOM file, or the images in natural order.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class ClipDiscovery:
-    """All clips, and every other file with the reason it was left out."""
-
-    clips: tuple[Clip, ...]
-    skipped: tuple[Skipped, ...]
-
-
-def find_clips(inputs: Iterable[Path], *, kinds_of: KindsOf | None = None) -> ClipDiscovery:
+def find_clips(inputs: Iterable[Path], *, kinds_of: KindsOf | None = None) -> Discovery:
     """The clips of files and folders, in a stable order; links are never followed.
 
     Parameters
@@ -77,7 +61,7 @@ def find_clips(inputs: Iterable[Path], *, kinds_of: KindsOf | None = None) -> Cl
         If an input does not exist.
     """
     listed = _Listed()
-    for given in inputs:
+    for given in map(Path.absolute, inputs):
         if not os.path.lexists(given):
             raise UsageError("no such file or folder", path=given)
         if given.is_dir() and not given.is_symlink():
@@ -86,16 +70,20 @@ def find_clips(inputs: Iterable[Path], *, kinds_of: KindsOf | None = None) -> Cl
             listed.places.append(_Place(given, given, [given], is_input=True))
     paths = [path for place in listed.places if not place.is_input for path in place.files]
     kinds = dict(zip(paths, (kinds_of or clip_kinds)(paths), strict=True))
-    clips: list[Clip] = []
+    clips: list[Study] = []
     for place in listed.places:
         if place.is_input:
-            clips.append(Clip(place.folder.stem.lstrip(".") or "clip", (place.folder,)))
+            clips.append(_clip(place.folder.stem.lstrip(".") or "clip", place.folder.parent, (place.folder,)))
         else:
             clips.extend(_clips_of(place, kinds, listed.skipped))
-    return ClipDiscovery(_with_unique_names(clips), tuple(listed.skipped))
+    return Discovery(_with_unique_names(clips), tuple(listed.skipped))
 
 
-def _clips_of(place: _Place, kinds: Mapping[Path, str], skipped: list[Skipped]) -> Iterator[Clip]:
+def _clip(name: str, root: Path, files: tuple[Path, ...]) -> Study:
+    return Study(name, root, files, kind=CLIP, modality=MODALITY)
+
+
+def _clips_of(place: _Place, kinds: Mapping[Path, str], skipped: list[Skipped]) -> Iterator[Study]:
     """The clips of one folder: its videos and DICOM files, then its images together."""
     root, folder = place.root, place.folder
     images = []
@@ -104,12 +92,12 @@ def _clips_of(place: _Place, kinds: Mapping[Path, str], skipped: list[Skipped]) 
         if kind == FileKind.IMAGE:
             images.append(path)
         elif kind in _CLIPS or (not kind.startswith("E_") and path.suffix.lower() in _VIDEO_SUFFIXES):
-            yield Clip(path.relative_to(root).with_suffix("").as_posix(), (path,))
+            yield _clip(path.relative_to(root).with_suffix("").as_posix(), root, (path,))
         else:
             skipped.append(Skipped(path, kind if kind.startswith("E_") else "not_an_image"))
     if images:
         name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "images"
-        yield Clip(name, tuple(images))
+        yield _clip(name, root, tuple(images))
 
 
 def clip_kinds(paths: Sequence[Path], *, watch: Watch | None = None) -> list[str]:
@@ -124,7 +112,7 @@ def _kind(path: Path) -> str:
     return str(Code.MODALITY) if kind is FileKind.DICOM and is_other_modality(path) else str(kind)
 
 
-def open_clip(clip: Clip) -> FrameSource:
+def open_clip(clip: Study) -> FrameSource:
     """The frames of a clip.
 
     Raises
@@ -212,18 +200,18 @@ def _left_out(entry: Path, inner: list[Path], files: list[Path]) -> str:
     return ""
 
 
-def _with_unique_names(clips: list[Clip]) -> tuple[Clip, ...]:
+def _with_unique_names(clips: list[Study]) -> tuple[Study, ...]:
     """Names that several clips share get their suffix (``clip_mp4``), and a number where that does not help."""
-    names = [clip.name.lower() for clip in clips]
+    names = [clip.id.lower() for clip in clips]
     taken: set[str] = set(_RESERVED_NAMES)
     unique = []
     for clip in clips:
-        name = spelled_out(clip.name)
+        name = spelled_out(clip.id)
         if names.count(name.lower()) > 1 and len(clip.files) == 1 and clip.files[0].suffix:
             name = f"{name}_{clip.files[0].suffix[1:]}"
         candidate, number = name, 2
         while candidate.lower() in taken:
             candidate, number = f"{name}-{number}", number + 1
         taken.add(candidate.lower())
-        unique.append(Clip(candidate, clip.files))
+        unique.append(replace(clip, id=candidate))
     return tuple(unique)

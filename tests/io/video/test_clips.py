@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def test_every_file_is_used_once_or_skipped_with_a_reason(folder):
     found = find_clips([folder])
-    used = [path for clip in found.clips for path in clip.files]
+    used = [path for clip in found.studies for path in clip.files]
     skipped = {skip.path.name: skip.reason for skip in found.skipped}
     assert sorted([*used, *(skip.path for skip in found.skipped)]) == sorted(p for p in folder.rglob("*") if not p.is_dir())
     assert skipped == {"ct.dcm": "E_MODALITY", "notes.txt": "not_an_image", ".hidden.mp4": "hidden", "link.mp4": "E_SYMLINK"}
@@ -51,26 +51,26 @@ def test_folders_deeper_than_pythons_stack_are_walked(tmp_path):
         Path("deep.mp4").write_bytes(b"\0\0\0\x08ftyp")
     finally:
         os.chdir(here)
-    names = [clip.name for clip in find_clips([tmp_path]).clips]
+    names = [clip.id for clip in find_clips([tmp_path]).studies]
     assert names == ["clip", "d/" * 1500 + "deep"]
     subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # Python's own gives up on it
 
 
 def test_names_are_paths_below_the_input_without_suffix_and_unique(folder):
-    names = [clip.name for clip in find_clips([folder]).clips]
+    names = [clip.id for clip in find_clips([folder]).studies]
     assert sorted(names) == ["clip_avi", "clip_mp4", "deep/er/cine", "promise", "stills"]
-    twice = [clip.name for clip in find_clips([folder / "promise.mp4", folder / "promise.mp4"]).clips]
+    twice = [clip.id for clip in find_clips([folder / "promise.mp4", folder / "promise.mp4"]).studies]
     assert len(set(twice)) == 2
 
 
 def test_no_name_collides_with_the_record(tmp_path):
     (tmp_path / "run.json.mp4").write_bytes(b"x")
-    (clip,) = find_clips([tmp_path / "run.json.mp4"]).clips
-    assert clip.name != "run.json"
+    (clip,) = find_clips([tmp_path / "run.json.mp4"]).studies
+    assert clip.id != "run.json"
 
 
 def test_images_come_in_natural_order(folder):
-    (clip,) = find_clips([folder / "stills"]).clips
+    (clip,) = find_clips([folder / "stills"]).studies
     source = open_clip(clip)
     assert [int(frame.pixels[0, 0, 0]) for frame in source.frames(every(1))] == [1, 2, 10]
     assert not source.moving
@@ -79,7 +79,7 @@ def test_images_come_in_natural_order(folder):
 
 def test_a_broken_image_costs_its_own_frame_and_a_warning(folder):
     (folder / "stills/frame3.png").write_bytes((folder / "stills/frame1.png").read_bytes()[:40])
-    (clip,) = find_clips([folder / "stills"]).clips
+    (clip,) = find_clips([folder / "stills"]).studies
     source = open_clip(clip)
     assert [frame.index for frame in source.frames(every(1))] == [0, 1, 3]
     assert [warned.code for warned in source.warnings] == [Code.FRAMES_LOST]
@@ -90,12 +90,12 @@ def test_grey_palette_and_transparent_images_become_rgb_and_sixteen_bits_are_ref
     for mode in ("L", "P", "RGBA", "LA"):
         path = tmp_path / f"{mode}.png"
         grey.convert(mode).save(path)
-        (frame,) = open_clip(find_clips([path]).clips[0]).frames(every(1))
+        (frame,) = open_clip(find_clips([path]).studies[0]).frames(every(1))
         assert np.array_equal(frame.pixels[..., 0], np.asarray(grey))
     deep = tmp_path / "deep.png"
     Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(deep)
     with pytest.raises(InputError) as caught:
-        list(open_clip(find_clips([deep]).clips[0]).frames(every(1)))
+        list(open_clip(find_clips([deep]).studies[0]).frames(every(1)))
     assert caught.value.code is Code.DTYPE
 
 

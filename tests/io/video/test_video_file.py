@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from agseg.errors import Code, InputError
-from agseg.io.video.clips import Clip, open_clip
+from agseg.io.video.clips import open_clip
 from agseg.io.video.containers import FileKind, check_complete, sniff
 from agseg.io.video.frames import every
 from agseg.io.video.writer import VideoWriter
-from tests.ultrasound.scans import PATIENT, fan_frame, write_sound, write_video
+from tests.ultrasound.scans import PATIENT, clip_of, fan_frame, write_sound, write_video
 
 av = pytest.importorskip("av")
 
@@ -20,7 +20,7 @@ def grey_levels(levels, size=(64, 48)):
 
 
 def open_path(path):
-    return open_clip(Clip("clip", (path,)))
+    return open_clip(clip_of("clip", path))
 
 
 @pytest.mark.parametrize(
