@@ -24,12 +24,15 @@ way files are written through :class:`~agseg.batch.folder.StudyFolder`, and the 
         def process(self, task, volume, stage):
             with StudyFolder(task) as folder:
                 write_mask(folder.path / "pancreas.nii.gz", ...)          # any files, any sub-folders
-                return folder.publish(organs=..., warnings=..., seconds={...})   # writes study.json, swaps the folder in
+                return folder.publish(volume, organs=..., warnings=..., seconds={...})   # study.json, then all at once
 
 ``job.read``, ``job.model`` and ``job.writer`` cross a process boundary: they must be picklable (a top-level function; a frozen
 dataclass with ``__call__``). They are imported in the child from the module that defines them, so that module must not import
 torch at its top if the parent imports it too. ``task.read_seconds`` is what the reader took; ``seconds`` of the report should
 include it.
+
+A job without readers (``read=None``) has clips or other files that are never held whole: its processor reads them itself,
+``process(task, stage)``.
 
 A child that crashes, hangs longer than ``limits.study_timeout_s`` or grows beyond its memory limit costs the study it was
 working on (``E_CRASHED``, ``E_TIMEOUT``, ``E_OUT_OF_MEMORY``), nothing else.

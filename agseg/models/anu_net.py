@@ -1,13 +1,12 @@
 """ANU-Net: UNet++ with an attention gate on every edge inside a row, batch norm and deep supervision.
 
-Source: Li et al., ANU-Net: attention-based nested U-Net (2020), section 3, equations (1) to (4) and Figure 13 (pruning);
-networks.md, sections 3.1 to 3.4:
+Source: Li et al., ANU-Net: attention-based nested U-Net (2020), section 3, equations (1) to (4) and Figure 13 (pruning):
 
     X[i][j] = Phi([Ag(X[i][0]), ..., Ag(X[i][j-1]), Up(X[i+1][j-1])])
 
 Equation (4) prints a sum but the text says concatenation, which is what stands here. "Deconvolution" is a transposed
-convolution 2x2(x2). No self-similar network has the four printed counts; ours lie within 3 % of them (networks.md,
-section 3.4).
+convolution 2x2(x2). No self-similar network has the four printed counts; ours lie within 3 % of them
+(docs/networks.md, "Counts and cost").
 """
 
 from __future__ import annotations

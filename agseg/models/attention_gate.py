@@ -4,9 +4,9 @@ Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2, e
 
     q_i = psi^T relu(W_x^T x_i + W_g^T g_i + b_xg) + b_psi,   alpha_i = sigmoid(q_i),   x^_i = alpha_i x_i
 
-Divergences from the text, all fixed by the published parameter counts and the public code (networks.md, section 1.2): W_x is
-2x2(x2) with stride 2 and without bias, so that it carries x onto g's grid; alpha is computed there and resampled back to x's
-grid; the gated x passes a 1x1(x1) convolution with batch norm.
+Divergences from the text, all fixed by the published parameter counts and the public code (docs/networks.md, "Where text,
+code and tables disagree"): W_x is 2x2(x2) with stride 2 and without bias, so that it carries x onto g's grid; alpha is
+computed there and resampled back to x's grid; the gated x passes a 1x1(x1) convolution with batch norm.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class SameGridGate(nn.Module):
         F = relu(B(W_f f) + B(W_g g)),   alpha = sigmoid(B(W_theta F)),   output = alpha f
 
     with B a batch norm after each biased 1x1(x1) convolution. The equations print plain biases, the prose batch-normed inputs;
-    both are there (networks.md, section 3.1).
+    both are there.
 
     Parameters
     ----------

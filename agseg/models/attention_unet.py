@@ -1,6 +1,6 @@
 """Attention U-Net: the U-Net of :mod:`agseg.models.unet` with attention gates on its skip connections.
 
-Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2 and Figure 3; networks.md, sections 1.2 and 1.3.
+Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2 and Figure 3.
 All skips but the finest are gated. The text lets the coarsest map be used directly as gating signal, and only that prints as
 the published 6.40 M parameters: ``center`` is the default. ``proj`` is what the public code does at its latest revision.
 """

@@ -2,7 +2,7 @@
 
 ``dims`` is 2 or 3 throughout. Tensors are ``[batch, channels, *grid]``, floating point. Grids grow by linear interpolation
 with voxel-centre alignment (``align_corners=False``), which matches the cell centres of a stride-2 convolution
-(networks.md, section 8).
+(docs/networks.md, "Where text, code and tables disagree").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BATCH_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm
 _MAX_POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 BATCH_NORM_SPREAD = 0.02
-"""Standard deviation of the batch-norm scale around 1 at initialisation (networks.md, section 1.3)."""
+"""Standard deviation of the batch-norm scale around 1 at initialisation, as in the public code of Attention Gated Networks."""
 
 
 def _checked(dims: int) -> int:
@@ -93,7 +93,7 @@ class DoubleConv(nn.Sequential):
 def initialise(network: nn.Module) -> None:
     """Kaiming-normal (fan-in) convolutions and linear layers, batch-norm scales N(1, 0.02) with zero shift.
 
-    Biases of convolutions keep the framework's default, as in the public code (networks.md, section 1.3). Gates open
+    Biases of convolutions keep the framework's default, as in the public code. Gates open
     themselves afterwards (``open_gates``).
     """
     for module in network.modules():

@@ -1,7 +1,7 @@
 """FocusNet: two encoder-decoders, the first of which gates the second; as the text reads.
 
 Source: Kaul et al., FocusNet (2019), section 2, equations (1) to (3): A_l = F_l(x) sigmoid(D_l), with D_l the first branch's
-decoder output and F_l the second branch's encoder after its squeeze-and-excitation block; networks.md, section 4.3. The paper's
+decoder output and F_l the second branch's encoder after its squeeze-and-excitation block. The paper's
 list of widths ends at 64; a fourth decoder stage of 32 channels is needed to return to full size. The authors' later release
 differs: :mod:`agseg.models.focusnet_released`.
 """

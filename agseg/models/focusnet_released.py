@@ -1,8 +1,8 @@
 """FocusNet as its authors released it, some months after the paper.
 
-Source: networks.md, section 4.2 (topology restated from the authors' later code). Against the paper: the gating branch has
-three levels and feeds 64, 128 and 256 channels; the segmenting branch keeps its strided blocks' outputs as skips; four outputs
-are fused.
+Source: docs/networks.md, "FocusNet as released" (the topology of the authors' later code, in our words). Against the paper:
+the gating branch has three levels and feeds 64, 128 and 256 channels; the segmenting branch keeps its strided blocks' outputs
+as skips; four outputs are fused.
 """
 
 from __future__ import annotations

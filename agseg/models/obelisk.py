@@ -1,7 +1,7 @@
 """OBELISK hybrid: a light 3D U-Net with two sparse, learned sampling layers.
 
 Source: Heinrich, Oktay, Bouteldja, OBELISK-Net: Fewer layers to solve 3D multi-organ segmentation with sparse deformable
-convolutions, Medical Image Analysis 54 (2019); networks.md, section 11.2. Parameter names are those of the published
+convolutions, Medical Image Analysis 54 (2019). Parameter names are those of the published
 weights, so that they load strictly.
 """
 

@@ -1,7 +1,7 @@
 """Sononet and AG-Sononet: fetal scan-plane classification, without and with attention gates.
 
 Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.4, Figure 4 and Table 5, and its preprint, section
-3.2.1 (layer numbers); networks.md, sections 2.1 and 2.2. Layer numbers count convolutions and poolings; only then are 11, 14
+3.2.1 (layer numbers). Layer numbers count convolutions and poolings; only then are 11, 14
 and 17 the last convolutions of scales 3, 4 and 5, and only the layout (3, 3, 3, 2, 2) has the published 0.16 M parameters.
 
 All classifiers here share one interface, for frames ``[B, 1, height, width]`` with sides that are multiples of 16:
@@ -110,7 +110,7 @@ class FlowGate(nn.Module):
     """The classification gate: scores at x's full grid, normalised to sum to 1 over positions.
 
     Source: Attention Gated Networks (2019), equation (1), with alpha = (q - min q) / sum(q - min q) (the public code's
-    ``concatenation_mean_flow``). The text's bias b_xg is absent, as the published counts require (networks.md, section 2.2).
+    ``concatenation_mean_flow``). The text's bias b_xg is absent, as the published counts require.
     """
 
     def __init__(self, *, in_channels: int, gating_channels: int, inter_channels: int) -> None:

@@ -1,7 +1,7 @@
 """The original SonoNet, in the layout of its published weights.
 
 Source: Baumgartner et al., SonoNet: Real-time detection and localisation of fetal standard scan planes in freehand ultrasound
-(2017); networks.md, sections 2.4 and 11.1.
+(2017), and the shapes and order of the arrays in its public weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """U-Net with fused side logits: the baseline of the Attention Gated Networks paper.
 
-Source: Schlemper, Oktay et al. (2019), section 3.2 and Table 3; networks.md, section 1.1. The text starts at 8 channels, but
+Source: Schlemper, Oktay et al. (2019), section 3.2 and Table 3. The text starts at 8 channels, but
 the published 5.88 M parameters require 16 (the tables and the public code agree), so 16 is the default. "Deep supervision" is
 the fusion of one logit map per decoder level with one loss on the fused map; :meth:`UNet.sides` offers the maps for optional
 auxiliary losses.

@@ -1,6 +1,6 @@
 """UNet++: the nested U-Net that ANU-Net builds on, and the pruning that both share.
 
-Source: Zhou et al., UNet++ (2018), as the baseline of Li et al., ANU-Net (2020), section 3.1; networks.md, section 3. Nodes
+Source: Zhou et al., UNet++ (2018), as the baseline of Li et al., ANU-Net (2020), section 3.1. Nodes
 X[i][j] stand at depth i and column j; X[i][0] is the encoder, and
 
     X[i][j] = Phi([X[i][0], ..., X[i][j-1], Up(X[i+1][j-1])])

@@ -40,8 +40,8 @@ MARGIN_FLOOR = 0.1
 def soft_dice_loss(logits: Tensor, labels: Tensor, *, smooth: float = SOFT_DICE_SMOOTH, smooth_inside: bool = False) -> Tensor:
     """Multi-class soft Dice, averaged over samples and all classes with the background.
 
-    Source: Attention Gated Networks (2019), section 3.2 (Milletari et al. 2016); networks.md, section 5.1. With p = softmax(z)
-    and one-hot t, sums over the voxels of sample b and class c:
+    Source: Attention Gated Networks (2019), section 3.2 (Milletari et al. 2016). With p = softmax(z) and one-hot
+    t, sums over the voxels of sample b and class c:
 
         D_bc = (2 sum p t + s) / (sum p + sum t + s),   loss = 1 - mean_bc D_bc
 
@@ -55,9 +55,9 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, *, smooth: float = SOFT_DICE_
 def aft_loss(logits: Tensor, labels: Tensor, *, kept: Sequence[int], smooth: float = SOFT_DICE_SMOOTH) -> Tensor:
     """Soft Dice over the softmax of the kept logits only, for fine-tuning where the other organs are not labelled.
 
-    Source: Attention Gated Networks (2019), section 3.3.1 (AFT); networks.md, section 5.2. Dropped logits get no gradient;
-    voxels with a label that is not kept count as background. The reference divides by the full number of classes, which
-    halves its gradients and lifts its minimum to 0.5; here the mean is over the kept ones.
+    Source: Attention Gated Networks (2019), section 3.3.1 (AFT). Dropped logits get no gradient; voxels with a label that is
+    not kept count as background. The reference divides by the full number of classes, which halves its gradients and lifts
+    its minimum to 0.5; here the mean is over the kept ones.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def aft_loss(logits: Tensor, labels: Tensor, *, kept: Sequence[int], smooth: flo
 def dice_bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Dice plus binary cross-entropy, for one foreground logit.
 
-    Source: the slides on Attention U-Net: L = (1 - 2 |S n S^| / (|S| + |S^|)) + BCE; networks.md, section 5.3. BCE is printed
-    as a sum over pixels, which would outweigh Dice a million times on a volume; it is the mean here.
+    Source: the slides on Attention U-Net: L = (1 - 2 |S n S^| / (|S| + |S^|)) + BCE. BCE is printed as a sum over pixels,
+    which would outweigh Dice a million times on a volume; it is the mean here.
     """
     p, t = torch.sigmoid(logits.float()), _targets(labels, logits)
     bce = F.binary_cross_entropy_with_logits(logits.float(), t)
@@ -89,8 +89,8 @@ def dice_cross_entropy_loss(
 ) -> Tensor:
     """Soft Dice plus categorical cross-entropy: the multi-class form of Dice + BCE.
 
-    Source: the slides on Attention U-Net and Dense V-Net: lambda_1 Dice + lambda_2 CE; networks.md, section 5.3. CE is printed
-    with its foreground term only; the full categorical one stands here.
+    Source: the slides on Attention U-Net and Dense V-Net: lambda_1 Dice + lambda_2 CE. CE is printed with its foreground term
+    only; the full categorical one stands here.
     """
     cross_entropy = F.cross_entropy(logits.float(), labels.long())
     return dice_weight * soft_dice_loss(logits, labels) + cross_entropy_weight * cross_entropy
@@ -117,7 +117,7 @@ def hybrid_loss(
 ) -> Tensor:
     """ANU-Net's hybrid of weighted cross-entropy and Dice, summed over the heads.
 
-    Source: Li et al., ANU-Net (2020), equation (8), in the form of networks.md, section 5.4. Printed is
+    Source: Li et al., ANU-Net (2020), equation (8). Printed is
     sum_i (1 - [alpha Y log Y_i / |Y_i - 0.5|^gamma + (2 Y_i Y + s) / (Y_i^2 + Y^2 + s)]), which is infinite at Y_i = 0.5, where
     an untrained sigmoid starts, and has no term for the background. Here, per head with p = sigmoid(z):
 
@@ -153,7 +153,7 @@ def hybrid_loss(
 def focusnet_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """FocusNet's Dice loss, flattened over the whole batch.
 
-    Source: Kaul et al., FocusNet (2019), section 3.2; networks.md, section 5.5: 1 - (2 sum t p + 1) / (sum t + sum p + 1).
+    Source: Kaul et al., FocusNet (2019), section 3.2: 1 - (2 sum t p + 1) / (sum t + sum p + 1).
     """
     p, t = torch.sigmoid(logits.float()), _targets(labels, logits)
     return 1 - (2 * (t * p).sum() + UNIT_SMOOTH) / (t.sum() + p.sum() + UNIT_SMOOTH)
@@ -164,8 +164,8 @@ def side_supervised_loss(
 ) -> Tensor:
     """A loss on the fused logits, plus ``side_weight`` times the mean of the same loss over the side maps.
 
-    Source: networks.md, section 1.1: the papers' "deep supervision" is one loss on the fused map (weight 0, the default); the
-    auxiliary losses of Lee et al. (2015), which the text cites, are the option.
+    Source: the public code of Attention Gated Networks (2019), where "deep supervision" is one loss on the fused map (weight
+    0, the default); the auxiliary losses of Lee et al. (2015), which the text cites, are the option.
     """
     fused, *sides = heads
     total = loss(fused, labels)
@@ -177,7 +177,7 @@ def side_supervised_loss(
 def planes_loss(scores: Sequence[Tensor], planes: Tensor, *, weights: Sequence[float]) -> Tensor:
     """Weighted sum of the cross-entropies of a classifier's heads.
 
-    Source: Attention Gated Networks (2019), section 2.4; networks.md, section 2.2.
+    Source: Attention Gated Networks (2019), section 2.4.
 
     Parameters
     ----------

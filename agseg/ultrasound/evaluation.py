@@ -30,7 +30,10 @@ __all__ = [
 ]
 
 CORRECT_IOU = 0.5
-"""A box is correct above this IoU; relatively correct above this share of the best IoU of its class (networks.md 7)."""
+"""A box is correct above this IoU; relatively correct above this share of the best IoU of its class.
+
+Source: Attention Gated Networks (2019), appendix on weakly supervised localisation.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class BoxScores:
 def score_planes(truth: Sequence[str], predicted: Sequence[str], *, classes: tuple[str, ...]) -> PlaneScores:
     """Accuracy, macro precision, recall and F1, per class, and the confusion matrix.
 
-    Macro F1 is the mean of the classes' F1 (networks.md 6), over the classes that occur in the truth or the prediction.
+    Macro F1 is the mean of the classes' F1, as in Table 6 of Attention Gated Networks (2019), over the classes that occur in
+    the truth or the prediction.
 
     Raises
     ------

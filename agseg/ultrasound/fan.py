@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 SONONET_SIZE = (975, 735)
-"""Width and height of the scanner's screen from which SonoNet's training frames were taken (networks.md 2.4)."""
+"""Width and height of the scanner's screen from which SonoNet's training frames were taken, by its public code."""
 
 SONONET_CROP: Box = (81, 115, 874, 734)
 """The part of that screen which SonoNet was trained on: columns 81:874, rows 115:734."""

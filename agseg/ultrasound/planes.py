@@ -1,9 +1,10 @@
 """A plane classifier ready to run: frames in, probabilities and maps out.
 
-What a network sees follows from its weights (networks.md 2.3, 2.4): the view is resized as 8-bit RGB, bilinear, to 224 rows
-by 288 columns with the patient upright, the channels are averaged, the frame is standardised to mean 0 and deviation 1; the
-original SonoNet wants that times 255, Sononet and AG-Sononet the central 208 x 272 of it. The public PyTorch port of SonoNet
-hands (224, 288) to a function that takes width first and so feeds a squeezed frame; that slip is not repeated here.
+What a network sees follows from its weights (docs/ultrasound.md, "What the network sees"): the view is resized as 8-bit RGB,
+bilinear, to 224 rows by 288 columns with the patient upright, the channels are averaged, the frame is standardised to mean 0
+and deviation 1; the original SonoNet wants that times 255, Sononet and AG-Sononet the central 208 x 272 of it. The public
+PyTorch port of SonoNet hands (224, 288) to a function that takes width first and so feeds a squeezed frame; that slip is not
+repeated here.
 """
 
 from __future__ import annotations

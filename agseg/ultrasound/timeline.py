@@ -29,7 +29,7 @@ PLANES = (
     "3VV", "4CH", "Abdominal", "Background", "Brain (Cb.)", "Brain (Tv.)", "Femur", "Kidneys", "Lips", "LVOT", "Profile",
     "RVOT", "Spine (cor.)", "Spine (sag.)",
 )  # fmt: skip
-"""The 14 classes in SonoNet's output order (networks.md 2.4)."""
+"""The 14 classes in SonoNet's output order, by its public code."""
 
 BACKGROUND_CLASS = "Background"
 """The class of frames that show no standard plane."""
