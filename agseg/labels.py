@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import MappingProxyType
 
 from agseg.errors import UsageError
 
-__all__ = ["BACKGROUND", "Code3", "Label", "LabelSet", "Structure", "known_structures", "unknown_organ"]
+__all__ = ["BACKGROUND", "Code3", "Label", "LabelSet", "Structure", "find_organ", "known_structures", "unknown_organ"]
 
 
 @dataclass(frozen=True)
@@ -175,22 +176,48 @@ class LabelSet:
         return LabelSet(tuple(self[name] for name in dict.fromkeys(names)))
 
 
+def find_organ(text: str, known: Iterable[str]) -> str | None:
+    """The known organ that is meant: ``Liver``, ``Left kidney`` and ``kidney-left`` as people write them; None for none.
+
+    A name is itself before it is another one's spelling, and a spelling of several names is none of them.
+    """
+    names = tuple(known)
+    if text in names:
+        return text
+    wanted = _plain(text)
+    meant = [name for name in names if wanted == _plain(name)]
+    return meant[0] if len(meant) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """Small letters, words joined by ``_``, the side last."""
+    words = re.split(r"[\s_-]+", name.strip().casefold())
+    if words[0] in ("left", "right"):
+        words = [*words[1:], words[0]]
+    return "_".join(words)
+
+
+MOST_LISTED = 8
+"""Organs that an error names; of more it says where to find them."""
+
+
 def unknown_organ(name: str, known: Iterable[str], *, first: Iterable[str] = (), hint: str = "") -> UsageError:
-    """The error for an organ that is none of the known ones: with all of them, and the names most like it.
+    """The error for an organ that is none of the known ones: the names most like it, and what there is.
 
     Parameters
     ----------
     name, known
         What was asked for, and what there is.
     first
-        Known names that stand first in the list: those that need no further option.
+        Known names that are listed before others: those that need no further option.
     hint
-        Where to read more about them.
+        Where to read the rest.
     """
     known = tuple(known)
     names = tuple(dict.fromkeys((*(organ for organ in first if organ in known), *known)))
-    near = difflib.get_close_matches(name.casefold().replace(" ", "_"), names)
-    likely = f"Did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(
-        f"unknown organ {name!r}", expected=f"one of {len(names)}: {', '.join(names)}", hint=f"{likely}{hint}".strip() or None
-    )
+    wanted = _plain(name)
+    near = dict.fromkeys((*(organ for organ in names if wanted and wanted in organ), *difflib.get_close_matches(wanted, names)))
+    likely = f"Did you mean {' or '.join(list(near)[:3])}? " if near else ""
+    rest = f" and {len(names) - MOST_LISTED} others" if len(names) > MOST_LISTED + 1 else ""
+    listed = names[:MOST_LISTED] if rest else names
+    return UsageError(f"unknown organ {name!r}", expected=f"{', '.join(listed)}{rest}", hint=f"{likely}{hint}".strip() or None)

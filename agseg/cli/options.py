@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from agseg.cli.words import lower_case, minutes, seconds
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only print errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")]
@@ -18,6 +20,7 @@ Device = Annotated[
         "--device",
         "-d",
         metavar="auto|cpu|gpu[:N]|cuda[:N]|mps",
+        callback=lower_case,
         help="Compute device; auto picks a GPU if there is one and reports the choice.",
     ),
 ]
@@ -34,13 +37,24 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what alre
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Deadline = Annotated[
     float | None,
-    typer.Option("--deadline", metavar="MIN", help="Begin nothing later than this (minutes)."),
+    typer.Option(
+        "--deadline", metavar="MIN|5h", parser=minutes, help="Begin nothing later than this: minutes, or with a unit."
+    ),
 ]
 MinAge = Annotated[
-    float, typer.Option("--min-age", metavar="S", help="Defer what has files younger than this (seconds): it may still arrive.")
+    float,
+    typer.Option(
+        "--min-age", metavar="S|5m", parser=seconds, help="Defer what has files younger than this (seconds, or with a unit)."
+    ),
 ]
 StudyTimeout = Annotated[
-    float | None, typer.Option("--study-timeout", metavar="S", help="Give a study, or clip, up after this long (seconds).")
+    float | None,
+    typer.Option(
+        "--study-timeout",
+        metavar="S|1h",
+        parser=seconds,
+        help="Give a study, or clip, up after this long (seconds, or with a unit); default: an hour.",
+    ),
 ]
 NumParts = Annotated[int, typer.Option("--num-parts", metavar="N", min=1, help="Number of processes that share the work.")]
 PartId = Annotated[int, typer.Option("--part-id", metavar="I", min=0, help="Which of them this is, from 0.")]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agseg.errors import Code, ExitCode
+from agseg.io.walk import CLIP_NOTE
 
 if TYPE_CHECKING:
     from agseg.batch import BatchEvent
@@ -47,7 +48,22 @@ def mute_ending(
     if report.exit_code is ExitCode.NO_STUDY:
         where = ", ".join(str(path) for path in inputs)
         lines.append(f"no {what} found in {where}: expected {expected}, {_left_out(report.files['skipped'])}{see}")
+        lines += [f"  {advice}" for advice in _advice(report, what)]
     return tuple(lines)
+
+
+def _advice(report: BatchReport, what: str) -> Iterator[str]:
+    """What to do with what was found instead, a line for each kind of thing."""
+    left_out = report.files.get("left_out", [])
+    reasons = {entry["reason"] for entry in left_out}
+    if Code.SYMLINK in reasons:
+        yield "Links are not followed, because they may lead to files of others: give the folder that they point to."
+    if what == "study" and any(entry["detail"] == CLIP_NOTE for entry in left_out):
+        yield "There are videos or pictures: agseg classify-us finds fetal standard planes in those of ultrasound."
+    volumes = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+    is_ct = what == "clip" and (Code.MODALITY in reasons or any(entry["file"].lower().endswith(volumes) for entry in left_out))
+    if is_ct:
+        yield "There are images of another kind: agseg segment takes CT, agseg inspect says what each file is."
 
 
 def _left_out(reasons: dict[str, int]) -> str:

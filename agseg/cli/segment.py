@@ -11,6 +11,7 @@ from agseg.cli import console, options
 from agseg.cli.device import check_device
 from agseg.cli.run_end import mute_ending, show_event
 from agseg.cli.site_segment import handed_over
+from agseg.cli.words import organs_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 NOT_AS_ASKED = frozenset({"W_MISSING_UIDS", "W_DUPLICATE_UID", "W_NOT_CODED", "E_DIMENSIONS"})
 """Warnings that say that DICOM objects were asked for and are missing, in whole or in part."""
-
-ALL = "all"
-"""``--organ all`` is what no ``--organ`` at all is: every organ that the weights, or the default weights, know."""
 
 STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
 
@@ -143,7 +141,7 @@ def segment(
         inputs=paths,
         output=output,
         home=options.home(),
-        organs=() if organ == [ALL] else tuple(dict.fromkeys(organ or [])),
+        organs=organs_of(organ or ()),
         weights=tuple(weights or ()),
         manifest=manifest,
         offline=offline,

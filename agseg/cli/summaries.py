@@ -6,14 +6,38 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from agseg.errors import UsageError
+
 __all__ = ["Summaries"]
 
 
 class Summaries(TyperGroup):
-    """A group whose help cuts no command's summary short."""
+    """A group whose help cuts no command's summary short, and that takes no long option with one dash for a short one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named; ``-out`` is refused, which would be read as ``-o ut``."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not isinstance(command, TyperGroup):
+            _check_dashes(command, rest)
+        return name, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Name and first sentence of every command."""
         told = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(told)
+
+
+def _check_dashes(command: Any, words: list[str]) -> None:
+    long = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+    for word in words:
+        if word == "--":
+            return
+        typed = word.partition("=")[0]
+        if len(typed) < 3 or not typed.startswith("-") or typed.startswith("--"):
+            continue
+        meant = [option for option in long if option.startswith(f"-{typed}")]
+        if meant:
+            raise UsageError(
+                f"{typed} would be read as {typed[:2]} {typed[2:]}", expected=f"{' or '.join(meant)}, with two dashes"
+            )

@@ -29,7 +29,8 @@ from agseg.io.nifti_header import check_rectangular
 from agseg.io.opening import open_regular
 from agseg.io.readers import FoundVolume, Reader, claimed_by_suffix
 from agseg.io.sniff import Content, sniff
-from agseg.io.walk import UNSEEN, FoundFile, Reason, walk
+from agseg.io.video.containers import FileKind, kind_of
+from agseg.io.walk import CLIP_NOTE, UNSEEN, FoundFile, Reason, walk
 from agseg.io.watch import Watch
 from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
@@ -153,7 +154,9 @@ def _looked_at(file: FoundFile) -> Callable[[_Ledger], None]:
         raise InputError("the content is not what the suffix says", code=claimed.broken)
     if content is Content.ARCHIVE:
         return partial(_add_archive, file=file, found=look_into(file.path))
-    return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE)
+    kind = kind_of(head)
+    other = CLIP_NOTE if kind.is_video or kind is FileKind.IMAGE else ""
+    return lambda ledger: ledger.skip(file, Code.UNSUPPORTED_INPUT if file.is_input else Reason.NOT_AN_IMAGE, other)
 
 
 def _header_of(file: FoundFile, head: bytes) -> SliceHeader:

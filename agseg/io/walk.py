@@ -12,11 +12,15 @@ from pathlib import Path, PurePosixPath
 from agseg.errors import Code, UsageError
 from agseg.study import Reason, Skipped
 
-__all__ = ["UNSEEN", "FoundFile", "Reason", "walk"]
+__all__ = ["CLIP_NOTE", "UNSEEN", "FoundFile", "Reason", "walk"]
 
 
 UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE, Code.CHANGED})
 """Reasons of walk for things that may be files of a study and were not looked at."""
+
+
+CLIP_NOTE = "a video or picture: agseg classify-us takes those of ultrasound"
+"""Detail of a file that another command may be for."""
 
 
 @dataclass(frozen=True, slots=True)

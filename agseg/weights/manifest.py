@@ -15,7 +15,7 @@ from types import MappingProxyType
 from agseg.binding import Form, Forms, Node, bind, load
 from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
-from agseg.labels import LabelSet, unknown_organ
+from agseg.labels import LabelSet, find_organ, unknown_organ
 from agseg.weights.entry import WEIGHTS_ID, FileSource, SourceKind, WeightsEntry, WeightsFile
 from agseg.weights.published import PublishedModel
 from agseg.weights.site import site_manifests
@@ -126,11 +126,24 @@ class Manifest:
             "no weights have this id", value=weights_id, expected=", ".join(self.by_id), hint="List them: agseg weights list"
         )
 
+    def organ(self, text: str) -> str:
+        """The organ that is meant, however it is spelt (see :func:`agseg.labels.find_organ`).
+
+        Raises
+        ------
+        UsageError
+            If no entry knows one.
+        """
+        found = find_organ(text, self.organs)
+        if found is None:
+            raise self.unknown_organ(text)
+        return found
+
     def unknown_organ(self, organ: str) -> UsageError:
         """The error for an organ that no entry knows: those with default weights first, and the command that shows the most."""
         first = [name for name, _ in self.defaults]
         most = max(self.entries, key=lambda entry: len(entry.labels.names))
-        return unknown_organ(organ, self.organs, first=first, hint=f"Those of one entry: agseg weights show {most.id}")
+        return unknown_organ(organ, self.organs, first=first, hint=f"All of one entry: agseg weights show {most.id}")
 
     def default_for(self, organ: str, modality: str) -> WeightsEntry:
         """The one entry that segments ``organ`` in images of ``modality`` where the user names none.

@@ -190,16 +190,15 @@ def _checked(
     """Manifest, networks with their organs, all organs, and the networks' scouts."""
     manifest = Manifest.load(request.manifest, home=request.home)
     options = request.options
-    chosen = choose_networks(manifest, request.organs, request.weights)
-    organs = request.organs or tuple(organ for _, makes in chosen for organ in makes)
+    wanted = tuple(dict.fromkeys(manifest.organ(name) for name in request.organs))
+    chosen = choose_networks(manifest, wanted, request.weights)
+    organs = wanted or tuple(organ for _, makes in chosen for organ in makes)
     if len(organs) > MOST_ORGANS:
         raise UsageError("a mask holds at most 255 organs", value=len(organs), hint="Name those that are wanted with --organ.")
     depth, attention = options.shaping.prune_depth, options.outputs.attention
     for entry, _ in chosen:
         check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
-    scouts = [
-        choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(request.organs)) for entry, makes in chosen
-    ]
+    scouts = [choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(wanted)) for entry, makes in chosen]
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     check_outputs(options.outputs.kinds)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agseg.cli.app import app
+from agseg.cli.words import minutes, seconds
 from agseg.errors import AgsegError, ExitCode
 from agseg.training.datasets import dataset_names
 from agseg.weights.manifest import Manifest
@@ -83,15 +84,16 @@ def test_an_unknown_source_lists_every_kind_of_source() -> None:
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("weights", [(), ("--weights", "monai-wholebody")])
-def test_an_unknown_organ_lists_all_that_are_known_the_default_ones_first(weights: tuple[str, ...]) -> None:
+def test_an_unknown_organ_names_the_nearest_then_those_with_default_weights(weights: tuple[str, ...]) -> None:
     manifest = Manifest.load()
     text = said("segment", "folder", "--organ", "pancras", *weights)
     assert "Did you mean pancreas?" in text
     assert "agseg weights show monai-wholebody" in text
-    listed = text.split(f"one of {len(manifest.organs)}: ")[1].split(" Did you")[0].split(", ")
-    assert sorted(listed) == list(manifest.organs)
+    listed, _, others = text.split("expected ")[1].split(" others")[0].partition(" and ")
     defaults = {organ for organ, _ in manifest.defaults}
-    assert set(listed[: len(defaults)]) == defaults
+    assert set(listed.split(", ")[: len(defaults)]) == defaults
+    assert len(listed.split(", ")) + int(others) == len(manifest.organs)
+    assert len(text) < 400
 
 
 @pytest.mark.usefixtures("place")
@@ -100,4 +102,53 @@ def test_all_organs_are_those_of_the_default_weights_and_no_organ_among_others()
     ran = [json.loads(CliRunner().invoke(app, [*dry, *more]).stdout)["parameters"] for more in ((), ("--organ", "all"))]
     assert ran[0] == ran[1]
     assert set(ran[1]["organs"]) >= {organ for organ, _ in Manifest.load().defaults}
-    assert "unknown organ 'all'" in said("segment", "folder", "--organ", "all", "--organ", "liver")
+    more = json.loads(CliRunner().invoke(app, [*dry, "--organ", "All", "--organ", "liver"]).stdout)
+    assert more["parameters"] == ran[0]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "typed", [["Liver,left kidney"], ["LIVER", "kidney-left"], ["liver", "kidney_left"], ["liver , Kidney Left", "liver"]]
+)
+def test_organs_are_understood_as_people_write_them(typed: list[str]) -> None:
+    words = [word for name in typed for word in ("--organ", name)]
+    outcome = CliRunner().invoke(app, ["segment", "folder", "--dry-run", "--json", "-d", "CPU", *words])
+    assert json.loads(outcome.stdout)["parameters"]["organs"] == ["liver", "kidney_left"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--organ", "kidney"], ("Did you mean kidney_left or kidney_right?",)),
+        (["--organ", ""], ("an organ without a name",)),
+        (["--organ", "liver,"], ("an organ without a name",)),
+        (["-out", "o1"], ("-out would be read as -o ut", "--output")),
+        (["-organ", "liver"], ("--organ, with two dashes",)),
+        (["-device=cpu"], ("--device, with two dashes",)),
+    ],
+)
+def test_what_cannot_be_understood_is_answered_with_what_was_meant(typed: list[str], words: tuple[str, ...]) -> None:
+    text = said("segment", "folder", *typed)
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("text", "in_minutes", "in_seconds"),
+    [("300", 300, 300), ("5h", 300, 18_000), ("90s", 1.5, 90), ("1.5h", 90, 5400), ("2 d", 2880, 172_800)],
+)
+def test_lengths_of_time_have_the_options_unit_or_their_own(text: str, in_minutes: float, in_seconds: float) -> None:
+    assert (minutes(text), seconds(text)) == (in_minutes, in_seconds)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("option", ["--deadline", "--min-age", "--study-timeout"])
+def test_a_length_of_time_that_is_none_is_refused_with_examples(option: str) -> None:
+    outcome = CliRunner().invoke(app, ["segment", "folder", option, "soon"], env={"COLUMNS": "200"})
+    assert outcome.exit_code == 2
+    assert "'soon' is no length of time, expected 90s, 5m" in outcome.stderr
+
+
+def test_an_attached_value_is_still_one() -> None:
+    outcome = CliRunner().invoke(app, ["segment", "nosuch", "-oresults", "-dcpu", "--dry-run"])
+    assert "would be read" not in str(outcome.exception)

@@ -132,7 +132,9 @@ def group_series(
             skipped.extend(Skipped(file.path, Reason.OTHER_MODALITY, series.modality) for file, _ in series.headers)
         else:
             series.files = tuple(file for file, _ in series.headers)
-            series.rejected = Rejected(Code.MODALITY, f"the series is {series.modality or f'not {wanted}'}: expected {wanted}")
+            is_us = "; agseg classify-us takes ultrasound" if series.modality == "US" else ""
+            said = f"the series is {series.modality or f'not {wanted}'}: expected {wanted}{is_us}"
+            series.rejected = Rejected(Code.MODALITY, said)
             kept.append(series)
     kept.sort(key=lambda series: (str(series.files[0].root), series.files[0].below))
     return kept, skipped

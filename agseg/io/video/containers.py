@@ -15,7 +15,7 @@ from typing import BinaryIO
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 
-__all__ = ["FileKind", "check_complete", "check_regular", "sniff"]
+__all__ = ["FileKind", "check_complete", "check_regular", "kind_of", "sniff"]
 
 _HEAD_BYTES = 132
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
@@ -76,6 +76,11 @@ def sniff(path: Path) -> FileKind:
         raise InputError("the file may not be read", code=Code.PERMISSION, path=path) from None
     except OSError:
         raise InputError("the file cannot be read", code=Code.UNREADABLE_FILE, path=path) from None
+    return kind_of(head)
+
+
+def kind_of(head: bytes) -> FileKind:
+    """What the first bytes (132, or all of a shorter file) say."""
     if not head:
         return FileKind.EMPTY
     if head[128:132] == b"DICM":
