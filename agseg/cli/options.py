@@ -37,9 +37,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what alre
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Deadline = Annotated[
     float | None,
-    typer.Option(
-        "--deadline", metavar="MIN|5h", parser=minutes, help="Begin nothing later than this: minutes, or with a unit."
-    ),
+    typer.Option("--deadline", metavar="MIN|5h", parser=minutes, help="Begin nothing later than this (minutes, or a unit)."),
 ]
 MinAge = Annotated[
     float,

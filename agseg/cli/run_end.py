@@ -60,7 +60,7 @@ def _advice(report: BatchReport, what: str) -> Iterator[str]:
         yield "Links are not followed, because they may lead to files of others: give the folder that they point to."
     if what == "study" and any(entry["detail"] == CLIP_NOTE for entry in left_out):
         yield "There are videos or pictures: agseg classify-us finds fetal standard planes in those of ultrasound."
-    volumes = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+    volumes = (".nii", ".nii.gz", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr")
     is_ct = what == "clip" and (Code.MODALITY in reasons or any(entry["file"].lower().endswith(volumes) for entry in left_out))
     if is_ct:
         yield "There are images of another kind: agseg segment takes CT, agseg inspect says what each file is."

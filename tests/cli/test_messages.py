@@ -9,8 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from agseg.cli.app import app
+from agseg.cli.run_end import mute_ending
 from agseg.cli.words import minutes, seconds
 from agseg.errors import AgsegError, ExitCode
+from agseg.io.discover import discover
+from agseg.io.video.clips import find_clips
+from agseg.report import BatchReport
 from agseg.training.datasets import dataset_names
 from agseg.weights.manifest import Manifest
 
@@ -152,3 +156,34 @@ def test_a_length_of_time_that_is_none_is_refused_with_examples(option: str) -> 
 def test_an_attached_value_is_still_one() -> None:
     outcome = CliRunner().invoke(app, ["segment", "nosuch", "-oresults", "-dcpu", "--dry-run"])
     assert "would be read" not in str(outcome.exception)
+
+
+@pytest.mark.parametrize(
+    ("command", "make", "words"),
+    [
+        ("segment", "video", "agseg classify-us"),
+        ("segment", "link", "Links are not followed"),
+        ("classify-us --offline", "volume", "agseg segment"),
+        ("classify-us --offline", "link", "Links are not followed"),
+    ],
+)
+def test_a_wrong_kind_of_file_is_answered_with_the_right_command(place: Path, command: str, make: str, words: str) -> None:
+    if make == "video":
+        (place / "folder" / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(64))
+    elif make == "volume":
+        (place / "folder" / "a.nii.gz").write_bytes(b"\x1f\x8b" + bytes(64))
+    else:
+        (place / "folder" / "a").symlink_to(place / "file")
+    report = BatchReport(version="", started="", finished="", exit_code=ExitCode.NO_STUDY, weights=(), parameters={},
+                         environment={}, studies=(), files=_left_out(place / "folder", command))  # fmt: skip
+    what = "study" if command == "segment" else "clip"
+    lines = mute_ending(report, what=what, inputs=(place,), expected="something", record=None)
+    assert words in "\n".join(lines)
+    assert len(lines) == 2
+
+
+def _left_out(folder: Path, command: str) -> dict[str, object]:
+    """What a run would write of the folder's files."""
+    found = discover([folder]) if command == "segment" else find_clips([folder])
+    skipped = [{"file": skip.path.name, "reason": str(skip.reason), "detail": skip.detail} for skip in found.skipped]
+    return {"skipped": {"some": 1}, "left_out": skipped}
