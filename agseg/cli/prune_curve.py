@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
     @app.command("prune-curve")
     def prune_curve(
         data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A labelled set in nnU-Net's layout.")],
-        weights: options.WeightsId = None,
+        weights: Annotated[
+            str | None,
+            typer.Option("--weights", metavar="ID|RUN", help="An entry of the manifest, or a training run's folder."),
+        ] = None,
         output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the curve goes.")] = Path(
             "prune-curve"
         ),
@@ -76,3 +79,6 @@ def _print(curve: PruneCurve) -> None:
         row = (f"{p.mean_dice:.4f}", f"{p.seconds:.3f}", f"{p.parameters:,}", f"{p.read_bytes / 1024:,.0f}", peak)
         table.add_row(f"L{p.depth}", *row)
     console.print_table(table)
+    for row in curve.published:
+        shown = "; ".join(f"{name} {figure.mean:g}" for figures in row.scores.values() for name, figure in figures.items())
+        console.note(f"published, {row.method}, {row.source}: {shown}{f'. {row.flag}' if row.flag else ''}")

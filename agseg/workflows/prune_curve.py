@@ -10,29 +10,31 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from agseg.errors import RecipeError, UsageError
 from agseg.inference.device import Precision, choose_precision, describe, resolve_device
-from agseg.inference.network import ReadyNetwork, load_network
+from agseg.inference.network import ReadyNetwork
 from agseg.inference.peak import forward_peak_bytes
-from agseg.inference.segment import segment_with_entry
 from agseg.io.atomic import make_folder, write_text
-from agseg.measure.overlap import overlap
+from agseg.measure.overlap import Overlap, overlap, pooled
 from agseg.models.catalogue import prunable
-from agseg.models.registry import build
+from agseg.training.beside import row_beside
 from agseg.training.cohort import PNG, Cohort, open_cohort, provenance
+from agseg.training.evaluation import without_nan
+from agseg.training.lineage import refuse_known
+from agseg.training.published import PublishedRow, published_row
 from agseg.training.splits import read_split
+from agseg.training.trained import open_run
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import facts_of
 from agseg.workflows.prune_figure import draw_curve, require_matplotlib
+from agseg.workflows.prune_source import PrunableEntry, PrunableNetwork, PrunableRun
 
 __all__ = ["CurveRequest", "DepthPoint", "PruneCurve", "prunable_entries", "prune_curve"]
 
@@ -52,11 +54,11 @@ class CurveRequest:
     home
         Where weights are kept.
     weights
-        Id of a manifest entry; None takes the only prunable one.
+        Id of a manifest entry, or the folder of a training run; None takes the manifest's only prunable entry.
     manifest
         A site's own manifest.
     split, fold
-        Only the test side of this split; all cases without one.
+        Only the test side of this split; without one a run's own, and all cases for an entry.
     cases
         At most so many cases; None means all.
     repeats
@@ -92,6 +94,8 @@ class DepthPoint:
         Per organ the mean over the cases where prediction or truth has a voxel; NaN where none has.
     counted
         Per organ how many cases that mean rests on.
+    pooled_dice, pooled_iou
+        Per organ, of the counts of all cases together, as ANU-Net's tables have it.
     seconds
         Time in the network, median over cases and repeats.
     parameters
@@ -105,6 +109,8 @@ class DepthPoint:
     depth: int
     dice: dict[str, float]
     counted: dict[str, int]
+    pooled_dice: dict[str, float]
+    pooled_iou: dict[str, float]
     seconds: float
     parameters: int
     read_bytes: int
@@ -119,7 +125,10 @@ class DepthPoint:
 
 @dataclass(frozen=True)
 class PruneCurve:
-    """All depths of one entry on one labelled set, and the conditions they were measured in."""
+    """All depths of one network on one labelled set, and the conditions they were measured in.
+
+    ``published``: ANU-Net's Table 6, where the run repeats it.
+    """
 
     weights: str
     data: str
@@ -129,12 +138,12 @@ class PruneCurve:
     device: str
     precision: str
     points: tuple[DepthPoint, ...]
+    published: tuple[PublishedRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json`` and ``curve.json``; NaN becomes null."""
-        points = [{**asdict(p), "dice": {n: _number(v) for n, v in p.dice.items()}} for p in self.points]
-        means = [_number(p.mean_dice) for p in self.points]
-        return {**asdict(self), "points": [{**p, "mean_dice": m} for p, m in zip(points, means, strict=True)]}
+        points = [{**asdict(point), "mean_dice": point.mean_dice} for point in self.points]
+        return dict(without_nan({**asdict(self), "points": points}))
 
 
 def prune_curve(request: CurveRequest, *, progress: Progress | None = None) -> PruneCurve:
@@ -145,38 +154,39 @@ def prune_curve(request: CurveRequest, *, progress: Progress | None = None) -> P
     Raises
     ------
     UsageError
-        If the weights cannot be pruned (the message lists those that can), or matplotlib is missing.
+        If the weights cannot be pruned (the message lists those that can), a run has learned from a case, or matplotlib is
+        missing.
     RecipeError
         If the set has no volumes, or none of the organs that the weights know.
     """
     require_matplotlib()
-    manifest = Manifest.load(request.manifest)
-    entry = _chosen(manifest, request.weights)
+    network = _chosen(request)
     cohort = open_cohort(request.data)
-    organs = tuple(name for name in cohort.label_set.names if name in entry.labels)
-    if not organs or cohort.file_ending == PNG or cohort.modality != entry.input.modality:
+    organs = tuple(name for name in cohort.label_set.names if name in network.labels)
+    if not organs or cohort.file_ending == PNG or cohort.modality != network.modality:
         raise RecipeError(
             "this set cannot score these weights",
             path=request.data,
-            expected=f"{entry.input.modality} with {', '.join(entry.labels.names)}",
+            expected=f"{network.modality} with {', '.join(network.labels.names)}",
         )
-    ids = cohort.ids if request.split is None else read_split(request.data, request.split, fold=request.fold).test
-    ids = ids[: request.cases]
-    if not ids:
-        raise RecipeError("no case to measure on", path=request.data, value=request.split)
-    cache = WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
-    paths = cache.ensure(entry)
+    ids, published = _cases(request, network, cohort)
     device = resolve_device(request.device)
     precision = choose_precision(Precision.AUTO, device)
-    depths = range(1, facts_of(entry).deepest + 1)
-    networks = {d: load_network(entry, paths, device=device, precision=precision, prune_depth=d) for d in depths}
-    tile = torch.zeros(1, 1, *entry.input.tile)
-    peaks = {depth: forward_peak_bytes(network, tile) for depth, network in networks.items()}
-    dice, seconds = _measured(cohort, ids, organs, networks, entry, request.repeats, progress)
-    points = tuple(_point(d, entry, paths, dice[d], seconds[d], peaks[d]) for d in depths)
-    about = provenance(request.data)
+    depths = range(1, network.deepest + 1)
+    cut = {depth: network.cut(depth, device=device, precision=precision) for depth in depths}
+    peaks = {depth: forward_peak_bytes(one, network.tile) for depth, one in cut.items()}
+    counts, seconds = _measured(cohort, ids, organs, cut, network, request.repeats, progress)
+    points = tuple(_point(depth, network, counts[depth], seconds[depth], peaks[depth]) for depth in depths)
     curve = PruneCurve(
-        entry.id, cohort.name, about.synthetic, ids, request.repeats, describe(device), networks[1].precision.value, points
+        network.name,
+        cohort.name,
+        provenance(request.data).synthetic,
+        ids,
+        request.repeats,
+        describe(device),
+        cut[1].precision.value,
+        points,
+        published,
     )
     make_folder(request.output)
     write_text(request.output / "curve.json", json.dumps(curve.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -194,7 +204,17 @@ def _is_prunable(entry: WeightsEntry) -> bool:
     return facts_of(entry).deepest > 1
 
 
-def _chosen(manifest: Manifest, weights: str | None) -> WeightsEntry:
+def _chosen(request: CurveRequest) -> PrunableNetwork:
+    """The run, or the manifest's entry with its files."""
+    if request.weights is not None and Path(request.weights).is_dir():
+        return PrunableRun(open_run(Path(request.weights)))
+    manifest = Manifest.load(request.manifest)
+    entry = _entry(manifest, request.weights)
+    cache = WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
+    return PrunableEntry(entry, cache.ensure(entry))
+
+
+def _entry(manifest: Manifest, weights: str | None) -> WeightsEntry:
     known = prunable_entries(manifest)
     listed = f"one of {', '.join(known)}" if known else f"an entry of {', '.join(prunable())} in a manifest (--manifest)"
     if weights is None:
@@ -207,19 +227,45 @@ def _chosen(manifest: Manifest, weights: str | None) -> WeightsEntry:
     return entry
 
 
+def _cases(request: CurveRequest, network: PrunableNetwork, cohort: Cohort) -> tuple[tuple[str, ...], tuple[PublishedRow, ...]]:
+    """The cases that are measured on, and ANU-Net's Table 6 where a run repeats that experiment on its own test side.
+
+    Raises
+    ------
+    RecipeError
+        If there is no case.
+    UsageError
+        If a run has learned from one.
+    """
+    trained = network.trained if isinstance(network, PrunableRun) else None
+    name = request.split or (trained.recipe.split if trained is not None else None)
+    fold = request.fold if trained is None or request.split else int((trained.about or {}).get("fold", 0))
+    sides = None if name is None else read_split(request.data, name, fold=fold)
+    ids = (cohort.ids if sides is None else sides.test)[: request.cases]
+    if not ids:
+        raise RecipeError("no case to measure on", path=request.data, value=name)
+    if trained is None or sides is None or name is None:
+        return ids, ()
+    refuse_known(trained, request.data, ids, split=sides)
+    synthetic, recipe = provenance(request.data).synthetic, trained.recipe
+    row = row_beside(trained, cohort=cohort.name, protocol_name=recipe.protocol, split=name, synthetic=synthetic)
+    printed = [published_row(f"{cohort.name}.pruned.l{depth}") for depth in range(1, network.deepest + 1)]
+    return ids, tuple(p for p in printed if p is not None) if row is not None and request.cases is None else ()
+
+
 def _measured(
     cohort: Cohort,
     ids: Sequence[str],
     organs: Sequence[str],
-    networks: dict[int, ReadyNetwork],
-    entry: WeightsEntry,
+    cut: Mapping[int, ReadyNetwork],
+    network: PrunableNetwork,
     repeats: int,
     progress: Progress | None,
-) -> tuple[dict[int, dict[str, list[float]]], dict[int, list[float]]]:
-    """Dice per depth, organ and case, and seconds per depth, case and repeat."""
-    dice: dict[int, dict[str, list[float]]] = {depth: {organ: [] for organ in organs} for depth in networks}
-    seconds: dict[int, list[float]] = {depth: [] for depth in networks}
-    depths = list(networks)
+) -> tuple[dict[int, dict[str, list[Overlap]]], dict[int, list[float]]]:
+    """Counts per depth, organ and case, and seconds per depth, case and repeat."""
+    counts: dict[int, dict[str, list[Overlap]]] = {depth: {organ: [] for organ in organs} for depth in cut}
+    seconds: dict[int, list[float]] = {depth: [] for depth in cut}
+    depths = list(cut)
     done, total = 0, len(ids) * len(depths) * repeats
     for number, case_id in enumerate(ids):
         volume = cohort.read_volume(case_id)
@@ -227,59 +273,44 @@ def _measured(
         for repeat in range(repeats):
             turn = (number + repeat) % len(depths)
             for depth in depths[turn:] + depths[:turn]:
-                found = segment_with_entry(volume, networks[depth], entry, organs=organs)
+                found = network.segment(volume, cut[depth], organs=organs)
                 seconds[depth].append(found.seconds["predict"])
                 if repeat == 0:
                     for organ in organs:
-                        dice[depth][organ].append(overlap(found.mask.of(organ), truth=truth.of(organ)).dice)
+                        counts[depth][organ].append(overlap(found.mask.of(organ), truth=truth.of(organ)))
                 done += 1
                 if progress:
                     progress(done, total)
-    return dice, seconds
+    return counts, seconds
 
 
 def _point(
-    depth: int,
-    entry: WeightsEntry,
-    paths: Sequence[Path],
-    dice: dict[str, list[float]],
-    seconds: list[float],
-    peak_bytes: int | None,
+    depth: int, network: PrunableNetwork, counts: dict[str, list[Overlap]], seconds: list[float], peak_bytes: int | None
 ) -> DepthPoint:
-    with torch.device("meta"):
-        module: Any = build(entry.architecture, {**entry.config, "depth": depth})
-    known = {organ: [value for value in values if not math.isnan(value)] for organ, values in dice.items()}
+    known = {organ: [c.dice for c in of_cases if not math.isnan(c.dice)] for organ, of_cases in counts.items()}
+    together = {organ: pooled(of_cases) for organ, of_cases in counts.items()}
     return DepthPoint(
         depth,
         {organ: statistics.fmean(values) if values else math.nan for organ, values in known.items()},
         {organ: len(values) for organ, values in known.items()},
+        {organ: found.dice for organ, found in together.items()},
+        {organ: found.iou for organ, found in together.items()},
         statistics.median(seconds),
-        len(paths) * sum(p.numel() for p in module.parameters()),
-        sum(size for path in paths for key, size in _tensor_bytes(path).items() if not module.is_beyond(key)),
+        network.parameters(depth),
+        network.read_bytes(depth),
         peak_bytes,
     )
-
-
-def _tensor_bytes(path: Path) -> dict[str, int]:
-    """Size of each tensor of a safetensors file, from its header: a length in 8 bytes, then JSON."""
-    with path.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {key: t["data_offsets"][1] - t["data_offsets"][0] for key, t in header.items() if key != "__metadata__"}
 
 
 def _csv(curve: PruneCurve, organs: Sequence[str]) -> str:
     """One line per depth; unknown values are empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["depth", "seconds", "parameters", "read_bytes", "peak_bytes", "mean_dice", *(f"dice_{organ}" for organ in organs)]
-    )
+    names = [f"{name}_{organ}" for name in ("dice", "pooled_dice", "pooled_iou") for organ in organs]
+    table.writerow(["depth", "seconds", "parameters", "read_bytes", "peak_bytes", "mean_dice", *names])
     for p in curve.points:
-        dice = ["" if math.isnan(v) else f"{v:.6g}" for v in (p.mean_dice, *(p.dice[organ] for organ in organs))]
+        scores = [p.mean_dice, *(found[organ] for found in (p.dice, p.pooled_dice, p.pooled_iou) for organ in organs)]
+        shown = ["" if math.isnan(v) else f"{v:.6g}" for v in scores]
         peak = "" if p.peak_bytes is None else p.peak_bytes
-        table.writerow([p.depth, f"{p.seconds:.6g}", p.parameters, p.read_bytes, peak, *dice])
+        table.writerow([p.depth, f"{p.seconds:.6g}", p.parameters, p.read_bytes, peak, *shown])
     return text.getvalue()
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -4,6 +4,7 @@ import csv
 import json
 import statistics
 import sys
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -20,9 +21,15 @@ from agseg.inference.segment import segment_with_entry
 from agseg.measure.overlap import overlap
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
+from agseg.training.recipe import NetworkChoice, find_recipe
+from agseg.training.scoring import score_cases
+from agseg.training.trained import open_run
 from agseg.weights.manifest import Manifest
+from agseg.workflows.evaluate import RunRequest, evaluate_run
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.prune_curve import CurveRequest, prunable_entries, prune_curve
+from agseg.workflows.prune_source import PrunableRun
+from agseg.workflows.train import RunPlace, run_training
 from tests.tiny_anu_net import CONFIG, ID, build_anu_net, write_manifest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,7 +124,7 @@ def test_the_files_say_what_was_measured(curve, site):
 
 
 def test_depths_take_turns_and_times_are_medians_over_all_runs(request_of, monkeypatch):
-    from agseg.workflows import prune_curve as module
+    from agseg.workflows import prune_source as module
 
     seconds = {1: [1.0, 5.0, 3.0, 4.0], 2: [9.0, 2.0, 2.0, 8.0], 3: [7.0] * 4, 4: [6.0, 0.0, 6.0, 6.0]}
     left, order = {depth: list(values) for depth, values in seconds.items()}, []
@@ -174,3 +181,78 @@ def test_the_command_prints_one_document(site):
     done = CliRunner().invoke(app, [*map(str, arguments), "-o", str(site / "cli"), "--device", "cpu", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == json.loads((site / "cli/curve.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(site):
+    """A 2D ANU-Net of depth 2, trained for two steps with both heads."""
+    recipe = find_recipe("anu-net-lits-liver")
+    loop = replace(recipe.loop, steps=2, validate_every=0, checkpoint_every=2, head_weights=(1.0, 1.0))
+    recipe = replace(
+        recipe,
+        dataset="ct150",
+        split="120-30",
+        published=None,
+        labels={1: "spleen"},
+        network=NetworkChoice("anu-net", {"dims": 2, "widths": [4, 6, 8], "depth": 2}),
+        input=replace(recipe.input, spacing_mm=(10.0, 10.0, 14.0), tile=(40, 32, 1)),
+        batch=2,
+        loop=loop,
+    )
+    run_training(recipe, RunPlace(site / "data", site / "runs/two-d", device="cpu"))
+    return site / "runs/two-d"
+
+
+def test_a_run_by_slices_has_a_curve_and_its_deepest_point_is_its_evaluation(run, site):
+    arguments = [
+        "prune-curve",
+        "--weights",
+        run,
+        "--data",
+        site / "data",
+        "-o",
+        site / "run-curve",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    curve = json.loads(done.stdout)
+    scores = evaluate_run(RunRequest(run, data=site / "data"), output=site / "run-scores").evaluation
+    assert curve["cases"] == [score.case for score in scores.cases]
+    deepest = curve["points"][-1]
+    assert deepest["depth"] == 2
+    assert deepest["pooled_dice"]["spleen"] == pytest.approx(scores.pooled("spleen").dice, abs=1e-3)
+    assert deepest["pooled_iou"]["spleen"] == pytest.approx(scores.pooled("spleen").iou, abs=1e-3)
+    trained = open_run(run)
+    shallow = replace(trained, network=FirstHead(trained.network))
+    ((found,),) = score_cases(shallow, site / "data", curve["cases"])
+    assert curve["points"][0]["pooled_dice"]["spleen"] == pytest.approx(found.counts.dice, abs=1e-3)
+    assert curve["points"][0]["parameters"] == sum(p.numel() for p in build("anu-net", {**TWO_D, "depth": 1}).parameters())
+    assert curve["points"][0]["read_bytes"] < deepest["read_bytes"]
+    assert curve["published"] == []
+
+
+TWO_D = {"dims": 2, "widths": [4, 6, 8]}
+
+
+class FirstHead(nn.Module):
+    """The shallowest head of a whole network."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network.heads(x)[0]
+
+
+def test_a_run_that_trained_one_head_only_has_no_curve(run):
+    trained = open_run(run)
+    alone = replace(trained, recipe=replace(trained.recipe, loop=replace(trained.recipe.loop, head_weights=None)))
+    with pytest.raises(UsageError, match="deepest output alone"):
+        PrunableRun(alone)
+    plain = replace(trained, recipe=replace(trained.recipe, network=NetworkChoice("unet", {})))
+    with pytest.raises(UsageError, match="cannot be pruned"):
+        PrunableRun(plain)
