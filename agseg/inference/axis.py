@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agseg.inference.device import to_device
+
 __all__ = ["AxisMap", "Interpolation", "Kernel", "resample", "weight_matrix"]
 
 SPLINE_MARGIN = 12
@@ -90,17 +92,18 @@ def weight_matrix(axis: AxisMap, kernel: Kernel = Kernel.LINEAR) -> NDArray[np.f
 
 
 def resample(
-    array: Tensor,
+    array: NDArray[Any],
     axes: tuple[AxisMap, AxisMap, AxisMap],
     kernels: tuple[Kernel, Kernel, Kernel] = (Kernel.LINEAR,) * 3,
     *,
     slab: int = 32,
+    device: torch.device | str = "cpu",
     prepared: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Resample a volume (any dtype, three axes, C-contiguous) to float32 along all three axes.
+    """Resample a volume (any dtype, three axes, C-contiguous) to float32 along all three axes, on a device.
 
-    The two fast axes are done slab by slab, so that never more than one slab of the input is held as float32. Everything is
-    a matrix product: the same code is fast on CPU and GPU.
+    The two fast axes are done slab by slab, so that never more than one slab of the input is held as float32, and a GPU works
+    on one slab while the next is on its way. Everything is a matrix product: the same code is fast on CPU and GPU.
 
     Parameters
     ----------
@@ -108,16 +111,18 @@ def resample(
         The volume, and what is done along each of its axes.
     slab
         Planes per slab.
+    device
+        Where it is done.
     prepared
         What is done to each slab (float32) first.
     """
     slow, middle, fast = axes
-    device = array.device
-    matrices = (torch.from_numpy(weight_matrix(axis, kernel)) for axis, kernel in zip(axes, kernels, strict=True))
-    to_slow, to_middle, to_fast = (matrix.to(device) for matrix in matrices)
+    device = torch.device(device)
+    matrices = (weight_matrix(axis, kernel) for axis, kernel in zip(axes, kernels, strict=True))
+    to_slow, to_middle, to_fast = (to_device(matrix, device) for matrix in matrices)
     planes = torch.empty((slow.n_in, middle.n_out, fast.n_out), dtype=torch.float32, device=device)
     for first in range(0, slow.n_in, slab):
-        piece = array[first : first + slab].to(torch.float32)
+        piece = to_device(array[first : first + slab], device).to(torch.float32)
         if prepared is not None:
             piece = prepared(piece)
         piece = piece @ to_fast.T
@@ -146,7 +151,7 @@ class Interpolation:
         self._middle = _Lines(middle, like.shape[-2], like.device)
         distance = np.abs(np.arange(like.shape[-1])[:, None] - fast[None, :])
         weights = np.maximum(0.0, 1.0 - distance).astype(np.float32)
-        self._fast = _uploaded(weights, like.device).to(like.dtype)
+        self._fast = to_device(weights, like.device).to(like.dtype)
 
     def __call__(self, scores: Tensor) -> Tensor:
         """The map's values, (slow, middle, fast) as the coordinates."""
@@ -158,21 +163,15 @@ class _Lines:
 
     def __init__(self, coordinates: NDArray[np.float64], size: int, device: torch.device) -> None:
         below = np.clip(np.floor(coordinates).astype(np.int64), 0, max(size - 2, 0))
-        self._below = _uploaded(below, device)
-        self._above = _uploaded(np.minimum(below + 1, size - 1), device)
-        self._weight = _uploaded((coordinates - below).astype(np.float32), device)
+        self._below = to_device(below, device)
+        self._above = to_device(np.minimum(below + 1, size - 1), device)
+        self._weight = to_device((coordinates - below).astype(np.float32), device)
 
     def blend(self, values: Tensor, *, dim: int) -> Tensor:
         shape = [1, 1, 1]
         shape[dim] = -1
         upper = values.index_select(dim, self._above)
         return values.index_select(dim, self._below).lerp_(upper, self._weight.reshape(shape))
-
-
-def _uploaded(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; on its way from pinned memory nobody waits for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _covers(axis: AxisMap) -> bool:

@@ -13,6 +13,7 @@ non-negative, sum to 1 and are the same for every class:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,24 +23,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.inference.axis import Interpolation
+from agseg.inference.device import to_host
+from agseg.inference.soundness import logits_are_finite, probabilities_are_finite
 
-__all__ = ["ByLogit", "ByProbability", "ByRegion", "Coordinates", "Rule", "winner"]
+__all__ = ["ByLogit", "ByProbability", "ByRegion", "Coordinates", "Rule", "lines_with", "winner"]
 
 Coordinates = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Model coordinates of source voxels along three axes; their product is a box. Each ascends or descends."""
 
 
 class Rule(Protocol):
-    """How scores become labels."""
+    """How scores become labels.
+
+    What the host must know of a block is a tensor on the scores' device, so that whoever asks can fetch all of it at once.
+    """
+
+    def are_finite(self, scores: Tensor) -> Tensor:
+        """Whether all scores are finite numbers: one bool."""
+        ...
 
     def foreground(self, scores: Tensor) -> Tensor:
         """Where on the model grid (classes, *grid) background does not win, bool (*grid)."""
         ...
 
-    def decide(self, scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    def survey(self, scores: Tensor) -> Tensor:
+        """What :meth:`decide` must know of these scores on the host, float32 (n,)."""
+        ...
+
+    def decide(self, scores: Tensor, coordinates: Coordinates, known: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """Label (uint8) and how probable it is (float32) at the product of three coordinate lists.
 
-        ``scores`` are (classes, slow, middle, fast), contiguous or not. On a tie the lower class wins.
+        ``scores`` are (classes, slow, middle, fast), contiguous or not, and ``known`` is their :meth:`survey`. Waits for
+        nothing. On a tie the lower class wins.
         """
         ...
 
@@ -48,30 +63,56 @@ class Rule(Protocol):
 class ByProbability:
     """The largest interpolated probability wins."""
 
+    def are_finite(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`."""
+        return probabilities_are_finite(scores)
+
     def foreground(self, scores: Tensor) -> Tensor:
         """See :class:`Rule`."""
         return scores[1:].amax(dim=0) >= scores[0]
 
-    def decide(self, scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    def survey(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`: the largest probability of each class."""
+        return scores.flatten(1).amax(dim=1) if scores.is_contiguous() else scores.amax(dim=(1, 2, 3))
+
+    def decide(self, scores: Tensor, coordinates: Coordinates, known: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See :class:`Rule`."""
-        return winner(scores, coordinates)
+        interpolated = Interpolation(coordinates, like=scores)
+        best = interpolated(scores[0].contiguous())
+        label = torch.zeros(interpolated.shape, dtype=torch.uint8, device=scores.device)
+        for index in range(1, scores.shape[0]):
+            if known[index] < 1.0 / scores.shape[0]:
+                continue
+            value = interpolated(scores[index].contiguous())
+            better = value > best
+            torch.where(better, value, best, out=best)
+            label.masked_fill_(better, index)
+        return label, best
 
 
 @dataclass(frozen=True)
 class ByLogit:
     """The largest interpolated logit wins; its probability is the softmax of the model voxels, interpolated."""
 
+    def are_finite(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`."""
+        return logits_are_finite(scores)
+
     def foreground(self, scores: Tensor) -> Tensor:
         """See :class:`Rule`."""
         return scores[1:].amax(dim=0) >= scores[0]
 
-    def decide(self, scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    def survey(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`: per class the lines along each axis that hold a voxel where it is above background."""
+        return torch.cat([line for score in scores[1:] for line in lines_with(score > scores[0])]).float()
+
+    def decide(self, scores: Tensor, coordinates: Coordinates, known: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See :class:`Rule`."""
         whole = Interpolation(coordinates, like=scores)
         best = whole(scores[0].contiguous())
         label = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
-        for index in range(1, scores.shape[0]):
-            around = _around(scores[index] > scores[0], coordinates)
+        for index, above in enumerate(known.reshape(-1, sum(scores.shape[1:])), start=1):
+            around = _around(above, scores.shape[1:], coordinates)
             if around is None:
                 continue
             part = scores[index][around.model].contiguous()
@@ -95,21 +136,35 @@ class ByRegion:
 
     order: tuple[int, ...]
 
+    def are_finite(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`."""
+        return logits_are_finite(scores)
+
     def foreground(self, scores: Tensor) -> Tensor:
         """See :class:`Rule`."""
         return scores.amax(dim=0) > 0
 
-    def decide(self, scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    def survey(self, scores: Tensor) -> Tensor:
+        """See :class:`Rule`: per head the lines along each axis that hold a voxel above 0."""
+        return torch.cat([line for score in scores for line in lines_with(score > 0)]).float()
+
+    def decide(self, scores: Tensor, coordinates: Coordinates, known: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See :class:`Rule`."""
         shape = tuple(len(c) for c in coordinates)
         label = torch.zeros(shape, dtype=torch.uint8, device=scores.device)
-        for index, painted in enumerate(self.order):
-            around = _around(scores[index] > 0, coordinates)
+        lines = known.reshape(-1, sum(scores.shape[1:]))
+        for index, (painted, above) in enumerate(zip(self.order, lines, strict=True)):
+            around = _around(above, scores.shape[1:], coordinates)
             if around is not None:
                 part = scores[index][around.model].contiguous()
                 value = Interpolation(around.coordinates, like=part)(part)
                 label[around.source].masked_fill_(value > 0, painted)
         return label, Interpolation(coordinates, like=scores)(torch.sigmoid(scores.amax(dim=0)).contiguous())
+
+
+def lines_with(hit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Along each of three axes the lines that hold any voxel of ``hit`` (bool), each bool (n,)."""
+    return hit.any(dim=2).any(dim=1), hit.any(dim=2).any(dim=0), hit.any(dim=1).any(dim=0)
 
 
 def _certainty(logits: Tensor) -> Tensor:
@@ -130,16 +185,18 @@ class _Around:
     coordinates: Coordinates
 
 
-def _around(hit: Tensor, coordinates: Coordinates) -> _Around | None:
-    """The source voxels that any of the model voxels ``hit`` (bool, three axes) has a part in; None where there are none."""
+def _around(above: NDArray[np.float32], shape: Sequence[int], coordinates: Coordinates) -> _Around | None:
+    """The source voxels that any of certain model voxels has a part in; None where there are none.
+
+    ``above`` says of each line along three axes of ``shape``, one axis after the other, whether it holds such a voxel.
+    """
     model, source, local = [], [], []
-    for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        line = torch.nonzero(hit.any(dim=others[1]).any(dim=others[0])).flatten()
-        if line.numel() == 0:
+    for axis, line in enumerate(np.split(above, np.cumsum(shape)[:-1])):
+        hit = np.flatnonzero(line)
+        if not hit.size:
             return None
-        low, high = max(0, int(line[0]) - 1), min(hit.shape[axis] - 1, int(line[-1]) + 1)
-        picked = np.flatnonzero((coordinates[axis] > int(line[0]) - 1) & (coordinates[axis] < int(line[-1]) + 1))
+        low, high = max(0, int(hit[0]) - 1), min(shape[axis] - 1, int(hit[-1]) + 1)
+        picked = np.flatnonzero((coordinates[axis] > int(hit[0]) - 1) & (coordinates[axis] < int(hit[-1]) + 1))
         if picked.size == 0:
             return None
         model.append(slice(low, high + 1))
@@ -149,20 +206,9 @@ def _around(hit: Tensor, coordinates: Coordinates) -> _Around | None:
 
 
 def winner(scores: Tensor, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
-    """Index (uint8) and value (float32) of the largest interpolated score at the product of three coordinate lists.
+    """Index (uint8) and value (float32) of the largest interpolated probability at the product of three coordinate lists.
 
     ``scores`` are probabilities (classes, slow, middle, fast), contiguous or not. On a tie the lower class wins.
     """
-    classes = scores.shape[0]
-    interpolated = Interpolation(coordinates, like=scores)
-    best = interpolated(scores[0].contiguous())
-    label = torch.zeros(interpolated.shape, dtype=torch.uint8, device=scores.device)
-    peaks = scores.flatten(1).amax(dim=1).tolist() if scores.is_contiguous() else scores.amax(dim=(1, 2, 3)).tolist()
-    for index in range(1, classes):
-        if peaks[index] < 1.0 / classes:
-            continue
-        value = interpolated(scores[index].contiguous())
-        better = value > best
-        torch.where(better, value, best, out=best)
-        label.masked_fill_(better, index)
-    return label, best
+    rule = ByProbability()
+    return rule.decide(scores, coordinates, to_host(rule.survey(scores)))

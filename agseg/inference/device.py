@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from agseg.errors import UsageError
 from agseg.models.precision import Precision
 
-__all__ = ["Precision", "choose_precision", "describe", "resolve_device"]
+__all__ = ["Precision", "choose_precision", "describe", "resolve_device", "to_device", "to_host", "tune"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -80,3 +84,27 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def tune(device: torch.device) -> None:
+    """Let cuDNN try its ways to convolve once per shape and keep the fastest: tiles of a network all have one shape.
+
+    A setting of the whole process, so only agseg's own model process makes it. On another GPU, or under another load, another
+    way may win, whose sums differ in their last bits.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; on its way from pinned memory nobody waits for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor) -> NDArray[Any]:
+    """The values, once the device has them: the one place where a host waits for the device.
+
+    Each wait lets the device run dry, so that whoever needs several answers asks for all of them at once.
+    """
+    return np.asarray(tensor.cpu().numpy())

@@ -145,8 +145,8 @@ def sample(
         return slab
 
     box = tuple(slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True))
-    array = torch.from_numpy(np.ascontiguousarray(volume.voxels[box].transpose(order))).to(device)
-    values = resample(array, maps, (kernels[0], kernels[1], kernels[2]), prepared=first)
+    array = np.ascontiguousarray(volume.voxels[box].transpose(order))
+    values = resample(array, maps, (kernels[0], kernels[1], kernels[2]), device=device, prepared=first)
     if limits is not None:
         limits.clip(values)
     return values.permute([model_axes.index(a) for a in range(3)]).contiguous()

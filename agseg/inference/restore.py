@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.inference.decide import ByProbability, Rule
+from agseg.inference.decide import ByProbability, Rule, lines_with
+from agseg.inference.device import to_host
 from agseg.inference.frame import Frame
+from agseg.inference.soundness import not_finite
 from agseg.inference.tiling import Block, TilePlan
 
 __all__ = ["Restored", "Restorer"]
@@ -38,7 +40,10 @@ class Restored:
 
 
 class Restorer:
-    """Takes finished blocks in order and fills the label map.
+    """Takes finished blocks in order and fills the label map, on the device that the blocks are on.
+
+    A block costs one wait for the device at most: what the host must know of it is asked in one go, and labels and sums are
+    fetched when all blocks are in.
 
     Parameters
     ----------
@@ -61,14 +66,21 @@ class Restorer:
         self._order = (order[0], order[1], order[2])
         self._model_axes = frame.model_order(self._order)
         self._coordinates = tuple(frame.model_coordinates(axis) for axis in self._order)
-        self._labels = np.zeros([frame.source.shape[axis] for axis in self._order], dtype=np.uint8)
-        self._won = np.zeros(256)
-        self._sum = np.zeros(256)
+        self._found: _Found | None = None
 
     def add(self, block: Block) -> None:
-        """Label every source voxel that this block completes; its scores (classes, ...) are what the rule expects."""
+        """Label every source voxel that this block completes; its scores (classes, ...) are what the rule expects.
+
+        Raises
+        ------
+        NonFiniteScoresError
+            If any score is not a finite number.
+        """
+        if self._found is None:
+            self._found = _Found([self._frame.source.shape[axis] for axis in self._order], block.scores.device)
         scores, start = self._with_halo(block)
-        hits = _lines_with(self._rule.foreground(scores))
+        arranged = scores.permute(0, *(axis + 1 for axis in self._model_axes))
+        hits, known = self._asked(block, scores, arranged)
         if not hits[0].size:
             return
         ranges, local = [], []
@@ -87,21 +99,31 @@ class Restorer:
                 return
             ranges.append(slice(int(picked[0]), int(picked[-1]) + 1))
             local.append(m[picked] - low)
-        arranged = scores.permute(0, *(axis + 1 for axis in self._model_axes))
-        label, best = self._rule.decide(arranged, (local[0], local[1], local[2]))
-        self._labels[tuple(ranges)] = label.cpu().numpy()
-        self._tally(label, best)
+        known = to_host(self._rule.survey(arranged)) if known is None else known
+        label, best = self._rule.decide(arranged, (local[0], local[1], local[2]), known)
+        self._found.add((ranges[0], ranges[1], ranges[2]), label, best)
 
     def finish(self) -> Restored:
         """The label map in (i, j, k) order and the mean winning probabilities."""
-        back = np.argsort(self._order)
-        probability = {int(c): float(self._sum[c] / self._won[c]) for c in np.flatnonzero(self._won) if c != 0}
-        return Restored(self._labels.transpose(back), probability)
+        if self._found is None:
+            return Restored(np.zeros(self._frame.source.shape, dtype=np.uint8), {})
+        return Restored(to_host(self._found.labels).transpose(np.argsort(self._order)), self._found.means())
 
-    def _tally(self, label: Tensor, best: Tensor) -> None:
-        flat = label.flatten().to(torch.int64)
-        self._won += torch.bincount(flat, minlength=256).cpu().numpy()
-        self._sum += torch.bincount(flat, weights=best.flatten(), minlength=256).cpu().numpy()
+    def _asked(
+        self, block: Block, scores: Tensor, arranged: Tensor
+    ) -> tuple[tuple[NDArray[np.intp], ...], NDArray[np.float32] | None]:
+        """Along each axis of ``scores`` the lines that hold any foreground, and what the rule must know.
+
+        On the CPU no answer costs a wait, and the second is left out: most blocks have no foreground.
+        """
+        questions = [self._rule.are_finite(block.scores).reshape(1), *lines_with(self._rule.foreground(scores))]
+        if scores.device.type != "cpu":
+            questions.append(self._rule.survey(arranged))
+        answer = to_host(torch.cat([question.float() for question in questions]))
+        if not answer[0]:
+            raise not_finite()
+        *lines, known = np.split(answer[1:], np.cumsum(scores.shape[1:]))
+        return tuple(np.flatnonzero(line) for line in lines), known if known.size else None
 
     def _with_halo(self, block: Block) -> tuple[Tensor, tuple[int, int, int]]:
         """The block with the last layer of its lower neighbours in front.
@@ -132,6 +154,28 @@ class Restorer:
         return whole, (start[0], start[1], start[2])
 
 
+class _Found:
+    """The label map so far, in source memory order, and how probable each class was where it won."""
+
+    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+        self.labels = torch.zeros(tuple(shape), dtype=torch.uint8, device=device)
+        # A class has 8 bits. float64 counts exactly, and adds without losing what is small.
+        self._won = torch.zeros(256, dtype=torch.float64, device=device)
+        self._sum = torch.zeros_like(self._won)
+
+    def add(self, where: tuple[slice, slice, slice], label: Tensor, best: Tensor) -> None:
+        """Take a box of labels (uint8) and their probabilities (float32)."""
+        self.labels[where] = label
+        classes, values = label.flatten().to(torch.int64), best.flatten().double()
+        self._won.scatter_add_(0, classes, torch.ones_like(values))
+        self._sum.scatter_add_(0, classes, values)
+
+    def means(self) -> dict[int, float]:
+        """Mean probability of each class that won anywhere, background left out."""
+        won, total = to_host(torch.stack((self._won, self._sum)))
+        return {int(c): float(total[c] / won[c]) for c in np.flatnonzero(won) if c != 0}
+
+
 class _HaloMemory:
     """What the restorer holds, allocated once: pieces that come and go would scatter over the heap.
 
@@ -158,14 +202,6 @@ class _HaloMemory:
             if axis != self._tiles.order[level]:
                 view = view.narrow(axis + 1, start[axis] if axis in inner else 0, shape[axis + 1])
         return view
-
-
-def _lines_with(foreground: Tensor) -> tuple[NDArray[np.intp], ...]:
-    """Along each axis the lines that hold any foreground; asked of the device in one go, because it waits for the answer."""
-    lines = [foreground.any(dim=others[1]).any(dim=others[0]) for others in ((1, 2), (0, 2), (0, 1))]
-    answer = torch.cat(lines).cpu().numpy()
-    ends = np.cumsum(foreground.shape)
-    return tuple(np.flatnonzero(part) for part in np.split(answer, ends[:-1]))
 
 
 def _without_front(scores: Tensor, axes: Sequence[int]) -> Tensor:

@@ -20,7 +20,7 @@ from agseg.inference.predict import as_probabilities, left_right_pairs, tile_sco
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, frame_of
 from agseg.inference.restore import Restored, Restorer
-from agseg.inference.soundness import NonFiniteScoresError, check_logits, check_probabilities
+from agseg.inference.soundness import NonFiniteScoresError, check_classes, check_heads
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.inference.windows import segment_windows
@@ -333,10 +333,10 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         job.clock.lap("predict")
         if carries_logits:
-            check_logits(block.scores, labels, regions=spec.regions)
+            check_heads(block.scores.shape[0], labels, regions=spec.regions)
         else:
             block = as_probabilities(block, network)
-            check_probabilities(block.scores, labels)
+            check_classes(block.scores.shape[0], labels)
         restorer.add(block)
         job.clock.lap("restore")
     return restorer.finish()

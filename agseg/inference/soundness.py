@@ -8,7 +8,15 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError, WeightsError
 from agseg.labels import LabelSet
 
-__all__ = ["NonFiniteScoresError", "check_logits", "check_probabilities"]
+__all__ = [
+    "NonFiniteScoresError",
+    "check_classes",
+    "check_heads",
+    "check_probabilities",
+    "logits_are_finite",
+    "not_finite",
+    "probabilities_are_finite",
+]
 
 
 class NonFiniteScoresError(InferenceError):
@@ -17,25 +25,14 @@ class NonFiniteScoresError(InferenceError):
     default_code = Code.INFERENCE
 
 
-def check_probabilities(probabilities: Tensor, labels: LabelSet) -> None:
-    """Refuse what cannot become a mask.
-
-    Parameters
-    ----------
-    probabilities
-        Softmax over the classes, shape (classes, x, y, z). A score that is NaN or +inf makes its whole softmax NaN, so that
-        looking at one class finds it.
-    labels
-        What the classes mean.
+def check_classes(classes: int, labels: LabelSet) -> None:
+    """Refuse a network with fewer classes (background included) than its labels name.
 
     Raises
     ------
-    NonFiniteScoresError
-        If any is not a finite number.
     WeightsError
         If a label names a class that the network does not have.
     """
-    classes = probabilities.shape[0]
     if classes < labels.class_count:
         beyond = [label.name for label in labels if label.index >= classes]
         raise WeightsError(
@@ -44,21 +41,17 @@ def check_probabilities(probabilities: Tensor, labels: LabelSet) -> None:
             expected=f"labels 1 to {classes - 1}",
             hint="Correct labels or config in the manifest.",
         )
-    if not bool(torch.isfinite(probabilities[0]).all()):
-        raise _not_finite()
 
 
-def check_logits(logits: Tensor, labels: LabelSet, *, regions: tuple[int, ...] = ()) -> None:
-    """The same for logits, shape (heads, x, y, z); ``regions`` are the labels of the heads, where those are regions.
+def check_heads(heads: int, labels: LabelSet, *, regions: tuple[int, ...] = ()) -> None:
+    """The same for a network whose logits are carried back; ``regions`` are the labels of the heads, where those are regions.
 
     Raises
     ------
-    NonFiniteScoresError
-        If any is not a finite number.
     WeightsError
         If there is another number of heads than the labels name.
     """
-    heads, expected = logits.shape[0], len(regions) or labels.class_count
+    expected = len(regions) or labels.class_count
     if heads < expected or (regions and heads != expected):
         raise WeightsError(
             "the weights' labels do not fit their network",
@@ -66,12 +59,41 @@ def check_logits(logits: Tensor, labels: LabelSet, *, regions: tuple[int, ...] =
             expected=f"{expected}",
             hint="Correct labels, regions or config in the manifest.",
         )
-    # One sum finds all: NaN and infinities stay what they are, and opposite ones make NaN.
-    if not bool(torch.isfinite(logits.sum(dtype=torch.float64))):
-        raise _not_finite()
 
 
-def _not_finite() -> NonFiniteScoresError:
+def probabilities_are_finite(probabilities: Tensor) -> Tensor:
+    """Whether all of (classes, x, y, z) are finite numbers: one bool, on their device.
+
+    A score that is NaN or +inf makes its whole softmax NaN, so that looking at one class finds it.
+    """
+    return torch.isfinite(probabilities[0]).all()
+
+
+def logits_are_finite(logits: Tensor) -> Tensor:
+    """Whether all of (heads, x, y, z) are finite numbers: one bool, on their device.
+
+    One sum finds all: NaN and infinities stay what they are, and opposite ones make NaN.
+    """
+    return torch.isfinite(logits.sum(dtype=torch.float64))
+
+
+def check_probabilities(probabilities: Tensor, labels: LabelSet) -> None:
+    """Refuse probabilities (classes, x, y, z) that cannot become a mask.
+
+    Raises
+    ------
+    NonFiniteScoresError
+        If any is not a finite number.
+    WeightsError
+        If a label names a class that the network does not have.
+    """
+    check_classes(probabilities.shape[0], labels)
+    if not bool(probabilities_are_finite(probabilities)):
+        raise not_finite()
+
+
+def not_finite() -> NonFiniteScoresError:
+    """The error for scores that are not finite."""
     return NonFiniteScoresError(
         "the network's scores are not finite numbers",
         hint="Run it with --precision fp32; if that fails too, the weights are broken.",

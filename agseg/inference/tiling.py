@@ -32,6 +32,9 @@ GAUSSIAN_SIGMA = 0.125
 MINIMAL_IMPORTANCE = 1e-3
 """Floor of the blending weight, so that no voxel divides by nothing (MONAI's choice)."""
 
+SPATIAL = 3
+"""Axes of a grid."""
+
 Corner = tuple[int, int, int]
 
 
@@ -182,8 +185,7 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
         scores = next(source)
         if memory is None:
             memory = _Memory(tiles, classes=scores.shape[0], dtype=scores.dtype, device=scores.device)
-        # Class by class, as everywhere here: an operation on mixed types makes a float32 copy of all of its operand.
-        for weighted, score in zip(memory.tile[:-1], scores, strict=True):
+        for weighted, score in _pieces(memory.tile[:-1], scores):
             torch.mul(score, memory.weights, out=weighted)
         del scores
         memory.tile[-1] = memory.weights
@@ -203,15 +205,24 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
             rest = tiles.tile[axis] - kept
             for key, piece in descend(level + 1):
                 if memory is not None and (shared or rest):
-                    for ours, held in zip(piece, memory.held(level, key), strict=True):
-                        ours.narrow(axis, 0, shared).add_(held.narrow(axis, 0, shared))
-                        held.narrow(axis, 0, rest).copy_(ours.narrow(axis, kept, rest))
+                    scores, weights = memory.held(level, key)
+                    for ours, held in (*_pieces(piece[:-1], scores), (piece[-1], weights)):
+                        at = ours.ndim - SPATIAL + axis
+                        ours.narrow(at, 0, shared).add_(held.narrow(at, 0, shared))
+                        held.narrow(at, 0, rest).copy_(ours.narrow(at, kept, rest))
                 yield (n, *key), piece.narrow(axis + 1, 0, kept)
             shared = rest
 
     for index, _ in descend(0):
         if memory is not None:
             yield _finished(tiles, (index[0], index[1], index[2]), memory.room)
+
+
+def _pieces(ours: Tensor, theirs: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Two stacks of maps in the pieces that one operation takes: class by class on the CPU, where an operation on mixed types
+    makes a float32 copy of all of its operand; all at once on a GPU, where each operation costs a launch and none a copy.
+    """
+    return zip(ours, theirs, strict=True) if ours.device.type == "cpu" else ((ours, theirs),)
 
 
 class _Memory:
@@ -241,16 +252,16 @@ class _Memory:
             extent[inner] = tiles.shape[inner]
         return extent
 
-    def held(self, level: int, key: tuple[int, ...]) -> list[Tensor]:
-        """Where the overlap of one piece is kept, class by class and the weights last.
+    def held(self, level: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Where the overlap of one piece is kept: its scores (classes, ...) and its weights (...).
 
         ``key`` numbers the piece along the inner axes.
         """
-        views = [*self._scores[level], self._weights[level]]
+        scores, weights = self._scores[level], self._weights[level]
         for inner, n in zip(self._tiles.order[level + 1 :], key, strict=True):
             start, kept = self._tiles.starts[inner][n], self._tiles.kept(inner, n)
-            views = [view.narrow(inner, start, kept) for view in views]
-        return views
+            scores, weights = scores.narrow(inner + 1, start, kept), weights.narrow(inner, start, kept)
+        return scores, weights
 
 
 def _finished(tiles: TilePlan, index: Corner, room: Tensor) -> Block:

@@ -31,7 +31,7 @@ class StudySegmenter:
     def __init__(self, config: SegmenterConfig) -> None:
         import torch
 
-        from agseg.inference.device import Precision, choose_precision, describe, resolve_device
+        from agseg.inference.device import Precision, choose_precision, describe, resolve_device, tune
         from agseg.inference.network import load_entry
         from agseg.inference.segment import Settings
 
@@ -40,6 +40,7 @@ class StudySegmenter:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = resolve_device(options.device)
+        tune(device)
         shaping = options.shaping
         precision = choose_precision(Precision(shaping.precision), device)
         self._networks = [

@@ -7,17 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from agseg.grid import Grid
 from agseg.inference import axis as axes_of
 from agseg.inference.axis import AxisMap, Interpolation, Kernel, resample, weight_matrix
-from agseg.inference.decide import winner
+from agseg.inference.decide import ByLogit, ByProbability, ByRegion, winner
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import sample
 from agseg.inference.restore import Restorer
+from agseg.inference.soundness import NonFiniteScoresError
 from agseg.inference.tiling import Block, plan, sweep
 from agseg.volume import Volume
+from tests.inference.fake_gpu import FakeGpu
 
 AXES = ["".join(letters) for axes in itertools.permutations(("LR", "PA", "IS")) for letters in itertools.product(*axes)]
 
@@ -105,20 +106,20 @@ def test_interpolation_weights_sum_to_one_and_keep_a_line_straight(n_in, n_out, 
 
 def test_resampling_a_ramp_gives_the_ramp():
     i, j, k = np.meshgrid(np.arange(12), np.arange(10), np.arange(14), indexing="ij")
-    ramp = torch.from_numpy((2 * i + 3 * j - k).astype(np.int16))
+    ramp = (2 * i + 3 * j - k).astype(np.int16)
     axes = (AxisMap(12, 7, 1.7, 0.4), AxisMap(10, 15, 0.6, 0.1), AxisMap(14, 9, -1.3, 12.5))
     got = resample(ramp, axes, slab=5)
     a, b, c = (axis.coordinates for axis in axes)
     expected = 2 * a[:, None, None] + 3 * b[None, :, None] - c[None, None, :]
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-3)
-    at = Interpolation((a, b, c), like=ramp.float())
-    np.testing.assert_allclose(at(ramp.float()).numpy(), expected, atol=1e-3)
+    scores = torch.from_numpy(ramp).float()
+    np.testing.assert_allclose(Interpolation((a, b, c), like=scores)(scores).numpy(), expected, atol=1e-3)
 
 
 def test_interpolation_weights_go_to_the_device_once_however_many_classes_there_are(monkeypatch):
     sent = []
-    upload = axes_of._uploaded
-    monkeypatch.setattr(axes_of, "_uploaded", lambda array, device: sent.append(array.shape) or upload(array, device))
+    upload = axes_of.to_device
+    monkeypatch.setattr(axes_of, "to_device", lambda array, device: sent.append(array.shape) or upload(array, device))
     counts = []
     for classes in (2, 9):
         sent.clear()
@@ -128,27 +129,54 @@ def test_interpolation_weights_go_to_the_device_once_however_many_classes_there_
     assert counts[0] == counts[1] > 0
 
 
-class _Waits(TorchDispatchMode):
-    """Counts what makes a host wait for a device: single values and lists of places that are read back."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waiting = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero)
-        self.count += func.overloadpacket in waiting
-        return func(*args, **(kwargs or {}))
+def labels_of(scores, frame, rule, device="cpu"):
+    """The label map of scores that tiles bring, and their mean probabilities; and the number of blocks."""
+    tiles = plan(frame.shape, tile=(5, 5, 3), overlap=0.25)
+    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0), rule=rule)
+    there = scores.to(device)
+    outputs = (there[:, a : a + 5, b : b + 5, c : c + 3] for a, b, c in tiles.corners())
+    for block in sweep(tiles, outputs):
+        restorer.add(block)
+    return restorer.finish(), tiles.count
 
 
-def test_a_block_is_asked_once_where_it_has_foreground_and_never_value_by_value():
+@pytest.mark.parametrize("rule", [ByProbability(), ByLogit(), ByRegion((2, 1, 3, 5))], ids=["probability", "logit", "region"])
+def test_a_gpu_gives_the_same_labels_and_is_waited_for_once_a_block(rule):
+    frame = Frame.at_spacing(grid_of("LIP", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0))
+    scores = smooth_scores(frame.shape, 4, 1)
+    scores = scores if isinstance(rule, ByProbability) else scores.logit()
+    here, _ = labels_of(scores, frame, rule)
+    with FakeGpu() as gpu:
+        there, blocks = labels_of(scores, frame, rule, gpu.device)
+    np.testing.assert_array_equal(there.labels, here.labels)
+    assert there.probability == pytest.approx(here.probability, rel=1e-12)
+    assert len(there.probability) > 1
+    assert gpu.waits <= blocks + 2  # the labels and their sums, once, in the end
+
+
+def test_the_fake_gpu_counts_what_makes_a_host_wait():
+    with FakeGpu() as gpu:
+        values = torch.arange(4.0).to(gpu.device)
+        assert gpu.waits == 0
+        for waits, read in enumerate((values.cpu, values.sum().item, values.nonzero), start=1):
+            read()
+            assert gpu.waits >= waits
+
+
+def test_a_volume_is_resampled_on_a_gpu_slab_by_slab_without_a_wait():
+    volume = np.random.default_rng(2).integers(-1000, 1000, (12, 10, 14)).astype(np.int16)
+    axes = (AxisMap(12, 7, 1.7, 0.4), AxisMap(10, 15, 0.6, 0.1), AxisMap(14, 9, -1.3, 12.5))
+    here = resample(volume, axes, slab=5)
+    with FakeGpu() as gpu:
+        there = resample(volume, axes, slab=5, device=gpu.device)
+        assert gpu.waits == 0
+        torch.testing.assert_close(there.cpu(), here, rtol=0, atol=0)
+
+
+def test_scores_that_are_not_finite_never_become_labels():
     frame = Frame.at_spacing(grid_of("RAS", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0))
     scores = smooth_scores(frame.shape, 4, 1)
-    tiles = plan(frame.shape, tile=(5, 5, 3), overlap=0.25)
-    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0))
-    outputs = [scores[:, a : a + 5, b : b + 5, c : c + 3] for a, b, c in tiles.corners()]
-    for block in sweep(tiles, outputs):
-        with _Waits() as waits:
-            restorer.add(block)
-        assert waits.count == 0
-    assert restorer.finish().labels.any()
+    scores[0, 3, 3, 1] = float("nan")
+    for rule in (ByProbability(), ByLogit(), ByRegion((1, 2, 3, 4))):
+        with pytest.raises(NonFiniteScoresError):
+            labels_of(scores, frame, rule)
