@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "RUN_SCHEMA",
     "STUDY_JSON",
     "BatchReport",
+    "HuSpread",
     "Measurement",
     "OrganStatus",
     "StudyReport",
@@ -74,12 +75,32 @@ class StudyStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class HuSpread:
+    """How an organ's HU are distributed: standard deviation, and percentiles by their number (5, 25, 50, 75, 95)."""
+
+    sd: float
+    percentiles: Mapping[int, int]
+
+    def to_dict(self) -> dict[str, float]:
+        """As ``hu`` in run.json: ``sd``, ``p05``, ..."""
+        return {"sd": self.sd, **{f"p{number:02d}": value for number, value in self.percentiles.items()}}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> HuSpread:
+        """What :meth:`to_dict` wrote; raises KeyError or ValueError if it is none."""
+        return cls(float(told["sd"]), {int(name[1:]): int(value) for name, value in told.items() if name != "sd"})
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One organ in one study.
 
     ``volume_ml`` is voxels x voxel volume for ``present``; for ``cut_off`` it is the volume inside the field of view (the
     organ's own volume is not known, so the record carries the status beside it); ``None`` where the organ is absent or the
     weights do not know it. It is never 0.0.
+
+    ``hu`` is the spread of its HU, ``surface_cm2`` its surface, ``extent_mm`` how far it reaches from left to right, front to
+    back and feet to head; all three of the part inside the field of view, and None where there is nothing to measure.
 
     ``weights`` is the id of the weights that made it, ``run`` the id of the run; both are None for an organ that no weights of
     the run know.
@@ -94,6 +115,9 @@ class Measurement:
     review: tuple[str, ...] = ()
     weights: str | None = None
     run: str | None = None
+    hu: HuSpread | None = None
+    surface_cm2: float | None = None
+    extent_mm: tuple[float, float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in run.json."""
@@ -103,6 +127,9 @@ class Measurement:
             "volume_ml": self.volume_ml,
             "voxels": self.voxels,
             "mean_hu": self.mean_hu,
+            "hu": None if self.hu is None else {name: round(value, 2) for name, value in self.hu.to_dict().items()},
+            "surface_cm2": None if self.surface_cm2 is None else round(self.surface_cm2, 2),
+            "extent_mm": None if self.extent_mm is None else [round(side, 2) for side in self.extent_mm],
             "touches_border": self.touches_border,
             "review": list(self.review),
             "weights": self.weights,
@@ -122,6 +149,9 @@ class Measurement:
             review=tuple(data["review"]),
             weights=data.get("weights"),
             run=data.get("run"),
+            hu=HuSpread.from_dict(data["hu"]) if data.get("hu") else None,
+            surface_cm2=data.get("surface_cm2"),
+            extent_mm=tuple(data["extent_mm"]) if data.get("extent_mm") else None,
         )
 
 

@@ -1,89 +1,168 @@
-"""Which results a person should look at first, and why. Rules for looking twice, not findings."""
+"""Which results a person should look at first, and why. Rules for looking twice, not findings.
+
+Each rule compares an organ with what its kind looks like in any patient: where it lies, how large it is, how dense. What the
+rules catch and how often they are wrong is measured (``benchmarks/review_faults.py``, docs/hospital.md). That an organ is cut
+off by the scan's range is a fact about the scan, and no reason.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agseg.batch.usual import PAIRS, USUAL
 from agseg.labels import Label
+from agseg.measure.evidence import FAT_HU, OTHER_HU, Evidence
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 
-__all__ = [
-    "LOW_PROBABILITY",
-    "MANY_COMPONENTS",
-    "MEAN_VOLUME_ML",
-    "PLAUSIBLE_FACTOR",
-    "ReviewItem",
-    "plausible_volume_ml",
-    "review",
-    "review_list",
-]
-
-MEAN_VOLUME_ML = {
-    "liver": (1411.0, 1710.0),
-    "spleen": (179.8, 238.4),
-    "kidney_left": (156.5, 193.1),
-    "kidney_right": (156.5, 193.1),
-    "pancreas": (64.4, 87.4),
-}
-"""Mean organ volume of women and of men (ml), outlined by hand on 149 adult abdominal CTs.
-
-Source: Geraghty et al., Normal organ volume assessment from abdominal CT, Abdominal Imaging 29 (4), 2004, 482-490. Hollow
-organs (stomach, duodenum, gallbladder, oesophagus) are as large as they are full: their volume is not judged.
-"""
-
-PLAUSIBLE_FACTOR = 3.0
-"""A volume below a third of the women's mean or above three times the men's is implausible.
-
-Our choice, wide on purpose: disease and body size move organs by a factor of two, a failed segmentation by more.
-"""
+__all__ = ["LOW_PROBABILITY", "MANY_COMPONENTS", "REASONS", "ReviewItem", "review", "review_list", "reviews"]
 
 LOW_PROBABILITY = 0.7
 """Mean winning probability over an organ's voxels below which the network was undecided. Our choice, not calibrated."""
 
-MANY_COMPONENTS = 5
+MANY_COMPONENTS = 20
 """An organ in more pieces than this (26-connected, before any clean-up) was not found as one."""
 
-_CUT_OFF = "cut off by the field of view"
-_IMPLAUSIBLE = "implausible volume"
-_LOW_MARGIN = "low margin"
-_COMPONENTS = "many components"
+TRACE_ML = 1.0
+"""Less than this is a trace of an organ."""
 
-_WEIGHT = {_IMPLAUSIBLE: 8, _LOW_MARGIN: 4, _COMPONENTS: 2, _CUT_OFF: 1}
-"""How bad: each outweighs all below it together, so that the worst reason decides and the others break ties."""
+WRONG_SIDE_MM = 15.0
+"""How far on the other side of the body's middle the centre of an organ that has a side must lie."""
+
+PAIR_HU = 40.0
+"""How far apart the medians of a left and a right organ may lie (HU)."""
+
+PAIR_RATIO = 0.5
+"""The smaller of a left and a right organ has at least so much of the larger one's volume."""
+
+_SIDE, _FOREIGN, _UNEVEN, _VOLUME, _SHORT, _ABSENT, _PAIR, _PIECE, _MARGIN, _TRACE, _COMPONENTS = REASONS = (
+    "wrong side", "holds fat or air", "uneven density", "implausible volume", "implausible extent",
+    "absent beside its neighbours", "unlike its other side", "in two parts", "low margin", "a trace", "many components",
+)  # fmt: skip
+"""How a reason begins, worst first: each outweighs all behind it together, and those decide between equals."""
+
+_WEIGHT = {reason: 2 ** (len(REASONS) - 1 - place) for place, reason in enumerate(REASONS)}
 
 
-def plausible_volume_ml(name: str) -> tuple[float, float] | None:
-    """Smallest and largest plausible volume of an organ (ml), or None where none is known."""
-    means = MEAN_VOLUME_ML.get(name)
-    return None if means is None else (min(means) / PLAUSIBLE_FACTOR, max(means) * PLAUSIBLE_FACTOR)
-
-
-def review(found: Measurement, *, probability: float | None = None, components: int = 0) -> tuple[str, ...]:
-    """Reasons to look twice at one organ, worst first; none for an organ that is absent.
+def reviews(
+    measured: Sequence[Measurement],
+    evidence: Mapping[str, Evidence],
+    *,
+    probability: Mapping[str, float],
+    components: Mapping[str, int],
+) -> dict[str, tuple[str, ...]]:
+    """Reasons to look twice at each organ of a study, worst first.
 
     Parameters
     ----------
-    found
-        The organ.
+    measured
+        All organs of the study.
+    evidence
+        Of those that have a voxel (:func:`agseg.measure.evidence.collect`).
     probability
-        Mean winning probability over its voxels, 0 to 1.
+        Mean winning probability over an organ's voxels, 0 to 1, as far as it is known.
     components
-        In how many pieces it was found.
+        In how many pieces an organ was found, as far as it is known.
     """
+    by_name = {found.name: found for found in measured}
+    return {
+        found.name: tuple(
+            sorted(
+                (
+                    *review(
+                        found,
+                        evidence.get(found.name),
+                        probability=probability.get(found.name),
+                        components=components.get(found.name, 0),
+                    ),
+                    *_beside(found, by_name, evidence),
+                ),
+                key=lambda reason: -_weight(reason),
+            )
+        )
+        for found in measured
+    }
+
+
+def review(
+    found: Measurement, seen: Evidence | None = None, *, probability: float | None = None, components: int = 0
+) -> tuple[str, ...]:
+    """Reasons to look twice at one organ by itself, worst first; none for one that is absent."""
     if found.volume_ml is None:
         return ()
-    reasons = []
-    cut_off = found.status is OrganStatus.CUT_OFF
-    limits = plausible_volume_ml(found.name)
-    if limits is not None and (found.volume_ml > limits[1] or (found.volume_ml < limits[0] and not cut_off)):
-        reasons.append(f"{_IMPLAUSIBLE} ({found.volume_ml:.3g} ml, plausible {limits[0]:.0f} to {limits[1]:.0f} ml)")
+    reasons = [*_of_shape(found, seen), *([] if seen is None else _of_density(found.name, seen))]
     if probability is not None and probability < LOW_PROBABILITY:
-        reasons.append(f"{_LOW_MARGIN} (mean probability {probability:.2f}, below {LOW_PROBABILITY:g})")
+        reasons.append(f"{_MARGIN} (mean probability {probability:.2f}, below {LOW_PROBABILITY:g})")
+    if found.volume_ml < TRACE_ML:
+        reasons.append(f"{_TRACE} ({found.volume_ml:.2f} ml)")
     if components > MANY_COMPONENTS:
         reasons.append(f"{_COMPONENTS} ({components} pieces)")
-    if cut_off:
-        reasons.append(_CUT_OFF)
-    return tuple(reasons)
+    return tuple(sorted(reasons, key=lambda reason: -_weight(reason)))
+
+
+def _of_shape(found: Measurement, seen: Evidence | None) -> Iterator[str]:
+    """Where it lies, how large it is, and whether it is one piece."""
+    usual, volume_ml = USUAL.get(found.name), found.volume_ml
+    if usual is None or volume_ml is None:
+        return
+    low, high = usual.volume_ml
+    cut_off = found.status is OrganStatus.CUT_OFF
+    if volume_ml > high or (volume_ml < low and not cut_off):
+        yield f"{_VOLUME} ({volume_ml:.3g} ml, plausible {low:g} to {high:g} ml)"
+    if seen is None:
+        return
+    if usual.side and seen.from_midline_mm * usual.side < -WRONG_SIDE_MM:
+        lies = "right" if seen.from_midline_mm > 0 else "left"
+        yield f"{_SIDE} (its centre lies {abs(seen.from_midline_mm):.0f} mm to the {lies} of the body's middle)"
+    too_short = [
+        f"{extent:.0f} mm from {said}, usually at least {least:g} mm"
+        for extent, least, cut, said in zip(
+            seen.extent_mm, usual.least_mm, seen.cut, ("left to right", "front to back", "feet to head"), strict=True
+        )
+        if least and extent < least and not cut
+    ]
+    if too_short:
+        yield f"{_SHORT} ({'; '.join(too_short)})"
+    if usual.is_one_piece and seen.second_piece > usual.second_piece:
+        yield f"{_PIECE} (the second has {100 * seen.second_piece:.0f} % of the first)"
+
+
+def _of_density(name: str, seen: Evidence) -> Iterator[str]:
+    usual = USUAL.get(name)
+    if usual is None or seen.median_hu is None:
+        return
+    if seen.fat_share > usual.fat_share:
+        said = (
+            f"{100 * seen.fat_share:.0f} % of its voxels are below {FAT_HU:g} HU, usually at most {100 * usual.fat_share:g} %"
+        )
+        yield f"{_FOREIGN} ({said})"
+    if seen.other_share > usual.other_share:
+        most = f"usually at most {100 * usual.other_share:g} %"
+        yield f"{_UNEVEN} ({100 * seen.other_share:.0f} % of its voxels are more than {OTHER_HU:g} HU from its median, {most})"
+
+
+def _beside(found: Measurement, all_found: Mapping[str, Measurement], evidence: Mapping[str, Evidence]) -> Iterator[str]:
+    """What its neighbours and its other side say."""
+    usual = USUAL.get(found.name)
+    if usual is None:
+        return
+    if found.status is OrganStatus.ABSENT:
+        near = [name for name in usual.neighbours if (all_found.get(name) or found).volume_ml]
+        if usual.neighbours and len(near) == len(usual.neighbours):
+            yield f"{_ABSENT} ({', '.join(Label(1, name).title for name in near)} found)"
+        return
+    other = all_found.get(PAIRS.get(found.name, ""))
+    if other is None or other.volume_ml is None or found.volume_ml is None:
+        return
+    mine, its = evidence.get(found.name), evidence.get(other.name)
+    if mine is not None and its is not None and mine.median_hu is not None and its.median_hu is not None:
+        apart = abs(mine.median_hu - its.median_hu)
+        if apart > PAIR_HU:
+            yield f"{_PAIR} (their median densities are {apart:.0f} HU apart, usually at most {PAIR_HU:g} HU)"
+            return
+    whole = OrganStatus.CUT_OFF not in (found.status, other.status)
+    if whole and found.volume_ml < PAIR_RATIO * other.volume_ml:
+        yield f"{_PAIR} ({found.volume_ml:.0f} ml, the other {other.volume_ml:.0f} ml)"
 
 
 @dataclass(frozen=True)
@@ -97,25 +176,28 @@ class ReviewItem:
     reasons
         ``organ: reason``, worst first.
     score
-        Larger is worse.
+        Weight of the worst reason, and of all of them; larger is worse.
     """
 
     study: StudyReport
     reasons: tuple[str, ...]
-    score: int
+    score: tuple[int, int]
 
 
 def review_list(report: BatchReport) -> tuple[ReviewItem, ...]:
     """The studies with a reason to look twice, worst first; equally bad ones in the order of their names."""
     items = []
     for study in report.studies:
-        reasons = [(Label(1, organ.name).title, reason) for organ in study.organs for reason in organ.review]
+        named = ((Label(1, organ.name).title, reason) for organ in study.organs for reason in organ.review)
+        # Records of before have facts among their reasons (that an organ is cut off): they have no weight.
+        reasons = [(organ, reason) for organ, reason in named if _weight(reason)]
         if reasons:
             reasons.sort(key=lambda pair: -_weight(pair[1]))
-            score = sum(_weight(reason) for _, reason in reasons) + 100 * _weight(reasons[0][1])
+            weights = [_weight(reason) for _, reason in reasons]
+            score = (weights[0], sum(weights))
             items.append(ReviewItem(study, tuple(f"{organ}: {reason}" for organ, reason in reasons), score))
-    return tuple(sorted(items, key=lambda item: (-item.score, item.study.input)))
+    return tuple(sorted(items, key=lambda item: (-item.score[0], -item.score[1], item.study.input)))
 
 
 def _weight(reason: str) -> int:
-    return next((weight for start, weight in _WEIGHT.items() if reason.startswith(start)), 1)
+    return next((weight for start, weight in _WEIGHT.items() if reason.startswith(start)), 0)

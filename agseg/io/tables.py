@@ -16,11 +16,14 @@ from agseg.study import Source
 __all__ = ["COLUMNS", "table_text", "write_volumes"]
 
 COLUMNS = (
-    "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review",
+    "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "sd_hu", "p05_hu",
+    "p50_hu", "p95_hu", "surface_cm2", "extent_lr_mm", "extent_ap_mm", "extent_si_mm", "touches_border", "review",
     "weights", "weights_sha256", "version", "run", "patient", "study_date", "modality", "series_number", "series_description",
     "note",
 )  # fmt: skip
 """The first line. ``note`` repeats the disclaimer in each row, because rows get copied out of their file."""
+
+_ORGAN_COLUMNS = (*COLUMNS[COLUMNS.index("organ") : COLUMNS.index("review") + 1], "run")
 
 IDENTIFIERS = {"patient_id": "PatientID", "patient_name": "PatientName", "accession_number": "AccessionNumber"}
 """Columns before ``note`` where the run was asked for identifiers, and the DICOM keyword of each."""
@@ -82,18 +85,31 @@ def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> 
 
 def _of_organ(organ: Measurement | None) -> dict[str, str]:
     if organ is None:
-        names = ("organ", "organ_status", "volume_ml", "voxels", "mean_hu", "touches_border", "review", "run")
-        return dict.fromkeys(names, "")
+        return dict.fromkeys(_ORGAN_COLUMNS, "")
+    percentiles = {} if organ.hu is None else organ.hu.percentiles
+    left_right, front_back, feet_head = organ.extent_mm or (None, None, None)
     return {
         "organ": organ.name,
         "organ_status": organ.status.value,
-        "volume_ml": "" if organ.volume_ml is None else f"{organ.volume_ml:.3f}",
+        "volume_ml": _number(organ.volume_ml, 3),
         "voxels": "" if organ.voxels is None else str(organ.voxels),
-        "mean_hu": "" if organ.mean_hu is None else f"{organ.mean_hu:.2f}",
+        "mean_hu": _number(organ.mean_hu, 2),
+        "sd_hu": _number(None if organ.hu is None else organ.hu.sd, 2),
+        "p05_hu": _number(percentiles.get(5), 0),
+        "p50_hu": _number(percentiles.get(50), 0),
+        "p95_hu": _number(percentiles.get(95), 0),
+        "surface_cm2": _number(organ.surface_cm2, 1),
+        "extent_lr_mm": _number(left_right, 1),
+        "extent_ap_mm": _number(front_back, 1),
+        "extent_si_mm": _number(feet_head, 1),
         "touches_border": "yes" if organ.touches_border else "no",
         "review": "; ".join(organ.review),
         "run": organ.run or "",
     }
+
+
+def _number(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
 
 
 def _of_source(study: StudyReport) -> dict[str, str]:

@@ -1,21 +1,47 @@
-"""How much of each organ is there: ml, voxels, mean HU, and whether the field of view cuts it off."""
+"""How much of each organ is there: ml, voxels, HU, surface and extent, and whether the field of view cuts it off."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.measure.intensity import histograms, spread
+from agseg.measure.shape import Shape, shapes
 from agseg.report import Measurement, OrganStatus
 from agseg.slabs import slabs
 from agseg.volume import LabelMask, Quantity, Volume
 
-__all__ = ["measure"]
+__all__ = ["Survey", "measure", "survey"]
 
 _VALUES = 256
 
 
-def measure(mask: LabelMask, volume: Volume) -> tuple[Measurement, ...]:
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What walking through a mask and its image gives.
+
+    Parameters
+    ----------
+    shapes
+        Of every label that occurs, by label.
+    histograms
+        Voxels per label and whole HU (:func:`agseg.measure.intensity.histograms`); None where the image is not HU.
+    """
+
+    shapes: dict[int, Shape]
+    histograms: NDArray[np.int64] | None
+
+
+def survey(mask: LabelMask, volume: Volume) -> Survey:
+    """Walk through mask and image (i, j, k), which are on one grid."""
+    counts = histograms(mask.labels, volume.voxels) if volume.quantity is Quantity.HU else None
+    return Survey(shapes(mask.labels, mask.grid), counts)
+
+
+def measure(mask: LabelMask, volume: Volume, surveyed: Survey | None = None) -> tuple[Measurement, ...]:
     """One measurement per label of the mask's label set, in order of the index.
 
     An organ is ``cut_off`` if any of its voxels lies on one of the six faces of the grid: the part outside the field of view
@@ -27,6 +53,8 @@ def measure(mask: LabelMask, volume: Volume) -> tuple[Measurement, ...]:
         uint8 labels (i, j, k).
     volume
         The image (i, j, k) on the same grid; its values give the mean HU if they are HU.
+    surveyed
+        Of :func:`survey`, where the caller has it.
 
     Raises
     ------
@@ -37,6 +65,8 @@ def measure(mask: LabelMask, volume: Volume) -> tuple[Measurement, ...]:
         raise InputError("mask and image are not on the same grid", code=Code.DIMENSIONS)
     voxels, sums = _count(mask.labels, volume.voxels)
     on_border = _on_border(mask.labels)
+    surveyed = surveyed or survey(mask, volume)
+    spreads, shaped = surveyed.histograms, surveyed.shapes
     measurements = []
     for label in mask.label_set:
         count = int(voxels[label.index])
@@ -50,8 +80,11 @@ def measure(mask: LabelMask, volume: Volume) -> tuple[Measurement, ...]:
                 status=OrganStatus.CUT_OFF if cut else OrganStatus.PRESENT,
                 volume_ml=count * mask.grid.voxel_volume_ml,
                 voxels=count,
-                mean_hu=float(sums[label.index] / count) if volume.quantity is Quantity.HU else None,
+                mean_hu=float(sums[label.index] / count) if spreads is not None else None,
                 touches_border=cut,
+                hu=None if spreads is None else spread(spreads[label.index]),
+                surface_cm2=shaped[label.index].surface_cm2,
+                extent_mm=shaped[label.index].extent_mm,
             )
         )
     return tuple(measurements)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
-from agseg.batch.review import review
+from agseg.batch.review import reviews
 from agseg.errors import Code
 from agseg.io.label_files import read_masks
 from agseg.io.outputs import ATTENTION, PREVIEW, STATISTICS, OutputFiles
@@ -20,7 +20,8 @@ from agseg.io.statistics import write_statistics
 from agseg.io.writers import Result, write_all
 from agseg.label_merge import merge_masks, overlap
 from agseg.labels import Label, LabelSet
-from agseg.measure.volumes import measure
+from agseg.measure.evidence import collect
+from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus, StudyReport
 from agseg.volume import LabelMask, Volume, Warned
 from agseg.workflows.segmenter_config import SegmenterConfig
@@ -153,12 +154,12 @@ class StudyWriter:
         if not new:
             return unknown
         probability, components = draft.facts["probability"], draft.facts["components"]
-        measured = []
-        for found in measure(mask, volume):
-            if found.name in new:
-                reasons = review(found, probability=probability.get(found.name), components=components.get(found.name, 0))
-                measured.append(replace(found, review=reasons, weights=made_by[found.name]))
-        return (*measured, *unknown)
+        walked = survey(mask, volume)
+        measured = measure(mask, volume, walked)
+        evidence = collect(mask, volume, walked)
+        reasons = reviews(measured, evidence, probability=probability, components=components)
+        mine = (found for found in measured if found.name in new)
+        return (*(replace(found, review=reasons[found.name], weights=made_by[found.name]) for found in mine), *unknown)
 
     def _ordered(self, measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
         """In the order of the organs asked for, then those that were there."""

@@ -1,0 +1,130 @@
+"""What tells whether an organ is where it should be, and as large and as dense: facts about masks, before any rule.
+
+The rules are in :mod:`agseg.batch.review`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agseg.grid import Grid
+from agseg.measure.components import components
+from agseg.measure.intensity import share_between
+from agseg.measure.shape import Shape
+from agseg.measure.volumes import Survey
+from agseg.volume import HU_MIN, LabelMask, Volume
+
+__all__ = ["FAT_HU", "OTHER_HU", "Evidence", "collect"]
+
+FAT_HU = -30.0
+"""What is thinner than this is fat, air or lung, and no parenchyma (HU)."""
+
+OTHER_HU = 60.0
+"""What is further than this from an organ's median is likely to be something else (HU)."""
+
+_BODY_HU = -300.0
+_STRIDE = 4
+"""Every so many voxels in a slice are looked at for the middle of the body and for an organ's centre."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Facts about one organ.
+
+    Parameters
+    ----------
+    extent_mm
+        Left to right, front to back, feet to head.
+    cut
+        Whether the field of view ends in the organ along each of these.
+    centre_mm
+        Its centre of mass, RAS+ mm.
+    from_midline_mm
+        How far to the patient's right of the middle of the body its centre lies (mm), in the slices that show it.
+    second_piece
+        Size of its second largest piece, as a share of the largest.
+    median_hu
+        None unless the image is HU, as the next two.
+    fat_share
+        Share of its voxels below :data:`FAT_HU`.
+    other_share
+        Share of its voxels further than :data:`OTHER_HU` from its median.
+    """
+
+    extent_mm: tuple[float, float, float]
+    cut: tuple[bool, bool, bool]
+    centre_mm: tuple[float, float, float]
+    from_midline_mm: float
+    second_piece: float
+    median_hu: float | None = None
+    fat_share: float = 0.0
+    other_share: float = 0.0
+
+
+def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Evidence]:
+    """The evidence of every organ that has a voxel, by name; mask and image (i, j, k) are on one grid."""
+    grid, labels, counts, found = mask.grid, mask.labels, survey.histograms, survey.shapes
+    pieces = components(labels) if found else {}
+    axes = [next(axis for axis, code in enumerate(grid.axis_codes) if code in pair) for pair in ("LR", "AP", "SI")]
+    evidence = {}
+    for label in mask.label_set:
+        shape = found.get(label.index)
+        if shape is None:
+            continue
+        centre, midline = _places(labels, volume.voxels, label.index, shape, grid, up=axes[2], is_hu=counts is not None)
+        sizes = np.sort(pieces[label.index].sizes)[::-1]
+        last = np.asarray(labels.shape) - 1
+        evidence[label.name] = Evidence(
+            extent_mm=shape.extent_mm,
+            cut=tuple(shape.first[axis] == 0 or shape.last[axis] == last[axis] for axis in axes),  # type: ignore[arg-type]
+            centre_mm=centre,
+            from_midline_mm=centre[0] - midline,
+            second_piece=float(sizes[1] / sizes[0]) if len(sizes) > 1 else 0.0,
+            **({} if counts is None else _density(counts[label.index])),
+        )
+    return evidence
+
+
+def _density(histogram: NDArray[np.int64]) -> dict[str, float]:
+    reached = np.cumsum(histogram)
+    median = float(np.searchsorted(reached, reached[-1] / 2)) + HU_MIN
+    return {
+        "median_hu": median,
+        "fat_share": share_between(histogram, -np.inf, FAT_HU - 1),
+        "other_share": 1.0 - share_between(histogram, median - OTHER_HU, median + OTHER_HU),
+    }
+
+
+def _places(
+    labels: NDArray[np.uint8],
+    values: NDArray[np.int16] | NDArray[np.float32],
+    index: int,
+    shape: Shape,
+    grid: Grid,
+    *,
+    up: int,
+    is_hu: bool,
+) -> tuple[tuple[float, float, float], float]:
+    """Centre of mass of an organ (RAS+ mm), and x of the middle of the body in its slices (RAS+ mm)."""
+    steps = [1 if axis == up else _STRIDE for axis in range(3)]
+    box = tuple(slice(shape.first[axis], shape.last[axis] + 1, 1 if axis == up else 2) for axis in range(3))
+    inside = np.argwhere(labels[box] == index)
+    scale = np.array([1 if axis == up else 2 for axis in range(3)])
+    at = inside.mean(axis=0) * scale + shape.first if inside.size else (np.array(shape.first) + shape.last) / 2
+    centre = grid.to_world(at[None])[0]
+    few = max(1, (shape.last[up] + 1 - shape.first[up]) // 8)
+    slab = tuple(
+        slice(shape.first[axis], shape.last[axis] + 1, few) if axis == up else slice(None, None, steps[axis])
+        for axis in range(3)
+    )
+    # Without HU there is no telling body from air: the middle of the field of view stands for that of the body.
+    body = np.argwhere(values[slab] > _BODY_HU) if is_hu else np.argwhere(np.ones_like(labels[slab], dtype=bool))
+    if not body.size:
+        return (float(centre[0]), float(centre[1]), float(centre[2])), float(centre[0])
+    stride = np.array([few if axis == up else steps[axis] for axis in range(3)])
+    start = np.array([shape.first[axis] if axis == up else 0 for axis in range(3)])
+    middle = grid.to_world((body.mean(axis=0) * stride + start)[None])[0]
+    return (float(centre[0]), float(centre[1]), float(centre[2])), float(middle[0])
