@@ -20,13 +20,13 @@ from typing import Any
 
 from agseg.batch.output import temporary_name
 from agseg.errors import UsageError
+from agseg.extras import require
 
 __all__ = ["Cluster", "ClusterKind"]
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
 
-_EXTRA = "pip install 'agseg[cluster]'"
 _LOOPBACK = "127.0.0.1"
 _OWN_SETTINGS: dict[str, Any] = {
     # Dask opens an HTTP port in any case; what we start serves nothing there.
@@ -109,10 +109,7 @@ class Cluster:
         UsageError
             If a package is missing, nothing answers, or the configuration does not fit.
         """
-        try:
-            dask, distributed = import_module("dask"), import_module("distributed")
-        except ImportError as error:
-            raise UsageError("a cluster needs the packages of the extra 'cluster'", hint=_EXTRA) from error
+        dask, distributed = (require(name, purpose="a cluster") for name in ("dask", "distributed"))
         # Dask tells much of its own life; here it is heard where something is wrong.
         logging.getLogger("distributed").setLevel(max(logging.WARNING, logging.getLogger("agseg").getEffectiveLevel()))
         with ExitStack() as held:
@@ -163,10 +160,8 @@ def _security(settings: dict[str, Any]) -> Any:
 
 def _own_security() -> Any:
     """Certificates for this run alone: other users of the machine or network cannot speak to what we start."""
-    try:
-        return import_module("distributed").Security.temporary()
-    except ImportError as error:
-        raise UsageError("a cluster of our own needs the package 'cryptography'", hint=_EXTRA) from error
+    require("cryptography", purpose="a cluster of our own")
+    return import_module("distributed").Security.temporary()
 
 
 def _in_files(security: Any, folder: Path) -> Any:
@@ -205,10 +200,7 @@ def _local(workers: int, security: Any) -> Iterator[Any]:
 @contextmanager
 def _slurm(settings: dict[str, Any], security: Any, shared: Path) -> Iterator[Any]:
     """Workers in jobs of a Slurm queue."""
-    try:
-        jobqueue = import_module("dask_jobqueue")
-    except ImportError as error:
-        raise UsageError("a Slurm cluster needs the packages of the extra 'cluster'", hint=_EXTRA) from error
+    jobqueue = require("dask_jobqueue", purpose="a Slurm cluster")
     given = dict(settings)
     jobs, adapt = given.pop("jobs", None), given.pop("adapt", None)
     if (jobs is None) == (adapt is None):

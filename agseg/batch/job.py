@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from agseg.batch.arrival import FileState
 from agseg.batch.draft import Draft
@@ -17,14 +17,12 @@ from agseg.report import StudyReport, WeightsRef
 from agseg.study import Discovery, Study
 from agseg.volume import Volume
 
-if TYPE_CHECKING:
-    from agseg.batch.intake import Intake
-
 __all__ = [
     "REPORT_HTML",
     "VOLUMES_CSV",
     "BatchJob",
     "FileProcessor",
+    "Finder",
     "Limits",
     "ModelFactory",
     "NetworkUse",
@@ -184,7 +182,21 @@ class FileProcessor(Protocol):
         ...
 
 
-def _find_volumes(intake: Intake, job: BatchJob) -> Discovery:
+class Finder(Protocol):
+    """Who looks for studies: :class:`agseg.batch.intake.Intake`."""
+
+    def discover(
+        self, inputs: Sequence[Path], *, include: Iterable[str], exclude: Iterable[str], modalities: Sequence[str]
+    ) -> Discovery:
+        """The studies below the inputs, as volumes."""
+        ...
+
+    def find_clips(self, inputs: Sequence[Path]) -> Discovery:
+        """The ultrasound clips below the inputs."""
+        ...
+
+
+def _find_volumes(intake: Finder, job: BatchJob) -> Discovery:
     return intake.discover(job.inputs, include=job.include, exclude=job.exclude, modalities=(job.modality,))
 
 
@@ -250,7 +262,7 @@ class BatchJob:
     exclude: tuple[str, ...] = ()
     modality: str = "CT"
     limits: Limits = field(default_factory=Limits)
-    find: Callable[[Intake, BatchJob], Discovery] = _find_volumes
+    find: Callable[[Finder, BatchJob], Discovery] = _find_volumes
     read: Callable[[Study], Volume] | None = _read_volume
     writer: WriterFactory | None = None
     tables: tuple[str, ...] = TABLES

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from agseg.errors import AgsegError, Code, InferenceError, InputError, OutputError, UsageError, WeightsError
+from agseg.extras import MissingPackageError
 from agseg.io.atomic import output_error
 from agseg.io.names import naming
 from agseg.report import StudyReport, StudyStatus
@@ -115,7 +116,7 @@ def failure_of(error: BaseException, study: Study | None, *, writing: bool = Fal
 
 
 def _of_our_own(error: AgsegError, study: Study | None) -> Failure:
-    message = error.sentence()
+    message = f"{error.sentence()}: {error.hint}" if isinstance(error, MissingPackageError) else error.sentence()
     if isinstance(error, InputError) and study is not None and error.path is not None and len(study.files) > 1:
         with suppress(ValueError):
             message = naming(message, error.path.relative_to(study.root).as_posix())

@@ -12,7 +12,7 @@ import typer
 from agseg.cli import console
 
 if TYPE_CHECKING:
-    from agseg.training.loop import Progress
+    from agseg.training.history import Progress
     from agseg.workflows.train import ProgressCall, TrainingReport
 
 __all__ = ["RECIPE", "Data", "Fold", "Runs", "Workers", "run_progress", "say"]

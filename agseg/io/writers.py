@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg.errors import UsageError
+from agseg.extras import is_installed, missing
 from agseg.io.outputs import LABELS, NIFTI, Outputs, OutputType, Written
 from agseg.report import Measurement, WeightsRef
 from agseg.study import Study
@@ -125,10 +125,8 @@ def check_outputs(kinds: Sequence[str]) -> None:
         writer = WRITERS.get(kind)
         if writer is None:
             raise UsageError("no writer has this name", value=kind, expected=f"one of {', '.join(WRITERS)}")
-        if writer.module and find_spec(writer.module) is None:
-            raise UsageError(
-                f"the output {kind} needs {writer.module}", value=kind, hint=f"pip install 'agseg[{writer.extra}]'"
-            )
+        if writer.module and not is_installed(writer.module):
+            raise missing(writer.module, purpose=f"the output {kind}", extra=writer.extra)
 
 
 def write_all(folder: Path, result: Result, *, write: Sequence[str] | None = None) -> dict[str, Written]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from agseg.errors import UsageError
+from agseg.extras import require
 
 __all__ = ["monai_segresnet", "monai_unet", "monai_vnet"]
 
@@ -37,14 +37,7 @@ def monai_vnet(**arguments: Any) -> nn.Module:
 
 
 def _nets() -> Any:
-    try:
-        from monai.networks import nets
-    except ImportError as error:
-        raise UsageError(
-            "this network comes from the monai package, which is not installed",
-            hint="Install it with: pip install 'agseg[monai]'",
-        ) from error
-    return nets
+    return require("monai.networks.nets", purpose="this network")
 
 
 def _sized(network: nn.Module, size_multiple: int) -> nn.Module:

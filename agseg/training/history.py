@@ -5,16 +5,25 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from agseg.training.loop import Progress
-
-__all__ = ["History", "draw_curves"]
+__all__ = ["History", "Progress", "draw_curves"]
 
 LOG = "log.csv"
 CURVES = "curves.png"
 _COLUMNS = ("step", "loss", "learning_rate", "seconds_per_step", "score")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback hears, once per ``log_every`` steps."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds_per_step: float
+    score: float | None
 
 
 @dataclass

@@ -17,13 +17,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from agseg.errors import RecipeError, UsageError
+from agseg.errors import RecipeError
+from agseg.extras import require
 from agseg.training.averaging import AveragedNetwork
 from agseg.training.checkpoint import BEST, LAST, Checkpoint, random_state, restore_random_state
-from agseg.training.history import History
+from agseg.training.history import History, Progress
 from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser
 
-__all__ = ["Batch", "BatchSource", "Progress", "TrainingResult", "train"]
+__all__ = ["Batch", "BatchSource", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +52,6 @@ class BatchSource(Protocol):
     def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
         """The batches number ``start``, ``start + stride``, … below ``stop``."""
         ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress callback hears, once per ``log_every`` steps."""
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    seconds_per_step: float
-    score: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +163,8 @@ def train(
 
 
 def _launch(settings: LoopSettings, *, accelerator: str, devices: int | str) -> Any:
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise UsageError("training needs Lightning Fabric", hint="pip install 'agseg[train]'") from error
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=cast(Any, str(settings.precision)))
+    lightning = require("lightning_fabric", purpose="training")
+    fabric = lightning.Fabric(accelerator=accelerator, devices=devices, precision=str(settings.precision))
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave_group)

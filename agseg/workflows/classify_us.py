@@ -15,7 +15,7 @@ from typing import Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
 from agseg.batch.intake import Intake
-from agseg.batch.job import REPORT_HTML
+from agseg.batch.job import REPORT_HTML, Finder
 from agseg.batch.provenance import NetworkUse
 from agseg.errors import UsageError
 from agseg.io.video.frames import Box
@@ -158,7 +158,7 @@ def clip_job(request: ClassifyRequest, entry: WeightsEntry, paths: tuple[Path, .
     )
 
 
-def _find_clips(intake: Intake, job: BatchJob) -> Discovery:
+def _find_clips(intake: Finder, job: BatchJob) -> Discovery:
     return intake.find_clips(job.inputs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 from agseg import __version__
 from agseg.batch.memory import machine_memory_bytes
 from agseg.errors import AgsegError, Code, ExitCode, UsageError
+from agseg.extras import EXTRA_OF, install_hint, is_installed
 from agseg.io.absence import in_words
 from agseg.io.dicom.pixels import check_codec
 from agseg.io.pacs.archive import Archive, Need
@@ -203,7 +203,7 @@ def _codecs() -> Check:
     facts = {"available": [name for name in SYNTAXES if name not in missing], "missing": missing}
     if missing:
         message = f"{', '.join(missing)} cannot be decoded; such studies are rejected"
-        return Check("codecs", Health.WARN, message, "pip install 'agseg[codecs]'", facts)
+        return Check("codecs", Health.WARN, message, install_hint("codecs"), facts)
     return Check("codecs", Health.OK, f"{', '.join(SYNTAXES)} can be decoded", facts=facts)
 
 
@@ -246,9 +246,9 @@ def _disk(name: str, wanted: Path, purpose: str) -> Check:
 
 
 def _dicom_out() -> Check:
-    if importlib.util.find_spec("highdicom") is None:
+    if not is_installed("highdicom"):
         message = "DICOM objects cannot be written; masks and reports can"
-        return Check("dicom-out", Health.WARN, message, "pip install 'agseg[dicom]'")
+        return Check("dicom-out", Health.WARN, message, install_hint(EXTRA_OF["highdicom"]))
     return Check("dicom-out", Health.OK, "SEG, SR and RTSTRUCT can be written")
 
 

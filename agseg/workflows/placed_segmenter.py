@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agseg.weights.cache import WeightsCache
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
+from agseg.workflows.segmenter_factory import SegmenterFactory
 
 if TYPE_CHECKING:
     from agseg.workflows.study_segmenter import StudySegmenter
@@ -45,7 +46,7 @@ class PlacedSegmenter:
         cache = WeightsCache(self.home, offline=self.offline, allowed_hosts=self.allowed_hosts)
         networks = tuple(_placed(network, cache) for network in self.config.networks)
         threads = self.config.threads if self.threads is None else self.threads
-        return replace(self.config, networks=networks, threads=threads)()
+        return SegmenterFactory(replace(self.config, networks=networks, threads=threads))()
 
 
 def _placed(network: NetworkConfig, cache: WeightsCache) -> NetworkConfig:

@@ -22,7 +22,8 @@ from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.batches import DrawBatches
 from agseg.training.checkpoint import LAST
-from agseg.training.loop import Batch, Progress, train
+from agseg.training.history import Progress
+from agseg.training.loop import Batch, train
 from agseg.training.open_cases import PretrainRecipe, phantom_cases, read_cases, scene_cases
 from agseg.training.partial_loss import partial_dice_cross_entropy
 from agseg.training.sampler import PatchSampler

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from agseg.errors import UsageError
+from agseg.extras import require
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.training.evaluation import Evaluation, read_evaluation
 from agseg.training.protocol import protocols
@@ -211,13 +211,8 @@ def _page(table: Table, content: dict[str, Any]) -> str:
 
 def _draw(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """Dice per case, one column per protocol and network."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("the picture needs matplotlib", hint="pip install 'agseg[train]'") from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = require("matplotlib.figure", purpose="the picture").Figure(figsize=(8, 4.5), layout="constrained")
+    require("matplotlib.backends.backend_agg", purpose="the picture").FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     jitter = np.random.default_rng(0)
     for place, evaluation in enumerate(evaluations):

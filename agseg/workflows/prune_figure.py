@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agseg.errors import UsageError
+from agseg.extras import require
 from agseg.io.atomic import replacing
 
 __all__ = ["draw_curve", "require_matplotlib"]
@@ -20,13 +20,10 @@ def require_matplotlib() -> None:
 
     Raises
     ------
-    UsageError
+    MissingPackageError
         If matplotlib is not installed.
     """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise UsageError("the curve's picture needs matplotlib", hint="pip install 'agseg[train]'") from error
+    require("matplotlib.figure", purpose="the curve's picture")
 
 
 def draw_curve(path: Path, curve: Mapping[str, Any]) -> None:

@@ -29,7 +29,8 @@ from agseg.workflows.better_weights import BETTER_WEIGHTS, better_weights
 from agseg.workflows.capabilities import check_capabilities
 from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.scout import choose_scout
-from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig, WriterConfig
+from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
+from agseg.workflows.segmenter_factory import SegmenterFactory, StudyWriterFactory
 
 if TYPE_CHECKING:
     from agseg.batch.cluster import Cluster
@@ -145,7 +146,7 @@ def _segment(
         config = SegmenterConfig(networks, organs, request.options, parameters, request.threads)
         job = BatchJob(
             inputs=request.inputs,
-            model=config if request.cluster is None else _placed(config, request, manifest),
+            model=SegmenterFactory(config) if request.cluster is None else _placed(config, request, manifest),
             networks=tuple(network.use for network in networks),
             parameters=parameters,
             environment={} if better is None else {BETTER_WEIGHTS: {**better.to_dict(), "text": better.sentence()}},
@@ -155,7 +156,7 @@ def _segment(
             exclude=request.exclude,
             modality=networks[0].entry.input.modality,
             limits=request.limits,
-            writer=WriterConfig(config),
+            writer=StudyWriterFactory(config),
             overwrite=request.overwrite,
             dry_run=request.dry_run,
             debug=request.debug,

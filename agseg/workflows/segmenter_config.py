@@ -1,7 +1,4 @@
-"""What a run makes and how: crosses to the model process, which loads the networks, and to the writer process.
-
-This module is imported by the parent process too, so torch and the writing are imported inside functions only.
-"""
+"""What a run of ``segment`` makes and how; it crosses to the model process and to the writer process."""
 
 from __future__ import annotations
 
@@ -9,27 +6,18 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agseg.batch.provenance import NetworkUse
 from agseg.report import WeightsRef
 from agseg.weights.entry import WeightsEntry
 from agseg.workflows.options import SegmenterOptions
 
-if TYPE_CHECKING:
-    from agseg.workflows.study_segmenter import StudySegmenter
-    from agseg.workflows.study_writer import StudyWriter
-
 __all__ = [
     "NetworkConfig",
     "SegmenterConfig",
-    "WriterConfig",
     "usage_digest",
 ]
-
-
-MANY_CLASSES = 32
-"""Above this a tile's scores are hundreds of megabytes: freed memory is then returned to the system, slower but smaller."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """Everything the model process needs; crosses the process boundary, and makes the segmenter there.
+    """Everything that the model process and the writer process need.
 
     Parameters
     ----------
@@ -94,34 +82,6 @@ class SegmenterConfig:
     def weights(self) -> tuple[WeightsRef, ...]:
         """The weights of all networks."""
         return tuple(network.weights for network in self.networks)
-
-    def __call__(self) -> StudySegmenter:
-        """Load the networks; called once in the model process."""
-        from agseg.inference.allocator import keep_freed_memory
-        from agseg.workflows.study_segmenter import StudySegmenter
-
-        if all(network.entry.labels.class_count <= MANY_CLASSES for network in self.networks):
-            keep_freed_memory()
-        return StudySegmenter(self)
-
-
-@dataclass(frozen=True)
-class WriterConfig:
-    """What the writer process needs; crosses the process boundary, and makes the writer there.
-
-    Parameters
-    ----------
-    segmenter
-        What the run makes.
-    """
-
-    segmenter: SegmenterConfig
-
-    def __call__(self) -> StudyWriter:
-        """Import what writing needs; called once in the writer process."""
-        from agseg.workflows.study_writer import StudyWriter
-
-        return StudyWriter(self.segmenter)
 
 
 def usage_digest(entry: WeightsEntry) -> str:

@@ -20,8 +20,9 @@ from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
+from agseg.training.history import Progress
 from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in
-from agseg.training.loop import Progress, train
+from agseg.training.loop import train
 from agseg.training.material import batches_of, kept_of, network_of, picture_statistics, task_of
 from agseg.training.objective import objective
 from agseg.training.recipe import Recipe

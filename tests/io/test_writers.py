@@ -47,7 +47,7 @@ def test_a_new_form_is_a_function_and_a_line_in_the_table(tmp_path: Path, monkey
 
 
 def test_what_is_not_installed_is_said_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writers, "find_spec", lambda _name: None)
+    monkeypatch.setattr(writers, "is_installed", lambda _name: False)
     with pytest.raises(UsageError, match="highdicom") as caught:
         check_outputs(["nifti", "rtstruct"])
     assert caught.value.hint == "pip install 'agseg[dicom]'"

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from agseg.errors import RecipeError
 from agseg.training.checkpoint import BEST, LAST, Checkpoint
-from agseg.training.loop import Batch, Progress, TrainingResult, train
+from agseg.training.history import Progress
+from agseg.training.loop import Batch, TrainingResult, train
 from agseg.training.settings import LoopSettings, Optimiser, Precision, Schedule, learning_rate_at
 
 

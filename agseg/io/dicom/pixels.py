@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.extras import install_hint
 from agseg.io.dicom.jpeg_lossless import check_all_coded
 from agseg.io.dicom.jpeg_lossy import check_last_block
 from agseg.io.dicom.slice_header import SliceHeader
@@ -232,7 +233,7 @@ def check_codec(syntax: str) -> None:
         raise InputError("the transfer syntax is not one of images", code=Code.TRANSFER_SYNTAX) from None
     if not decoder.is_available:
         raise InputError(
-            f"no codec for {decoder.UID.name}: pip install 'agseg[codecs]'",  # in the sentence: records keep no hints
+            f"no codec for {decoder.UID.name}: {install_hint('codecs')}",  # in the sentence: records keep no hints
             code=Code.TRANSFER_SYNTAX,
         )
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agseg.errors import OutputError, UsageError
+from agseg.errors import OutputError
+from agseg.extras import require
 from agseg.grid import Grid
 from agseg.io.dicom_out.codes import ANATOMICAL_STRUCTURE, code_item, coded
 from agseg.io.dicom_out.frames import functional_group, map_frames, planes_of
@@ -106,7 +107,7 @@ def build_seg(
     held = result.present if labels is None else labels
     if not held:
         raise OutputError("no organ is present: a segmentation object needs a segment")
-    hd = _highdicom()
+    hd = require("highdicom", purpose="a DICOM segmentation")
     frames = result.frame_map.to_frames(result.coded_labels(held))
     kind = encoding.value.upper()
     part = () if number == 1 else (str(number),)
@@ -242,11 +243,3 @@ def _measured_headers(hd: Any, result: DicomResult) -> tuple[list[Any], Any]:
             measured[_SPACING] = DataElement(_SPACING, "DS", measures[0].SpacingBetweenSlices)
         headers.append(measured)
     return headers, measures
-
-
-def _highdicom() -> Any:
-    try:
-        import highdicom
-    except ImportError:
-        raise UsageError("DICOM objects need highdicom", hint="pip install 'agseg[dicom]'") from None
-    return highdicom

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agseg.errors import OutputError, UsageError
+from agseg.errors import OutputError
+from agseg.extras import require
 from agseg.io.dicom_out.codes import ANATOMICAL_STRUCTURE, coded
 from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, SHORT_DISCLAIMER, DicomResult, saved
 from agseg.labels import Code3, Label
@@ -62,7 +63,8 @@ def write_sr(path: Path, result: DicomResult, *, segs: Sequence[Any] = ()) -> An
 
 def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
     """The report as a highdicom data set."""
-    hd = _highdicom()
+    require("highdicom.coding_schemes", purpose="a DICOM report")
+    hd = require("highdicom", purpose="a DICOM report")
     from pydicom.sr.codedict import codes
 
     # The same volumes measured on another encoding of the segments are another report.
@@ -213,12 +215,3 @@ def _referenced_segment(hd: Any, result: DicomResult, label: Label, places: Mapp
         segment_number=number,
         source_series=hd.sr.SourceSeriesForSegmentation(result.source.series_uid),
     )
-
-
-def _highdicom() -> Any:
-    try:
-        import highdicom
-        import highdicom.coding_schemes
-    except ImportError:
-        raise UsageError("DICOM objects need highdicom", hint="pip install 'agseg[dicom]'") from None
-    return highdicom

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agseg.errors import PacsError, UsageError
+from agseg.errors import PacsError
+from agseg.extras import require
 from agseg.io.pacs.address import PacsAddress
 from agseg.io.pacs.archive import TransientPacsError
 from agseg.io.pacs.limits import PacsLimits
@@ -196,10 +197,7 @@ def pynetdicom_or_refusal() -> Any:
     UsageError
         If it is not installed.
     """
-    try:
-        import pynetdicom
-    except ImportError:
-        raise UsageError("DIMSE needs pynetdicom", hint="pip install 'agseg[pacs]'") from None
+    pynetdicom = require("pynetdicom", purpose="DIMSE")
     # Its log lines hold UIDs and keys of queries.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     return pynetdicom

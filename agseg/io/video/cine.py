@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.extras import install_hint
 from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.pixels import named_syntax
@@ -244,7 +245,7 @@ def _decode_error(error: Exception, path: Path, syntax: str) -> InputError:
         return InputError(f"the transfer syntax is not decoded: {named_syntax(syntax)}", code=Code.TRANSFER_SYNTAX, path=path)
     if "plugins are missing" in str(error) or "missing dependencies" in str(error):
         return InputError(
-            f"no decoder is installed for {named_syntax(syntax)}: pip install 'agseg[codecs]'",
+            f"no decoder is installed for {named_syntax(syntax)}: {install_hint('codecs')}",
             code=Code.TRANSFER_SYNTAX,
             path=path,
         )

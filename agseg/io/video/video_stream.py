@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from agseg.errors import Code, InputError, UsageError
+from agseg.errors import Code, InputError
+from agseg.extras import require
 from agseg.io.opening import open_regular
 from agseg.io.video.clock import Clock
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
@@ -34,10 +35,7 @@ def load_av() -> Any:
     UsageError
         If the extra is not installed.
     """
-    try:
-        import av
-    except ImportError:
-        raise UsageError("reading and writing videos needs PyAV: pip install 'agseg[video]'") from None
+    av = require("av", purpose="reading and writing videos")
     # FFmpeg logs what it finds in the file, metadata included.
     av.logging.set_level(av.logging.PANIC)
     return av
