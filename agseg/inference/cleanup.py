@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agseg.labels import LabelSet
 from agseg.measure.components import components
+from agseg.slabs import slabs
 from agseg.weights.entry import Cleanup
 
-__all__ = ["LARGE_SHARE", "clean_up", "keep_largest"]
+__all__ = ["LARGE_SHARE", "clean_up", "keep_largest", "keep_only"]
 
 LARGE_SHARE = 0.1
 """A component with less of the largest one's voxels is small."""
@@ -44,3 +46,12 @@ def keep_largest(labels: NDArray[np.uint8], indices: Sequence[int]) -> None:
     together = table[labels]
     clean_up(together, {1: Cleanup.LARGEST_COMPONENT})
     labels[(together == 0) & (table[labels] > 0)] = 0
+
+
+def keep_only(labels: NDArray[np.uint8], wanted: LabelSet) -> None:
+    """Labels that were not asked for become background, in place."""
+    table = np.zeros(256, dtype=np.uint8)
+    for label in wanted:
+        table[label.index] = label.index
+    for (slab,) in slabs(labels):
+        slab[:] = table[slab]

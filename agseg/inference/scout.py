@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from agseg.errors import Code
+from agseg.inference.by_entry import segment_with_entry
+from agseg.inference.crop import Box
 from agseg.inference.network import Parts, ReadyNetwork
-from agseg.inference.segment import Box, Settings, segment_with_entry
+from agseg.inference.segment import Settings
 from agseg.inference.straighten import needs_straightening
 from agseg.volume import Volume, Warned
 from agseg.weights.entry import WeightsEntry

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from agseg.errors import Code, InferenceError
-from agseg.inference.body import body_extents
-from agseg.inference.cleanup import clean_up, keep_largest
+from agseg.inference.cleanup import clean_up, keep_largest, keep_only
+from agseg.inference.clock import Clock
+from agseg.inference.crop import Box, body_frame, box_frame
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
-from agseg.inference.frame import Frame
-from agseg.inference.network import Parts
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, frame_of
@@ -26,20 +23,14 @@ from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
 from agseg.models.precision import Precision
-from agseg.slabs import memory_order, slabs
+from agseg.slabs import memory_order
 from agseg.volume import LabelMask, Quantity, Volume, Warned
-from agseg.weights.entry import Carry, Cleanup, InputSpec, Placement, WeightsEntry
+from agseg.weights.entry import Carry, Cleanup, InputSpec, Placement
 
-__all__ = ["Box", "Segmentation", "Settings", "TileProgress", "segment_volume", "segment_with_entry"]
-
-Box = tuple[tuple[int, int, int], tuple[int, int, int]]
-"""First and one-past-last voxel per source axis."""
+__all__ = ["Segmentation", "Settings", "TileProgress", "segment_volume"]
 
 TileProgress = Callable[[int, int], None]
 """``progress(done, total)`` in tiles."""
-
-BODY_MARGIN_MM = 10.0
-"""Margin around the body box in ``fast`` mode (mm)."""
 
 FAST_OVERLAP = 0.2
 """In ``fast`` mode the tiles of nnU-Net's networks share no more than this (TotalSegmentator's own choice)."""
@@ -141,7 +132,7 @@ def segment_volume(
     """
     settings = settings or Settings()
     wanted = labels if organs is None else labels.only(organs)
-    clock = _Clock()
+    clock = Clock()
     subject = volume
     if needs_straightening(volume.grid, as_stored=spec.as_stored):
         finest = min(side for side in spec.spacing_mm if side) if spec.spacing_mm else None
@@ -155,7 +146,7 @@ def segment_volume(
     strangers = set(restored.probability) - {label.index for label in wanted}
     found = restored.labels
     if strangers:
-        _keep_only(found, wanted)
+        keep_only(found, wanted)
     if subject is not volume:
         found = labels_on(volume.grid, found, subject.grid)
     names = {label.index: label.name for label in wanted}
@@ -171,85 +162,6 @@ def segment_volume(
     )
 
 
-def segment_with_entry(
-    volume: Volume,
-    network: Predictor | Parts,
-    entry: WeightsEntry,
-    *,
-    organs: Iterable[str] | None = None,
-    settings: Settings | None = None,
-    progress: TileProgress | None = None,
-    box: Box | None = None,
-) -> Segmentation:
-    """:func:`segment_volume` with the spec, labels and clean-up of a manifest entry; its parts merged, where it has some."""
-    if isinstance(network, Parts):
-        return _segment_parts(volume, network, entry, organs=organs, settings=settings, progress=progress, box=box)
-    return segment_volume(
-        volume,
-        network,
-        spec=entry.input,
-        labels=entry.labels,
-        organs=organs,
-        settings=settings,
-        cleanup=entry.cleanup,
-        largest_of=entry.largest_of,
-        progress=progress,
-        box=box,
-    )
-
-
-def _segment_parts(
-    volume: Volume,
-    parts: Parts,
-    entry: WeightsEntry,
-    *,
-    organs: Iterable[str] | None,
-    settings: Settings | None,
-    progress: TileProgress | None,
-    box: Box | None,
-) -> Segmentation:
-    """The networks of an entry one after the other; a later one's organs overwrite an earlier one's."""
-    wanted = entry.labels if organs is None else entry.labels.only(organs)
-    merged: NDArray[np.uint8] | None = None
-    found: list[Segmentation] = []
-    prepared = PreparedOnce()
-    for part, network in parts.in_turn():
-        result = segment_volume(
-            volume,
-            network,
-            spec=part.input,
-            labels=part.labels,
-            settings=settings,
-            progress=progress,
-            prepared=prepared,
-            box=box,
-        )
-        found.append(result)
-        table = np.zeros(256, dtype=np.uint8)
-        for label in part.labels:
-            table[label.index] = entry.labels[label.name].index
-        labels = table[result.mask.labels]
-        merged = labels if merged is None else np.where(labels > 0, labels, merged)
-    clock = _Clock()
-    if merged is None:
-        raise InferenceError("the entry has no part to run", value=entry.id)
-    for together in entry.largest_of:
-        keep_largest(merged, [entry.labels[name].index for name in together])
-    _keep_only(merged, wanted)
-    names = {label.index: label.name for label in wanted}
-    components = clean_up(merged, {index: entry.cleanup[name] for index, name in names.items() if name in entry.cleanup})
-    clock.lap("restore")
-    laps = [*(result.seconds for result in found), clock.seconds]
-    stages = dict.fromkeys(stage for seconds in laps for stage in seconds)
-    return Segmentation(
-        LabelMask(merged, volume.grid, wanted),
-        {organ: value for result in found for organ, value in result.probability.items() if organ in wanted},
-        {names[c]: n for c, n in components.items() if c in names},
-        {stage: sum(seconds.get(stage, 0.0) for seconds in laps) for stage in stages},
-        tuple(warned for result in found for warned in result.warnings),
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One volume on its way through one network."""
@@ -258,7 +170,7 @@ class _Job:
     spec: InputSpec
     labels: LabelSet
     settings: Settings
-    clock: _Clock
+    clock: Clock
     progress: TileProgress | None
     prepared: PreparedOnce
     box: Box | None
@@ -302,9 +214,9 @@ def _run(job: _Job, network: Predictor) -> Restored:
         return restored
     frame = None
     if job.box is not None:
-        frame = _box_frame(frame_of(volume, spec), job.box, tile=spec.tile)
+        frame = box_frame(frame_of(volume, spec), job.box, tile=spec.tile)
     elif job.settings.fast and volume.quantity is Quantity.HU:
-        frame = _body_frame(volume, spec)
+        frame = body_frame(volume, spec)
     prepared = job.prepared.of(volume, spec, device=network.device, frame=frame)
     job.clock.lap("prepare")
     return _tiled(job, prepared, network)
@@ -352,53 +264,6 @@ def _tile_plan(shape: tuple[int, int, int], spec: InputSpec, settings: Settings)
     return plan(shape, tile=tile, overlap=overlap)
 
 
-def _keep_only(labels: NDArray[np.uint8], wanted: LabelSet) -> None:
-    """Labels that were not asked for become background, in place."""
-    table = np.zeros(256, dtype=np.uint8)
-    for label in wanted:
-        table[label.index] = label.index
-    for (slab,) in slabs(labels):
-        slab[:] = table[slab]
-
-
-def _box_frame(whole: Frame, box: Box, *, tile: tuple[int, int, int]) -> Frame:
-    """The part of a model grid over a box of the source, at least a tile large where the scan is: networks want context."""
-    start, stop = [0, 0, 0], [0, 0, 0]
-    for a, link in enumerate(whole.links):
-        ends = sorted((box[side][link.source_axis] - side - link.offset) / link.scale for side in (0, 1))
-        low, high = int(np.floor(ends[0])), int(np.ceil(ends[1])) + 1
-        lack = max(0, tile[a] - (high - low))
-        low = max(0, min(low - lack // 2, whole.shape[a] - max(high - low, tile[a])))
-        start[a], stop[a] = low, min(whole.shape[a], max(high, low + tile[a]))
-    return whole.cropped(start, stop)
-
-
-def _body_frame(volume: Volume, spec: InputSpec) -> Frame | None:
-    """The part of the model grid around the body, or None where there is no body to be found."""
-    if spec.spacing_mm is None:
-        return None
-    whole = frame_of(volume, spec)
-    _, permutation, _ = volume.grid.reoriented("RAS")
-    axis = permutation[2]
-    extents = body_extents(volume, axis)
-    inside = np.flatnonzero(extents[:, 0, 0] >= 0)
-    if inside.size == 0:
-        return None
-    low = extents[inside].min(axis=0)[:, 0]
-    high = extents[inside].max(axis=0)[:, 1]
-    start, stop = [0, 0, 0], list(whole.shape)
-    others = [a for a in range(3) if a != axis]
-    for a, link in enumerate(whole.links):
-        if link.source_axis == axis:
-            continue
-        o = others.index(link.source_axis)
-        ends = sorted(((low[o] - link.offset) / link.scale, (high[o] - 1 - link.offset) / link.scale))
-        margin = BODY_MARGIN_MM / (spec.spacing_mm[a] or whole.grid.spacing_mm[a])
-        start[a] = max(0, int(np.floor(ends[0] - margin)))
-        stop[a] = min(whole.shape[a], int(np.ceil(ends[1] + margin)) + 1)
-    return whole.cropped(start, stop)
-
-
 def _largest_tile(shape: tuple[int, int, int], tile: tuple[int, int, int], multiple: int = 16) -> tuple[int, int, int]:
     """The tile grown towards the whole grid, axis by axis, while it stays below :data:`LARGEST_TILE_VOXELS`."""
     grown = list(tile)
@@ -407,16 +272,3 @@ def _largest_tile(shape: tuple[int, int, int], tile: tuple[int, int, int], multi
         room = LARGEST_TILE_VOXELS // int(np.prod([grown[a] for a in range(3) if a != axis]))
         grown[axis] = max(tile[axis], min(full, room // multiple * multiple))
     return grown[0], grown[1], grown[2]
-
-
-class _Clock:
-    """Adds up seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now

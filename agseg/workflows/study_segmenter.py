@@ -96,8 +96,8 @@ class StudySegmenter:
 
     def _of(self, network: NetworkConfig, loaded: ReadyNetwork | Parts, volume: Volume) -> Segmentation:
         """One network's organs, after a first look where there is one."""
+        from agseg.inference.by_entry import segment_with_entry
         from agseg.inference.scout import look
-        from agseg.inference.segment import segment_with_entry
 
         if network.scout is None:
             return segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings)

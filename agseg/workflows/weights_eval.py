@@ -18,8 +18,8 @@ import torch
 from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.grid import Grid
+from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
-from agseg.inference.segment import segment_with_entry
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.io.resources import resource_path

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from agseg.errors import Code
 from agseg.grid import Grid
+from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.scout import MARGIN_MM, look
-from agseg.inference.segment import segment_volume, segment_with_entry
+from agseg.inference.segment import segment_volume
 from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.volume import Volume

@@ -200,8 +200,8 @@ def composite(root: Path, home: Path):
 
 
 def test_parts_are_merged_in_their_order_and_only_those_that_are_needed_run(tmp_path):
+    from agseg.inference.by_entry import segment_with_entry
     from agseg.inference.network import load_entry
-    from agseg.inference.segment import segment_with_entry
     from agseg.models.precision import Precision
     from tests.inference.test_nnunet_way import scan as made
 
@@ -225,8 +225,8 @@ def test_parts_are_merged_in_their_order_and_only_those_that_are_needed_run(tmp_
 
 def test_the_image_of_parts_that_see_the_same_is_prepared_once(tmp_path, monkeypatch):
     from agseg.inference import prepare
+    from agseg.inference.by_entry import segment_with_entry
     from agseg.inference.network import load_entry
-    from agseg.inference.segment import segment_with_entry
     from agseg.models.precision import Precision
     from tests.inference.test_nnunet_way import scan as made
 

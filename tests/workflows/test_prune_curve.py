@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
+from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
-from agseg.inference.segment import segment_with_entry
 from agseg.measure.overlap import overlap
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
