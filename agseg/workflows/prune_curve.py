@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError, UsageError
-from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.device import Precision, choose_precision, describe, resolve_device
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.peak import forward_peak_bytes
