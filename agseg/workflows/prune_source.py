@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from agseg.errors import UsageError
+from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import ReadyNetwork, load_network
-from agseg.inference.segment import Segmentation, Settings, segment_volume, segment_with_entry
+from agseg.inference.segment import Segmentation, Settings, segment_volume
 from agseg.labels import LabelSet
 from agseg.models.catalogue import facts
 from agseg.models.load import load_strict
