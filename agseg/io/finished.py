@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -25,6 +26,11 @@ CONTENTS = "contents"
 
 _LONGEST_RECORD_BYTES = 16 * 1024**2
 """A larger study.json is none of ours."""
+
+_RESULT = re.compile(
+    r"attention/[^/]+\.(nii\.gz|png)|labels\.nii\.gz|(seg|sr|rtstruct)(-\d+)?\.dcm|([^/]+/)?[^/]+\.(json|png|csv|stl|mp4)"
+)
+"""Names of results beside the organs' own masks."""
 
 _HEX_64 = 64
 _BLOCK_BYTES = 1 << 20
@@ -122,10 +128,17 @@ def changed_files(folder: Path, record: dict[str, Any]) -> tuple[str, ...]:
 def sealed_files(folder: Path) -> frozenset[str]:
     """Names, below the folder, of the files that a result's record vouches for with their digests, and of the record itself.
 
-    Empty if there is no record, or one without digests: then nothing tells the files from anybody's.
+    Empty if there is no record, or one without digests: then nothing tells the files from anybody's. Anybody may write such a
+    record; so it vouches only for names that a run gives its results, never for a scan that lies beside it.
     """
     record = load_record(folder)
     if record is None or len(record["key"]) != _HEX_64 or not record.get(CONTENTS):
         return frozenset()
-    sealed = {name for name in record[CONTENTS] if name in record["files"] and is_intact(folder, record, name)}
+    organs = {str(organ.get("name")) for organ in record["organs"] if isinstance(organ, dict)}
+    own = (name for name in record[CONTENTS] if name in record["files"] and _is_result(name, organs))
+    sealed = {name for name in own if is_intact(folder, record, name)}
     return frozenset({STUDY_JSON, *sealed}) if sealed else frozenset()
+
+
+def _is_result(name: str, organs: set[str]) -> bool:
+    return _RESULT.fullmatch(name) is not None or name.removesuffix(".nii.gz").removesuffix(".edited") in organs

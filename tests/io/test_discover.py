@@ -22,7 +22,7 @@ from agseg.io import walk as walk_module
 from agseg.io.discover import discover
 from agseg.io.finished import contents_of
 from agseg.study import Discovery, StudyKind
-from tests import phantoms
+from tests import mutations, phantoms
 from tests.conftest import is_root
 
 SHAPE, SPACING = (12, 10, 5), (1.5, 2.0, 2.5)
@@ -406,6 +406,21 @@ class TestVolumes:
         record = three_keys if change is None else own_record(tmp_path, "case.nii.gz") | change
         (tmp_path / "study.json").write_text(json.dumps(record))
         assert only(discover([tmp_path])).id == "case"
+
+    @pytest.mark.parametrize("name", ["IM0001.dcm", "scan.nii.gz", "case/liver.nii.gz", "seg.nii.gz", "x.mha"])
+    def test_a_forged_record_with_right_digests_hides_no_scan(self, tmp_path, series, name):
+        if name.endswith(".dcm"):
+            phantoms.write_dicom(tmp_path, *series)
+            names = sorted(path.name for path in tmp_path.iterdir())
+        elif name.endswith(".mha"):
+            (tmp_path / name).write_bytes(b"".join(mutations.metaimage()))
+            names = [name]
+        else:
+            phantoms.write_nifti(tmp_path / name, *series)
+            names = [name]
+        record = own_record(tmp_path, *names) | {"organs": [{"name": "liver"}]}
+        (tmp_path / "study.json").write_text(json.dumps(record))
+        assert len(discover([tmp_path]).studies) == 1
 
     @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", "\udcff", '{"patient": 1}'])
     def test_a_study_json_that_is_none_hides_nothing(self, tmp_path, series, text):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import mutations, phantoms
+from tests.io.dicom import test_jpeg_lossy
 from tests.promises.conftest import ROOT, prepare, write_good
 from tests.ultrasound import scans
 from tests.ultrasound.plane_weights import NAME, write_plane_weights
@@ -218,3 +219,18 @@ def test_promise_49_no_control_character_reaches_a_terminal_a_log_or_a_table(pla
     text = said.decode()
     assert r"a\x1b[2Jb\x0d=1+1" in text
     assert {character for character in text if not character.isprintable()} <= set("\n\t")
+
+
+def test_what_a_decoder_prints_of_a_file_reaches_neither_terminal_nor_mail(place: Place, tmp_path: Path) -> None:
+    """libjpeg writes its warnings to the standard error of whatever process it is in."""
+    pytest.importorskip("gdcm")
+    test_jpeg_lossy.write(tmp_path / "in" / "ct", keep=0.5)
+    here = (
+        "import sys; from tests.io.dicom.test_jpeg_lossy import outcome; from pathlib import Path; outcome(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", here, str(tmp_path / "in" / "ct")]
+    aloud = subprocess.run(command, cwd=ROOT, env=place.environment, capture_output=True, timeout=280)
+    assert b"premature end" in aloud.stderr
+    done = place.run("inspect", tmp_path / "in", "--json")
+    assert done.stderr == b""
+    assert json.loads(done.stdout)["studies"][0]["code"] == "E_TRUNCATED"

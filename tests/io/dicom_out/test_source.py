@@ -10,7 +10,9 @@ import pytest
 from agseg.errors import Code
 from agseg.io.dicom_out.result import DicomResult
 from agseg.io.dicom_out.source import DicomSource
+from agseg.io.dicom_out.write import DICOM_KINDS, write_from_headers
 from tests.io.ct_series import WEIGHTS, make_mask, make_series
+from tests.io.dicom_out.test_many_organs import measured
 
 NAME = "测试^甲"
 
@@ -102,3 +104,34 @@ def test_two_passes_of_one_series_with_the_same_mask_give_two_results():
     uids = [result.identity.uid("sr") for result in results]
     assert uids[0] != uids[1]
     assert uids[0] == uids[2]
+
+
+ODD = [
+    ("ISO IR 192", "utf-8", NAME),
+    ("iso_ir_100", "latin-1", "Größe^Ünal"),
+    (["", "ISO 2022 IR 87"], "iso2022_jp", "山田^太郎"),
+    (["ISO 2022 IR 6", "ISO 2022 IR 149"], "iso2022_kr_dicom", "김^희중"),
+]
+
+
+@pytest.mark.parametrize(("charset", "encoding", "name"), ODD)
+def test_every_object_has_the_name_in_its_own_letters(tmp_path, charset, encoding, name):
+    if encoding == "iso2022_kr_dicom":  # as PS3.5 H.3 has it: the escape before each group
+        raw = b"^".join(b"\x1b$)C" + part.encode("euc_kr") for part in name.split("^"))
+    else:
+        raw = name.encode(encoding)
+    series = make_series()
+    headers = read(charset=charset, name=raw)
+    written = write_from_headers(
+        tmp_path,
+        kinds=DICOM_KINDS,
+        headers=headers,
+        mask=make_mask(series.grid),
+        weights=WEIGHTS,
+        parameters={},
+        measurements=measured(make_mask(series.grid)),
+    )
+    assert set(written.files) == {"seg.dcm", "sr.dcm", "rtstruct.dcm"}
+    for file in written.files:
+        back = pydicom.dcmread(tmp_path / file)
+        assert str(back.PatientName) == name, file
