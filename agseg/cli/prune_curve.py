@@ -79,6 +79,10 @@ def _print(curve: PruneCurve) -> None:
         row = (f"{p.mean_dice:.4f}", f"{p.seconds:.3f}", f"{p.parameters:,}", f"{p.read_bytes / 1024:,.0f}", peak)
         table.add_row(f"L{p.depth}", *row)
     console.print_table(table)
-    for row in curve.published:
-        shown = "; ".join(f"{name} {figure.mean:g}" for figures in row.scores.values() for name, figure in figures.items())
-        console.note(f"published, {row.method}, {row.source}: {shown}{f'. {row.flag}' if row.flag else ''}")
+    for published in curve.published:
+        shown = "; ".join(
+            f"{name} {figure.mean:g}" for figures in published.scores.values() for name, figure in figures.items()
+        )
+        console.note(
+            f"published, {published.method}, {published.source}: {shown}{f'. {published.flag}' if published.flag else ''}"
+        )

@@ -49,7 +49,8 @@ def clip_of(study: StudyReport) -> ClipView | None:
     try:
         states = told["states"]
         rows = tuple(_row(found) for found in told["best_frames"])
-        return ClipView(str(told["frames"]), *(str(states[name]) for name in ("plane", "background", "unsure")), rows)
+        plane, background, unsure = (str(states[name]) for name in ("plane", "background", "unsure"))
+        return ClipView(str(told["frames"]), plane, background, unsure, rows)
     except (KeyError, TypeError, ValueError):
         return None
 
