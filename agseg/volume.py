@@ -13,13 +13,19 @@ from agseg.grid import Grid
 from agseg.labels import LabelSet
 from agseg.slabs import slabs
 
-__all__ = ["HU_MAX", "HU_MIN", "LabelMask", "Quantity", "Volume", "Warned"]
+__all__ = ["FAT_HU", "HU_MAX", "HU_MIN", "OTHER_HU", "LabelMask", "Quantity", "Volume", "Warned"]
 
 HU_MIN = -1024
 """Air outside the field of view; padding, NaN and Inf are read as this (HU)."""
 
 HU_MAX = 3071
 """Largest value of 12-bit CT; metal is clipped to it (HU)."""
+
+FAT_HU = -30.0
+"""What is thinner than this is fat, air or lung, and no parenchyma (HU)."""
+
+OTHER_HU = 60.0
+"""What is further than this from an organ's median is likely to be something else (HU)."""
 
 
 class Quantity(StrEnum):

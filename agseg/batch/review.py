@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from agseg.batch.usual import PAIRS, USUAL
 from agseg.labels import Label
-from agseg.measure.evidence import FAT_HU, OTHER_HU, Evidence
+from agseg.measure.evidence import Evidence
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
+from agseg.volume import FAT_HU, OTHER_HU
 
 __all__ = ["LOW_PROBABILITY", "MANY_COMPONENTS", "REASONS", "ReviewItem", "review", "review_list", "reviews"]
 

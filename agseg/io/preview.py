@@ -14,33 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.grid import Grid
-from agseg.io.atomic import replacing
+from agseg.io.drawing import FAINT, INK, PAPER, WARN, areas, as_ras, grey, outlined, save, scaled, window, write
 from agseg.report import DISCLAIMER, Measurement, OrganStatus
-from agseg.slabs import memory_order, slabs
-from agseg.volume import LabelMask, Quantity, Volume
+from agseg.volume import LabelMask, Volume
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
 
-__all__ = ["SOFT_TISSUE_HU", "Plane", "render_overlay", "render_preview", "write_overlay", "write_preview"]
+__all__ = ["PREVIEW_PNG", "Plane", "render_overlay", "render_preview", "write_overlay", "write_preview"]
 
-SOFT_TISSUE_HU = (-160.0, 240.0)
-"""Display window (HU): level 40, width 400, the usual abdominal one."""
+PREVIEW_PNG = "preview.png"
 
 _SIDE_PX = 360
 _MARGIN_PX = 10
-_FONT_PX = 15
 _ROW_PX = 21
 _LEGEND_COLUMNS = 3
-_INK = (235, 235, 235)
-_FAINT = (170, 170, 170)
-_PAPER = (0, 0, 0)
-_WARN = (255, 205, 90)
-_OUTLINE_PX = 2
 _SWATCH_PX = 12
-_VALUES = 256
-_AREA_VOXELS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -93,7 +82,7 @@ def write_preview(path: Path, volume: Volume, mask: LabelMask, measurements: tup
     OutputError
         If it cannot be written.
     """
-    _save(render_preview(volume, mask, measurements), path)
+    save(render_preview(volume, mask, measurements), path)
 
 
 def write_overlay(path: Path, volume: Volume, values: NDArray[np.floating], *, title: str = "") -> None:
@@ -110,36 +99,36 @@ def write_overlay(path: Path, volume: Volume, values: NDArray[np.floating], *, t
     title
         For the caption.
     """
-    _save(render_overlay(volume, values, title=title), path)
+    save(render_overlay(volume, values, title=title), path)
 
 
 def render_preview(volume: Volume, mask: LabelMask, measurements: tuple[Measurement, ...]) -> Image:
     """The preview as an RGB picture; parameters as in :func:`write_preview`."""
-    image, grid = _as_ras(volume.voxels, volume.grid)
-    labels, _ = _as_ras(mask.labels, mask.grid)
+    image, grid = as_ras(volume.voxels, volume.grid)
+    labels, _ = as_ras(mask.labels, mask.grid)
     colours = {label.index: label.rgb for label in mask.label_set}
     centre = _centre(labels)
-    window = _window(image, volume.quantity)
+    limits = window(image, volume.quantity)
     pictures = []
     for view in _VIEWS:
         plane, marked, size_mm = _cut(image, labels, grid, view, centre)
-        picture = _grey(plane, window)
-        pictures.append(_framed(_outlined(picture, marked, colours, size_mm), view, centre, grid))
+        picture = grey(plane, limits)
+        pictures.append(_framed(outlined(picture, marked, colours, _size_px(marked.shape, size_mm)), view, centre, grid))
     return _sheet(pictures, _legend(mask, measurements), note="Contours are made by a network.")
 
 
 def render_overlay(volume: Volume, values: NDArray[np.floating], *, title: str = "") -> Image:
     """The overlay as an RGB picture; parameters as in :func:`write_overlay`."""
-    image, grid = _as_ras(volume.voxels, volume.grid)
-    heat, _ = _as_ras(values, volume.grid)
+    image, grid = as_ras(volume.voxels, volume.grid)
+    heat, _ = as_ras(values, volume.grid)
     peak = np.unravel_index(int(np.argmax(heat)), heat.shape)
     centre = (int(peak[0]), int(peak[1]), int(peak[2]))
-    window = _window(image, volume.quantity)
+    limits = window(image, volume.quantity)
     pictures = []
     for view in _VIEWS:
         plane, warmth, size_mm = _cut(image, heat, grid, view, centre)
-        picture = _tinted(_grey(plane, window), np.asarray(warmth, dtype=np.float32))
-        pictures.append(_framed(_scaled(picture, size_mm), view, centre, grid))
+        picture = _tinted(grey(plane, limits), np.asarray(warmth, dtype=np.float32))
+        pictures.append(_framed(scaled(picture, _size_px(picture.shape, size_mm)), view, centre, grid))
     caption = f"{title}: coefficients from {float(heat.min()):.2f} (clear) to {float(heat.max()):.2f} (red)".lstrip(": ")
     return _sheet(pictures, [], note=caption)
 
@@ -147,18 +136,11 @@ def render_overlay(volume: Volume, values: NDArray[np.floating], *, title: str =
 # -- planes ---------------------------------------------------------------------------------------------------------------
 
 
-def _as_ras(voxels: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], Grid]:
-    """A view of the voxels whose axes grow towards Right, Anterior, Superior, and its grid."""
-    ras, permutation, flips = grid.reoriented("RAS")
-    turned = voxels.transpose(permutation)
-    return turned[tuple(slice(None, None, -1 if flip else None) for flip in flips)], ras
-
-
 def _centre(labels: NDArray[np.generic]) -> tuple[int, int, int]:
     """Per axis the plane that shows most organ: the one with the most organs in it, and among those the largest area."""
-    areas = _areas(labels)
+    shown = areas(labels)
     best = [0, 0, 0]
-    for axis, area in enumerate(areas):
+    for axis, area in enumerate(shown):
         organs = area[area.any(axis=1)].astype(np.float64)
         if not len(organs):
             return labels.shape[0] // 2, labels.shape[1] // 2, labels.shape[2] // 2
@@ -170,25 +152,6 @@ def _centre(labels: NDArray[np.generic]) -> tuple[int, int, int]:
     return best[0], best[1], best[2]
 
 
-def _areas(labels: NDArray[np.generic]) -> tuple[NDArray[np.int64], ...]:
-    """Per axis the voxels of each label value but 0 in each plane across it, (256, planes)."""
-    areas = tuple(np.zeros((_VALUES, size), dtype=np.int64) for size in labels.shape)
-    order = memory_order(labels.strides)
-    begin = 0
-    for (marked,) in slabs(labels, voxels=_AREA_VOXELS):
-        flat = marked.reshape(-1)
-        inside = np.flatnonzero(flat != 0)
-        if inside.size:
-            values = flat[inside].astype(np.int64)
-            for axis, places in zip(order, np.unravel_index(inside, marked.shape), strict=True):
-                planes = labels.shape[axis]
-                here = places + begin if axis == order[0] else places
-                areas[axis][:] += np.bincount(values * planes + here, minlength=_VALUES * planes).reshape(_VALUES, planes)
-        begin += len(marked)
-    # Slabs follow memory: an axis that runs backwards there is counted from its other end.
-    return tuple(area[:, ::-1] if labels.strides[axis] < 0 else area for axis, area in enumerate(areas))
-
-
 def _cut(image: NDArray[np.generic], labels: NDArray[Any], grid: Grid, view: _View, centre: tuple[int, int, int]) -> Plane:
     """One plane of image and labels in display orientation."""
     index = (slice(None),) * view.through + (centre[view.through],)
@@ -196,19 +159,6 @@ def _cut(image: NDArray[np.generic], labels: NDArray[Any], grid: Grid, view: _Vi
     plane, marked = image[index].T[::-1, ::-1], labels[index].T[::-1, ::-1]
     spacing = grid.spacing_mm
     return plane.astype(np.float32), marked, (spacing[view.down], spacing[view.across])
-
-
-def _window(image: NDArray[np.generic], quantity: Quantity) -> tuple[float, float]:
-    if quantity is Quantity.HU:
-        return SOFT_TISSUE_HU
-    low, high = (float(value) for value in np.percentile(np.asarray(image[::2, ::2, ::2]), (1, 99)))
-    return low, max(high, low + 1.0)
-
-
-def _grey(plane: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """RGB uint8 (rows, columns, 3) of a plane."""
-    unit = np.clip((plane - window[0]) / (window[1] - window[0]), 0, 1)
-    return np.asarray(np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=2))
 
 
 def _tinted(picture: NDArray[np.uint8], warmth: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -219,48 +169,11 @@ def _tinted(picture: NDArray[np.uint8], warmth: NDArray[np.float32]) -> NDArray[
 # -- pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _scale(shape: tuple[int, ...], size_mm: tuple[float, float]) -> tuple[float, int, int]:
-    """Pixels per mm, and the picture's height and width in pixels."""
+def _size_px(shape: tuple[int, ...], size_mm: tuple[float, float]) -> tuple[int, int]:
+    """The picture's height and width in pixels: as large as fits, and true to scale."""
     height_mm, width_mm = shape[0] * size_mm[0], shape[1] * size_mm[1]
     per_mm = _SIDE_PX / max(height_mm, width_mm)
-    return per_mm, max(1, round(height_mm * per_mm)), max(1, round(width_mm * per_mm))
-
-
-def _scaled(picture: NDArray[np.uint8], size_mm: tuple[float, float]) -> Image:
-    import PIL.Image
-
-    _, height, width = _scale(picture.shape, size_mm)
-    return PIL.Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), PIL.Image.Resampling.BILINEAR)
-
-
-def _outlined(
-    picture: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    colours: dict[int, tuple[int, int, int]],
-    size_mm: tuple[float, float],
-) -> Image:
-    """The picture at display size with each organ's contour at voxel edges."""
-    from PIL import ImageDraw
-    from skimage.measure import find_contours
-
-    image = _scaled(picture, size_mm)
-    draw = ImageDraw.Draw(image)
-    per_row, per_column = image.height / labels.shape[0], image.width / labels.shape[1]
-    for value in np.unique(labels):
-        if value == 0:
-            continue
-        inside = np.pad(labels == value, 1).astype(np.float32)
-        for line in find_contours(inside, 0.5):  # type: ignore[no-untyped-call]
-            # find_contours counts voxel centres of the padded plane; a centre lies half a voxel inside its pixel.
-            points = [(float((c - 0.5) * per_column), float((r - 0.5) * per_row)) for r, c in line]
-            draw.line(points, fill=colours.get(int(value), _INK), width=_OUTLINE_PX, joint="curve")
-    return image
-
-
-def _font(size: int = _FONT_PX) -> object:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
+    return max(1, round(height_mm * per_mm)), max(1, round(width_mm * per_mm))
 
 
 def _framed(image: Image, view: _View, centre: tuple[int, int, int], grid: Grid) -> Image:
@@ -269,7 +182,7 @@ def _framed(image: Image, view: _View, centre: tuple[int, int, int], grid: Grid)
     from PIL import ImageDraw
 
     side = _SIDE_PX
-    square = PIL.Image.new("RGB", (side, side + _ROW_PX), _PAPER)
+    square = PIL.Image.new("RGB", (side, side + _ROW_PX), PAPER)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     draw = ImageDraw.Draw(square)
     left, right, top, bottom = view.letters
@@ -279,23 +192,11 @@ def _framed(image: Image, view: _View, centre: tuple[int, int, int], grid: Grid)
         (top, (side // 2, 3), "mt"),
         (bottom, (side // 2, side - 3), "mb"),
     ):
-        _write(draw, place, text, anchor=anchor)
+        write(draw, place, text, anchor=anchor)
     position_mm = float(grid.to_world([list(centre)])[0][view.through])
     axis = "RAS"[view.through]
-    _write(draw, (side // 2, side + _ROW_PX // 2), f"{view.name}, {axis} {position_mm:+.0f} mm", anchor="mm", fill=_FAINT)
+    write(draw, (side // 2, side + _ROW_PX // 2), f"{view.name}, {axis} {position_mm:+.0f} mm", anchor="mm", fill=FAINT)
     return square
-
-
-def _write(
-    draw: ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    *,
-    anchor: str = "lm",
-    fill: tuple[int, int, int] = _INK,
-) -> None:
-    """Text with a black edge, readable on any grey."""
-    draw.text(place, text, fill=fill, font=_font(), anchor=anchor, stroke_width=1, stroke_fill=_PAPER)  # type: ignore[arg-type]
 
 
 def _legend(mask: LabelMask, measurements: tuple[Measurement, ...]) -> list[tuple[tuple[int, int, int] | None, str, bool]]:
@@ -303,7 +204,7 @@ def _legend(mask: LabelMask, measurements: tuple[Measurement, ...]) -> list[tupl
     titles = {label.name: (label.title, label.rgb) for label in mask.label_set}
     rows: list[tuple[tuple[int, int, int] | None, str, bool]] = []
     for found in measurements:
-        title, rgb = titles.get(found.name, (found.name.replace("_", " "), _FAINT))
+        title, rgb = titles.get(found.name, (found.name.replace("_", " "), FAINT))
         if found.volume_ml is None:
             word = "not found" if found.status is OrganStatus.ABSENT else "not in these weights"
             rows.append((None, f"{title}: {word}", False))
@@ -322,7 +223,7 @@ def _sheet(pictures: list[Image], legend: list[tuple[tuple[int, int, int] | None
     rows = -(-len(legend) // _LEGEND_COLUMNS)
     top = _SIDE_PX + _ROW_PX + 2 * _MARGIN_PX
     height = top + rows * _ROW_PX + 2 * _ROW_PX + _MARGIN_PX
-    sheet = PIL.Image.new("RGB", (width, height), _PAPER)
+    sheet = PIL.Image.new("RGB", (width, height), PAPER)
     for number, picture in enumerate(pictures):
         sheet.paste(picture, (_MARGIN_PX + number * (_SIDE_PX + _MARGIN_PX), _MARGIN_PX))
     draw = ImageDraw.Draw(sheet)
@@ -332,19 +233,8 @@ def _sheet(pictures: list[Image], legend: list[tuple[tuple[int, int, int] | None
         if rgb is not None:
             draw.rectangle((x, y - _SWATCH_PX // 2, x + _SWATCH_PX, y + _SWATCH_PX // 2), fill=rgb)
         mark = " - look twice" if warns else ""
-        _write(draw, (x + _SWATCH_PX + 8, y), text + mark, fill=_WARN if warns else _INK)
+        write(draw, (x + _SWATCH_PX + 8, y), text + mark, fill=WARN if warns else INK)
     y = top + rows * _ROW_PX + _ROW_PX // 2
-    _write(draw, (_MARGIN_PX, y), f"Radiological display: the patient's right is on the left. {note}", fill=_FAINT)
-    _write(draw, (_MARGIN_PX, y + _ROW_PX), DISCLAIMER, fill=_WARN)
+    write(draw, (_MARGIN_PX, y), f"Radiological display: the patient's right is on the left. {note}", fill=FAINT)
+    write(draw, (_MARGIN_PX, y + _ROW_PX), DISCLAIMER, fill=WARN)
     return sheet
-
-
-def _save(picture: Image, path: Path) -> None:
-    import PIL.Image
-
-    def loads(written: Path) -> None:
-        with PIL.Image.open(written) as again:
-            again.load()
-
-    with replacing(path, check=loads) as temporary:
-        picture.save(temporary, format="PNG")

@@ -15,15 +15,9 @@ from agseg.measure.components import components
 from agseg.measure.intensity import share_between
 from agseg.measure.shape import Shape
 from agseg.measure.volumes import Survey
-from agseg.volume import HU_MIN, LabelMask, Volume
+from agseg.volume import FAT_HU, HU_MIN, OTHER_HU, LabelMask, Volume
 
-__all__ = ["FAT_HU", "OTHER_HU", "Evidence", "collect"]
-
-FAT_HU = -30.0
-"""What is thinner than this is fat, air or lung, and no parenchyma (HU)."""
-
-OTHER_HU = 60.0
-"""What is further than this from an organ's median is likely to be something else (HU)."""
+__all__ = ["Evidence", "collect"]
 
 _BODY_HU = -300.0
 _STRIDE = 4

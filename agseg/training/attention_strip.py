@@ -20,7 +20,7 @@ from torch import nn
 from agseg.errors import RecipeError
 from agseg.inference.attention import gate_maps
 from agseg.io.atomic import make_folder, replacing
-from agseg.io.preview import SOFT_TISSUE_HU
+from agseg.io.drawing import SOFT_TISSUE_HU
 from agseg.training.trained import Trained
 from agseg.volume import LabelMask, Quantity, Volume
 

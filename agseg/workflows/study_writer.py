@@ -13,8 +13,9 @@ from agseg.batch.draft import Draft
 from agseg.batch.review import reviews
 from agseg.errors import Code
 from agseg.io.label_files import read_masks
+from agseg.io.mosaic import MOSAIC_PNG, write_mosaic
 from agseg.io.outputs import ATTENTION, PREVIEW, STATISTICS, OutputFiles
-from agseg.io.preview import write_preview
+from agseg.io.preview import PREVIEW_PNG, write_preview
 from agseg.io.statistics import STATISTICS as STATISTICS_JSON
 from agseg.io.statistics import write_statistics
 from agseg.io.writers import Result, write_all
@@ -176,8 +177,9 @@ class StudyWriter:
             write_statistics(folder, result.measurements, result.mask.grid)
             outputs[STATISTICS] = OutputFiles((STATISTICS_JSON,), organs)
         if PREVIEW in write:
-            write_preview(folder / "preview.png", result.volume, result.mask, result.measurements)
-            outputs[PREVIEW] = OutputFiles(("preview.png",), organs)
+            write_preview(folder / PREVIEW_PNG, result.volume, result.mask, result.measurements)
+            write_mosaic(folder / MOSAIC_PNG, result.volume, result.mask, result.measurements)
+            outputs[PREVIEW] = OutputFiles((PREVIEW_PNG, MOSAIC_PNG), organs)
         return outputs, tuple(warned for one in written.values() for warned in one.warnings)
 
 

@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from agseg.grid import Grid
-from agseg.io.preview import _as_ras, _centre, render_overlay, render_preview, write_overlay, write_preview
+from agseg.io.drawing import as_ras
+from agseg.io.preview import _centre, render_overlay, render_preview, write_overlay, write_preview
 from agseg.labels import LabelSet
 from agseg.report import Measurement, OrganStatus
 from agseg.volume import LabelMask, Quantity, Volume
@@ -121,7 +122,7 @@ def test_the_planes_show_most_organs_and_of_those_the_largest_area(codes: str) -
     ras[3, :, 4] = 9
     grid, permutation, flips = Grid(ras.shape, np.eye(4)).reoriented(codes)
     stored_as = np.asfortranarray(ras.transpose(permutation)[tuple(slice(None, None, -1 if flip else None) for flip in flips)])
-    labels, _ = _as_ras(stored_as, grid)
+    labels, _ = as_ras(stored_as, grid)
     for axis, plane in enumerate(_centre(labels)):
         shares = np.zeros(ras.shape[axis])
         for value in (1, 2, 9):

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agseg.io.mosaic import MOSAIC_PNG
+from agseg.io.preview import PREVIEW_PNG
+
 PICTURES: Mapping[str, str] = {
-    "preview.png": "Axial, coronal and sagittal plane",
-    "mosaic.png": "Axial slices through each organ",
+    PREVIEW_PNG: "Axial, coronal and sagittal plane",
+    MOSAIC_PNG: "Axial slices through each organ",
 }
 """Pictures of a study folder, by name, with what each shows."""
 
