@@ -114,6 +114,8 @@ class Study:
         What was noted while grouping.
     source
         Whose it is; None for formats that do not say it, and until a run has asked.
+    channels
+        Registered images that are one input: more than 1 for networks of several series, with one file for each.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Study:
     rejected: Rejected | None = None
     warnings: tuple[Warned, ...] = field(default=())
     source: Source | None = None
+    channels: int = 1
 
 
 @dataclass(frozen=True)

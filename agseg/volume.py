@@ -67,6 +67,9 @@ class Volume:
         HU for CT, a signal for MR; ``modality`` is DICOM's (``"CT"``, ``"MR"``, ...).
     warnings
         What the reader had to note about this study.
+    more
+        Further channels (registered series), each float32 (i, j, k) as stored; ``voxels``, ``quantity`` and ``modality`` are
+        the first one's.
     """
 
     voxels: NDArray[np.int16] | NDArray[np.float32]
@@ -74,6 +77,7 @@ class Volume:
     quantity: Quantity = Quantity.HU
     modality: str = "CT"
     warnings: tuple[Warned, ...] = field(default=())
+    more: tuple[NDArray[np.float32], ...] = field(default=())
 
     def __post_init__(self) -> None:
         if self.voxels.shape != self.grid.shape:
@@ -82,6 +86,11 @@ class Volume:
             )
         if self.voxels.dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
             raise InputError("voxels must be int16 or float32", code=Code.DTYPE, value=self.voxels.dtype)
+        for channel in self.more:
+            if channel.shape != self.voxels.shape:
+                raise InputError(
+                    "the channels differ in shape", code=Code.DIMENSIONS, value=channel.shape, expected=self.voxels.shape
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from agseg.volume import Quantity, Volume, Warned
 __all__ = ["pack", "pack_array", "unpack", "unpack_array"]
 
 _CHUNK_BYTES = 1 << 26
+_ALIGNMENT = 8
 
 
 def pack(volume: Volume) -> tuple[dict[str, Any], int]:
@@ -29,13 +30,22 @@ def pack(volume: Volume) -> tuple[dict[str, Any], int]:
     Returns
     -------
     header
-        JSON-able; shape, dtype, memory order, affine, quantity, modality, warnings.
+        JSON-able; shape, dtype, memory order, affine, quantity, modality, warnings, number of further channels.
     descriptor
-        Open file of exactly the voxels' bytes.
+        Open file of exactly the voxels' bytes, those of further channels behind those of the first.
     """
     layout, descriptor = pack_array(volume.voxels)
+    try:
+        if volume.more:
+            _write(descriptor, np.zeros(_padding(volume.voxels.nbytes), dtype=np.uint8))
+        for channel in volume.more:
+            _write(descriptor, np.ascontiguousarray(channel.T, dtype=np.float32))
+    except BaseException:
+        os.close(descriptor)
+        raise
     header = {
         **layout,
+        "more": len(volume.more),
         "affine": volume.grid.affine.tolist(),
         "quantity": str(volume.quantity),
         "modality": volume.modality,
@@ -49,12 +59,17 @@ def unpack(header: dict[str, Any], descriptor: int) -> Volume:
 
     Its voxels may be written to: the pages are copied on write.
     """
+    memory = _mapped(descriptor)
+    first = _array(memory, header)
+    begin, size = first.nbytes + _padding(first.nbytes), first.size * np.dtype(np.float32).itemsize
+    layout = {"shape": header["shape"], "dtype": np.dtype(np.float32).str, "order": "F"}
     return Volume(
-        unpack_array(header, descriptor),
+        first,
         Grid(tuple(header["shape"]), np.array(header["affine"], dtype=np.float64)),
         quantity=Quantity(header["quantity"]),
         modality=header["modality"],
         warnings=tuple(Warned(Code(w["code"]), w["message"]) for w in header["warnings"]),
+        more=tuple(_array(memory, layout, at=begin + size * number) for number in range(header["more"])),
     )
 
 
@@ -64,10 +79,7 @@ def pack_array(array: NDArray[Any]) -> tuple[dict[str, Any], int]:
     data = np.ascontiguousarray(array if order == "C" else array.T)
     descriptor = _anonymous()
     try:
-        view = data.reshape(-1).view(np.uint8).data
-        position = 0
-        while position < len(view):
-            position += os.write(descriptor, view[position : position + _CHUNK_BYTES])
+        _write(descriptor, data)
     except BaseException:
         os.close(descriptor)
         raise
@@ -76,11 +88,34 @@ def pack_array(array: NDArray[Any]) -> tuple[dict[str, Any], int]:
 
 def unpack_array(layout: dict[str, Any], descriptor: int) -> NDArray[Any]:
     """The array over the memory that :func:`pack_array` filled; closes the descriptor. Pages are copied on write."""
+    return _array(_mapped(descriptor), layout)
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
     try:
-        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
     finally:
         os.close(descriptor)
-    return np.frombuffer(memory, dtype=np.dtype(layout["dtype"])).reshape(layout["shape"], order=layout["order"])
+
+
+def _array(memory: mmap.mmap, layout: dict[str, Any], *, at: int = 0) -> NDArray[Any]:
+    """The array of this layout whose bytes begin at ``at``."""
+    count = int(np.prod(layout["shape"]))
+    values = np.frombuffer(memory, dtype=np.dtype(layout["dtype"]), count=count, offset=at)
+    return values.reshape(layout["shape"], order=layout["order"])
+
+
+def _padding(count: int) -> int:
+    """Bytes behind so many, up to where a number of any type may begin."""
+    return -count % _ALIGNMENT
+
+
+def _write(descriptor: int, data: NDArray[Any]) -> None:
+    """All bytes of a contiguous array, behind what is there."""
+    view = data.reshape(-1).view(np.uint8).data
+    position = 0
+    while position < len(view):
+        position += os.write(descriptor, view[position : position + _CHUNK_BYTES])
 
 
 def _anonymous() -> int:

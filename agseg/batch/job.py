@@ -13,6 +13,7 @@ from agseg.batch.draft import Draft
 from agseg.batch.earlier import Plan
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
+from agseg.io.channels import join_channels
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Discovery, Study
 from agseg.volume import Volume
@@ -197,7 +198,8 @@ class Finder(Protocol):
 
 
 def _find_volumes(intake: Finder, job: BatchJob) -> Discovery:
-    return intake.discover(job.inputs, include=job.include, exclude=job.exclude, modalities=(job.modality,))
+    found = intake.discover(job.inputs, include=job.include, exclude=job.exclude, modalities=(job.modality,))
+    return join_channels(found, job.channels)
 
 
 def _read_volume(study: Study) -> Volume:
@@ -230,6 +232,8 @@ class BatchJob:
         Globs on paths below INPUT.
     modality
         Of the scans that are looked for, ``"CT"`` or ``"MR"``.
+    channels
+        Registered images that make one study (:mod:`agseg.io.channels`).
     find
         Asks the intake for the studies below the inputs; volumes by default.
     read
@@ -261,6 +265,7 @@ class BatchJob:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     modality: str = "CT"
+    channels: int = 1
     limits: Limits = field(default_factory=Limits)
     find: Callable[[Finder, BatchJob], Discovery] = _find_volumes
     read: Callable[[Study], Volume] | None = _read_volume

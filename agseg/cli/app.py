@@ -24,7 +24,9 @@ from agseg.cli import (
     night,
     pacs,
     phantom,
+    plan,
     prune_curve,
+    recipe,
     segment,
     site_config,
     train,
@@ -73,6 +75,8 @@ inspect.register(app)
 pacs.register(app)
 phantom.register(app)
 dataset.register(app)
+plan.register(app)
+recipe.register(app)
 train.register(app)
 finetune.register(app)
 evaluate.register(app)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agseg.cli import console, options
 from agseg.cli.training_options import Data
-from agseg.errors import UsageError
+from agseg.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from agseg.training.trained import Computing
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +45,21 @@ def register(app: typer.Typer) -> None:
         pool: Annotated[
             list[Path] | None, typer.Option("--pool", metavar="DIR", help="Evaluations of folds to put together (repeatable).")
         ] = None,
+        name: Annotated[str | None, typer.Option("--name", help="What the row of masks or of pooled folds is called.")] = None,
+        only: Annotated[
+            list[str] | None, typer.Option("--case", metavar="ID", help="Score only this reference mask; repeatable.")
+        ] = None,
+        tolerance: Annotated[float, typer.Option("--tolerance", metavar="MM", min=0, help="Of the surface Dice (NSD).")] = 2.0,
+        mirror: Annotated[
+            bool, typer.Option("--mirror", help="Average over the mirrored scan, as `segment --mirror`.")
+        ] = False,
+        largest: Annotated[
+            list[str] | None, typer.Option("--largest", metavar="ORGAN", help="Keep only its largest component; repeatable.")
+        ] = None,
+        device: options.Device = "auto",
+        precision: Annotated[
+            str, typer.Option("--precision", metavar="auto|fp32|bf16|fp16", help="As `segment` takes it by default.")
+        ] = "auto",
         last: Annotated[bool, typer.Option("--last", help="The last checkpoint instead of the best.")] = False,
         masks: Annotated[bool, typer.Option("--masks", help="Write the predicted masks too.")] = False,
         output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where reports go.")] = Path("evaluation"),
@@ -49,8 +67,12 @@ def register(app: typer.Typer) -> None:
         quiet: options.Quiet = False,
         debug: options.Debug = False,
     ) -> None:
-        """Per-case CSV, nnU-Net's summary.json, and a table (Markdown, CSV, LaTeX) with tests and intervals."""
+        """Per-case CSV, nnU-Net's summary.json, and a table (Markdown, CSV, LaTeX) with tests and intervals.
+
+        Exits 3 if a reference has no prediction that can be scored: the table names it.
+        """
         from agseg.workflows import evaluate as workflow
+        from agseg.workflows.evaluate_folders import evaluate_folders
         from agseg.workflows.evaluate_frames import FrameReport
         from agseg.workflows.evaluate_planes import PlanesReport, evaluate_planes
         from agseg.workflows.pool_folds import pool_folds
@@ -58,22 +80,49 @@ def register(app: typer.Typer) -> None:
         console.setup_logging(quiet=quiet, debug=debug)
         report: workflow.EvaluationReport | FrameReport | PlanesReport
         if pool and truth is None and run is None:
-            report = pool_folds(pool, output=output, against=against or ())
+            report = pool_folds(pool, output=output, against=against or (), name=name)
         elif truth is not None and prediction is not None and run is None and truth.is_file():
             report = evaluate_planes(truth, prediction, output=output, against=against or ())
         elif truth is not None and prediction is not None and run is None:
-            report = workflow.evaluate_folders(truth, prediction, output=output, against=against or ())
+            with console.progress("scoring", quiet=quiet or json) as advance:
+                report = evaluate_folders(
+                    truth,
+                    prediction,
+                    output=output,
+                    against=against or (),
+                    only=only or (),
+                    name=name,
+                    tolerance_mm=tolerance,
+                    progress=advance,
+                )
         elif run is not None and truth is None:
-            request = workflow.RunRequest(run, protocol=protocol, data=data, split=split, fold=fold, last=last)
+            computing = _computing(device, precision, mirror=mirror, largest=largest or (), tolerance_mm=tolerance)
+            request = workflow.RunRequest(
+                run, protocol=protocol, data=data, split=split, fold=fold, last=last, computing=computing
+            )
             with console.progress("evaluating", quiet=quiet or json) as advance:
                 report = workflow.evaluate_run(request, output=output, against=against or (), masks=masks, progress=advance)
         else:
             raise UsageError(
                 "nothing to evaluate",
-                expected="GROUND_TRUTH_DIR PREDICTION_DIR, --run RUN with --protocol bft, aft or scr, or --pool DIR ...",
+                expected="GROUND_TRUTH_DIR PREDICTION_DIR, --run RUN, or --pool DIR for each fold's evaluation",
                 hint="For example: agseg evaluate --protocol bft --run runs/attention-unet3d-ct150-120-30 --data data/ct82",
             )
         if json:
             console.document(report.to_dict())
         elif not quiet:
             console.stdout().print((output / "table.md").read_text(encoding="utf-8"), markup=False)
+        if isinstance(report, workflow.EvaluationReport) and report.evaluation.not_scored:
+            raise typer.Exit(ExitCode.SOME_NOT_DONE)
+
+
+def _computing(device: str, precision: str, **how: Any) -> Computing:
+    """How masks are computed, as ``segment`` would choose it."""
+    from agseg.inference.device import choose_precision, resolve_device
+    from agseg.models.precision import Precision
+    from agseg.training.trained import Computing
+
+    if precision not in [p.value for p in Precision]:
+        raise UsageError("not a precision", value=precision, expected=" or ".join(p.value for p in Precision))
+    where = resolve_device(device)
+    return Computing(where, choose_precision(Precision(precision), where), **{**how, "largest": tuple(how["largest"])})

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command("export")
     def export(
-        run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+        runs: Annotated[
+            list[Path], typer.Argument(metavar="RUN...", help="A run's folder; several folds of one recipe make an ensemble.")
+        ],
         weights_id: Annotated[str, typer.Option("--as", metavar="ID", help="Name of the new weights entry.")],
         output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the three files go.")] = Path(
             "weights"
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
         console.setup_logging(quiet=quiet, debug=debug)
         scores = None if evaluation is None else read_evaluation(evaluation)
-        trained = open_run(run, best=not last)
+        trained = [open_run(run, best=not last) for run in runs]
         report = export_run(trained, weights_id=weights_id, output=output, evaluation=scores, overwrite=overwrite)
         if json:
             console.document(report.to_dict())

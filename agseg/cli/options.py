@@ -94,6 +94,11 @@ def home() -> Path:
     return user_cache_path("agseg", appauthor=False)
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all that ``torchrun`` has started; true without it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launched_processes() -> int:
     """Processes that ``torchrun`` has started on this machine; 1 without it."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -9,7 +9,7 @@ import typer
 
 from agseg.cli import console, options
 from agseg.cli.device import check_device
-from agseg.cli.training_options import RECIPE, Data, Fold, Workers, run_progress, say
+from agseg.cli.training_options import RECIPE, Batch, Data, Fold, Requeue, Seed, Settings, Steps, Workers, run_progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -20,16 +20,24 @@ def register(app: typer.Typer) -> None:
         recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
         data: Data = None,
         output: Annotated[
-            Path | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; default runs/RECIPE.")
+            Path | None,
+            typer.Option(
+                "--output", "-o", metavar="DIR", help="The run's folder; default runs/RECIPE, with -fold-K behind it for folds."
+            ),
         ] = None,
         fold: Fold = 0,
         source: Annotated[
             Path | None, typer.Option("--from", metavar="RUN", help="The earlier stage's run, for recipes that build on one.")
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+        requeue: Requeue = False,
         attention: Annotated[
             bool, typer.Option("--attention", help="At each validation, a picture of every attention gate on one case.")
         ] = False,
+        steps: Steps = None,
+        seed: Seed = None,
+        batch: Batch = None,
+        settings: Settings = None,
         device: options.Device = "auto",
         workers: Workers = 0,
         json: options.Json = False,
@@ -38,21 +46,24 @@ def register(app: typer.Typer) -> None:
         debug: options.Debug = False,
     ) -> None:
         """Train a recipe. Validation goes through the product's prediction path; test cases are never opened."""
+        from agseg.training.checkpoint import LAST
+        from agseg.training.overrides import overridden
         from agseg.training.recipe import find_recipe
         from agseg.training.trained import open_run
-        from agseg.workflows.train import RunPlace, run_training
+        from agseg.workflows.train import RunPlace, run_name, run_training
 
         console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
         check_device(device)
-        chosen = find_recipe(recipe)
+        chosen = overridden(find_recipe(recipe), settings or (), steps=steps, seed=seed, batch=batch)
+        folder = output or Path("runs") / run_name(chosen, fold)
         place = RunPlace(
             data=data or Path("data") / chosen.dataset,
-            output=output or Path("runs") / chosen.name,
+            output=folder,
             fold=fold,
             device=device,
             processes=options.launched_processes(),
             workers=workers,
-            resume=resume,
+            resume=resume or (requeue and (folder / LAST).exists()),
             attention=attention,
         )
         start = None if source is None else open_run(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agseg.cli import console
+from agseg.cli import console, options
+from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
     from agseg.training.history import Progress
     from agseg.workflows.train import ProgressCall, TrainingReport
 
-__all__ = ["RECIPE", "Data", "Fold", "Runs", "Workers", "run_progress", "say"]
+__all__ = ["RECIPE", "Batch", "Data", "Fold", "Requeue", "Runs", "Seed", "Settings", "Steps", "Workers", "run_progress", "say"]
+
+LINE_EVERY_S = 30.0
+"""In a log, progress is a line this often (s), and after every validation."""
 
 RECIPE = (
     "A recipe's name (docs/protocols.md lists them, and so does the answer to a wrong one), "
@@ -27,13 +32,26 @@ Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="The cohort in nnU-Net's layout; default data/DATASET.")
 ]
 Fold = Annotated[int, typer.Option("--fold", min=0, help="Which fold of the recipe's split.")]
+Requeue = Annotated[
+    bool, typer.Option("--requeue", help="Go on where the folder has a checkpoint, else begin: one command for a queue.")
+]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that draw samples while the device computes.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, e.g. loop.learning_rate=3e-4; repeatable."),
+]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Replaces the recipe's number of optimiser steps.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the recipe's seed.")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Replaces the recipe's batch size.")]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where `agseg train` leaves its runs.")]
 
 
 @contextmanager
 def run_progress(description: str, *, quiet: bool) -> Iterator[ProgressCall]:
-    """A bar with the time left and the loss."""
+    """A bar with the time left and the loss; in a log, a line now and then."""
+    if not quiet and not console.is_terminal() and options.is_first_process():
+        yield _Lines(description).tell
+        return
     with console.progress(description, quiet=quiet) as advance:
 
         def show(news: Progress) -> None:
@@ -43,8 +61,28 @@ def run_progress(description: str, *, quiet: bool) -> Iterator[ProgressCall]:
         yield show
 
 
+class _Lines:
+    """Progress as lines of a log: at once, after every validation, and once in a while."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self._told = float("-inf")
+
+    def tell(self, news: Progress) -> None:
+        now = time.monotonic()
+        if news.score is None and now - self._told < LINE_EVERY_S:
+            return
+        self._told = now
+        score = "" if news.score is None else f", score {news.score:.3f}"
+        left = (news.steps - news.step) * news.seconds_per_step
+        pace = f"{news.seconds_per_step:.2f} s a step, {left / 60:.0f} min left"
+        console.note(f"{self.description}: step {news.step} of {news.steps}, loss {news.loss:.3f}{score}; {pace}")
+
+
 def say(report: TrainingReport, *, json: bool, quiet: bool) -> None:
-    """How a run ended."""
+    """How a run ended; the first process says it for all."""
+    if not options.is_first_process():
+        quiet, json = True, False
     if json:
         console.document(report.to_dict())
     elif not quiet:
@@ -52,3 +90,9 @@ def say(report: TrainingReport, *, json: bool, quiet: bool) -> None:
         loss = "no finite loss" if report.loss is None else f"loss {report.loss:.3f}"
         news = "nothing left to do" if report.began_at == report.step else loss
         console.note(f"step {report.step} of {report.steps}, {news}{best}; {report.output}")
+    if report.interrupted:
+        if not (json or quiet):
+            console.note(
+                "A signal ended the run; it left a checkpoint. Go on with --resume, or queue the command with --requeue."
+            )
+        raise typer.Exit(ExitCode.TERMINATED)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.inference.axis import Interpolation
-from agseg.inference.predict import cut_tiles
+from agseg.inference.predict import SPATIAL, cut_tiles
 from agseg.inference.predictor import GatedPredictor
 from agseg.inference.prepare import prepare
 from agseg.inference.straighten import needs_straightening, straighten
@@ -80,7 +80,8 @@ def _gate_tiles(
     network: GatedPredictor, tensor: Tensor, tiles: TilePlan, padding: Padding, names: list[str]
 ) -> Iterator[Tensor]:
     """All gates of each tile as channels (gates, *tile); their names are appended to ``names`` once."""
-    for tile in cut_tiles(tensor[None], tiles, padding=padding):
+    image = tensor if tensor.ndim == SPATIAL + 1 else tensor[None]
+    for tile in cut_tiles(image, tiles, padding=padding):
         gates = network.gates(tile[None])
         channels = []
         for name, alpha in gates.items():

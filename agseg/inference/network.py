@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from agseg.errors import UsageError
+from agseg.inference.predict import probabilities
 from agseg.inference.predictor import Scores
 from agseg.models.catalogue import check_depth, facts
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.precision import Precision
 from agseg.models.registry import build
+from agseg.models.slice_wise import SliceWise
 from agseg.weights.entry import Carry, WeightsEntry
 
 __all__ = ["Parts", "ReadyNetwork", "load_entry", "load_network"]
@@ -110,7 +112,7 @@ class ReadyNetwork:
             for module in self.modules[1:]:
                 total += module(batch)
             return total.div_(len(self.modules))
-        return torch.stack([torch.softmax(module(batch).float(), dim=1) for module in self.modules]).mean(dim=0)
+        return torch.stack([probabilities(module(batch)) for module in self.modules]).mean(dim=0)
 
 
 def load_network(
@@ -147,7 +149,8 @@ def load_network(
     for path in paths:
         module = build(entry.architecture, config)
         load_strict(module, path, prune=prune_depth is not None)
-        modules.append(fold_batch_norm(module.eval()))
+        folded = fold_batch_norm(module.eval())
+        modules.append(SliceWise(folded) if entry.input.is_flat else folded)
     return ReadyNetwork(
         modules,
         device=device,

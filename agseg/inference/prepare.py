@@ -6,7 +6,7 @@ cubic splines and clips what they overshoot; thick slices are never blended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.errors import Code, InferenceError
+from agseg.errors import Code, InferenceError, InputError
 from agseg.inference.axis import AxisMap, Kernel, resample
 from agseg.inference.frame import Frame
 from agseg.inference.normalise import normalise
 from agseg.slabs import memory_order
-from agseg.volume import Volume
+from agseg.volume import HU_MAX, HU_MIN, Quantity, Volume
 from agseg.weights.entry import InputSpec, Interpolation, Normalisation, Placement
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "frame_of", "prepare", "sample"]
+__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "channels_of", "frame_of", "prepare", "sample"]
 
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
@@ -36,7 +36,7 @@ class ModelInput:
     Parameters
     ----------
     tensor
-        float32, shape ``frame.shape`` (model axis order), normalised.
+        float32, shape ``frame.shape`` (model axis order), normalised; several channels come before: (channels, *frame.shape).
     frame
         How it lies on the source.
     """
@@ -55,16 +55,44 @@ def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cp
     ------
     InferenceError
         If the model grid would be unreasonably large.
+    InputError
+        If the volume does not have the channels of ``spec``.
     """
+    if len(volume.more) != len(spec.channels):
+        wanted = ", ".join([spec.modality, *(channel.name for channel in spec.channels)])
+        raise InputError(
+            "the network sees other channels",
+            code=Code.UNSUPPORTED_INPUT,
+            value=len(volume.more) + 1,
+            expected=f"{len(spec.channels) + 1}: {wanted}",
+        )
     frame = frame_of(volume, spec) if frame is None else frame
     if int(np.prod(frame.shape)) > MODEL_GRID_LIMIT_VOXELS:
         raise InferenceError(
             "the scan is too large for the network's grid", code=Code.TOO_LARGE, value=frame.shape, expected=spec.spacing_mm
         )
+    if not spec.channels:
+        return ModelInput(_prepared(volume, frame, spec, device=device), frame)
+    channels = enumerate(channels_of(volume, spec))
+    tensors = [_prepared(channel, frame, spec.of_channel(number), device=device) for number, channel in channels]
+    return ModelInput(torch.stack(tensors), frame)
+
+
+def channels_of(volume: Volume, spec: InputSpec) -> Iterator[Volume]:
+    """Each channel as a volume of its own; those that hold CT within its range."""
+    yield replace(volume, more=())
+    for values, channel in zip(volume.more, spec.channels, strict=True):
+        is_ct = channel.modality == "CT"
+        held = np.clip(values, HU_MIN, HU_MAX) if is_ct else values
+        quantity = Quantity.HU if is_ct else Quantity.SIGNAL
+        yield replace(volume, voxels=held, quantity=quantity, modality=channel.modality, more=())
+
+
+def _prepared(volume: Volume, frame: Frame, spec: InputSpec, *, device: torch.device | str) -> Tensor:
     if spec.normalise_first:
-        return ModelInput(_normalised_sample(volume, frame, spec, device=device), frame)
+        return _normalised_sample(volume, frame, spec, device=device)
     values = _sample(volume, frame, spec, device=device)
-    return ModelInput(normalise(values.trunc_() if spec.truncate else values, spec), frame)
+    return normalise(values.trunc_() if spec.truncate else values, spec)
 
 
 class PreparedOnce:
@@ -105,7 +133,10 @@ def frame_of(volume: Volume, spec: InputSpec) -> Frame:
     """
     if spec.spacing_mm is None:
         raise InferenceError("these weights need a box, not a spacing", expected="a frame")
-    start, stop = _nonzero_box(volume.voxels) if spec.crop_nonzero else ((0, 0, 0), volume.grid.shape)
+    start, stop = (0, 0, 0), volume.grid.shape
+    if spec.crop_nonzero:
+        boxes = [_nonzero_box(values) for values in (volume.voxels, *volume.more)]
+        start, stop = _outer([low for low, _ in boxes], min), _outer([high for _, high in boxes], max)
     return Frame.of(volume.grid, spec, start=start, stop=stop)
 
 
@@ -210,6 +241,10 @@ def _normalised_sample(volume: Volume, frame: Frame, spec: InputSpec, *, device:
     inside = np.array(volume.voxels[box], dtype=np.float32)
     whole[box] = normalise(torch.from_numpy(inside), spec).numpy()
     return _sample(replace(volume, voxels=whole), frame, spec, device=device)
+
+
+def _outer(corners: Sequence[tuple[int, int, int]], choose: Callable[..., int]) -> tuple[int, int, int]:
+    return choose(c[0] for c in corners), choose(c[1] for c in corners), choose(c[2] for c in corners)
 
 
 def _nonzero_box(voxels: NDArray[Any]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -7,6 +7,8 @@ everything then works there, and each source voxel takes the label of the straig
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,16 +43,22 @@ def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
         No axis is sampled more coarsely than the source's along it, nor more coarsely than this (mm), so that the mask
         carried back loses nothing to the detour.
     """
-    from scipy import ndimage
-
     oriented, _, _ = volume.grid.reoriented("RAS")
     spacing = [min(s, finest_mm) if finest_mm else s for s in oriented.spacing_mm]
     target = volume.grid.straightened(spacing)
     to_source = np.linalg.inv(volume.grid.affine) @ target.affine
     outside = float(HU_MIN) if volume.quantity is Quantity.HU else float(volume.voxels.min())
-    voxels = np.empty(target.shape, dtype=np.float32, order="F")
+    voxels = _resampled(volume.voxels, to_source, target, outside)
+    more = tuple(_resampled(channel, to_source, target, float(channel.min())) for channel in volume.more)
+    return Volume(voxels, target, volume.quantity, volume.modality, volume.warnings, more)
+
+
+def _resampled(source: NDArray[Any], to_source: NDArray[np.float64], target: Grid, outside: float) -> NDArray[np.float32]:
+    """A channel's values (float32, Fortran order) at the voxels of ``target``."""
+    from scipy import ndimage
+
+    voxels: NDArray[np.float32] = np.empty(target.shape, dtype=np.float32, order="F")
     matrix, offset = to_source[:3, :3], to_source[:3, 3]
-    source = volume.voxels
     for k in range(target.shape[2]):
         # One slice at a time: scipy would otherwise hold coordinates for the whole grid.
         corner = offset + matrix[:, 2] * k
@@ -65,7 +73,7 @@ def straighten(volume: Volume, *, finest_mm: float | None = None) -> Volume:
             prefilter=False,
         )[:, :, 0]
         voxels[:, :, k] = np.where(_inside(source.shape, matrix[:, :2], corner, target.shape[:2]), sampled, outside)
-    return Volume(voxels, target, volume.quantity, volume.modality, volume.warnings)
+    return voxels
 
 
 def labels_on(grid: Grid, labels: NDArray[np.uint8], straight: Grid) -> NDArray[np.uint8]:

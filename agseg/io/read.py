@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agseg.errors import Code, InputError
+from agseg.io.channels import read_channels
 from agseg.io.readers import reader_of
 from agseg.study import Study
 from agseg.volume import Volume
@@ -26,7 +27,7 @@ def read_volume(study: Study) -> Volume:
     if study.rejected is not None:
         raise InputError(study.rejected.message, code=study.rejected.code)
     try:
-        return reader_of(study.kind).read(study)
+        return reader_of(study.kind).read(study) if study.channels == 1 else read_channels(study)
     except FileNotFoundError:
         raise InputError("a file of the study has gone since it was found", code=Code.CHANGED) from None
     except PermissionError:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = ["SurfaceDistance", "boundary", "s2s_slice_mm", "surface_dice", "surface_distance"]
+__all__ = ["TOLERANCE_MM", "SurfaceDistance", "boundary", "s2s_slice_mm", "surface_dice", "surface_distance"]
 
 ROBUST_PERCENTILE = 95.0
 """Percentile of the robust Hausdorff distance."""
@@ -35,14 +35,18 @@ class SurfaceDistance:
         The largest of all distances, both ways.
     hausdorff95_mm
         The larger of the two directions' 95th percentiles.
+    surface_dice
+        Part of both surfaces within the tolerance of the other one, 0 to 1 (:func:`surface_dice`); 0 where one mask is empty.
     """
 
     s2s_mm: float
     hausdorff_mm: float
     hausdorff95_mm: float
+    surface_dice: float = math.nan
 
 
-_UNDEFINED = SurfaceDistance(math.nan, math.nan, math.nan)
+TOLERANCE_MM = 2.0
+"""Tolerance of the surface Dice where nobody names another (mm)."""
 
 
 def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -57,6 +61,7 @@ def surface_distance(
     truth: NDArray[np.bool_],
     spacing_mm: Sequence[float],
     axes_mm: NDArray[np.float64] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> SurfaceDistance:
     """Compare two masks of one shape (i, j, k) by their surfaces.
 
@@ -67,6 +72,8 @@ def surface_distance(
     ----------
     axes_mm
         One step along each voxel axis as a column (mm, the affine's 3x3), for axes that are not perpendicular.
+    tolerance_mm
+        Of the surface Dice.
 
     Raises
     ------
@@ -76,12 +83,13 @@ def surface_distance(
     first, second = _checked(prediction, truth, spacing_mm)
     box = _common_box(first, second)
     if box is None or not first.any() or not second.any():
-        return _UNDEFINED
+        return SurfaceDistance(math.nan, math.nan, math.nan, math.nan if box is None else 0.0)
     there, back = _distances_mm(first[box], second[box], spacing_mm, axes_mm)
     return SurfaceDistance(
         s2s_mm=float((there.mean() + back.mean()) / 2),
         hausdorff_mm=float(max(there.max(), back.max())),
         hausdorff95_mm=float(max(np.percentile(there, ROBUST_PERCENTILE), np.percentile(back, ROBUST_PERCENTILE))),
+        surface_dice=_within(there, back, tolerance_mm),
     )
 
 
@@ -137,6 +145,10 @@ def surface_dice(
     if not first.any() or not second.any():
         return 0.0
     there, back = _distances_mm(first[box], second[box], spacing_mm, axes_mm)
+    return _within(there, back, tolerance_mm)
+
+
+def _within(there: NDArray[np.float64], back: NDArray[np.float64], tolerance_mm: float) -> float:
     return float(((there <= tolerance_mm).sum() + (back <= tolerance_mm).sum()) / (len(there) + len(back)))
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from agseg.inference.frame import Frame
-from agseg.inference.prepare import sample
+from agseg.inference.prepare import channels_of, prepare, sample
 from agseg.volume import HU_MIN, LabelMask, Volume
-from agseg.weights.entry import InputSpec
+from agseg.weights.entry import GridRule, InputSpec
 
 __all__ = ["AIR_HU", "IGNORE", "Case", "prepare_case"]
 
@@ -43,6 +43,10 @@ class Case:
     drawn
         Whether there is no scan: the image is drawn from ``structures`` afresh for every patch
         (:mod:`agseg.training.drawing`), and ``image`` only tells where the body is.
+    more
+        Further channels, like ``image``.
+    normalised
+        Whether ``image`` and ``more`` are network input already: some networks normalise before they resample.
     """
 
     id: str
@@ -52,12 +56,14 @@ class Case:
     structures: Tensor | None = None
     weight: float = 1.0
     drawn: bool = False
+    more: tuple[Tensor, ...] = ()
+    normalised: bool = False
     _found: dict[object, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.drawn and self.structures is None:
             raise ValueError(f"case {self.id} is to be drawn but has no structures to draw from")
-        shapes = {tuple(t.shape) for t in (self.image, self.labels, self.structures) if t is not None}
+        shapes = {tuple(t.shape) for t in (self.image, self.labels, self.structures, *self.more) if t is not None}
         if len(shapes) != 1:
             raise ValueError(f"image, labels and structures of a case must have one shape, not {sorted(shapes)}")
 
@@ -97,12 +103,20 @@ def prepare_case(
     """
     if spec.spacing_mm is None:
         raise ValueError("cases are prepared at a spacing")
-    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
-    image = sample(volume, frame, antialias=spec.antialias)
+    if len(volume.more) != len(spec.channels):
+        raise ValueError(f"the volume has {len(volume.more) + 1} channels, the network sees {len(spec.channels) + 1}")
+    ready = spec.grid is not GridRule.FIRST_VOXEL
+    if ready:
+        made = prepare(volume, spec)
+        frame = made.frame
+        image, *more = made.tensor if spec.channels else [made.tensor]
+    else:
+        frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+        image, *more = (sample(channel, frame, antialias=spec.antialias) for channel in channels_of(volume, spec))
     labels = torch.from_numpy(mask.labels.copy())
     axes = [link.source_axis for link in frame.links]
     labels = labels.permute(axes)
     for a, link in enumerate(frame.links):
         nearest = torch.arange(frame.shape[a], dtype=torch.float64) * link.scale + link.offset
         labels = labels.index_select(a, nearest.round().long().clamp(0, labels.shape[a] - 1))
-    return Case(case_id, image, labels.contiguous(), known, None, weight)
+    return Case(case_id, image, labels.contiguous(), known, None, weight, more=tuple(more), normalised=ready)

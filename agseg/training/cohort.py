@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,32 @@ from numpy.typing import NDArray
 
 from agseg.errors import AgsegError, RecipeError
 from agseg.grid import Grid
-from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.io.nifti import read_labels, read_nifti_array
 from agseg.io.nifti_write import write_mask
-from agseg.io.voxels import as_hounsfield, as_labels
+from agseg.io.voxels import as_hounsfield, as_labels, as_signal
 from agseg.labels import LabelSet
-from agseg.volume import LabelMask, Quantity, Volume
+from agseg.training.description import DESCRIPTION, NIFTI, PNG, Meaning, read_description
+from agseg.volume import LabelMask, Quantity, Volume, Warned
 
 __all__ = [
+    "NIFTI",
+    "PNG",
     "Cohort",
     "Provenance",
     "check_new",
     "content_hash",
     "describe_cohort",
-    "described_labels",
     "fits",
+    "image_hash",
     "open_cohort",
     "provenance",
     "write_picture_case",
     "write_volume_case",
 ]
 
-DESCRIPTION = "dataset.json"
-NIFTI = ".nii.gz"
-PNG = ".png"
+_CHANNEL = re.compile(r"_\d{4}$")
+"""nnU-Net's number of a channel, at the end of an image's name."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,13 @@ class Cohort:
     modality
         Of the first channel: ``CT``, ``MR``, ``US`` or ``RGB``.
     file_ending
-        ``.nii.gz`` or ``.png``.
+        ``.nii.gz``, ``.nii`` or ``.png``.
     ids
         Case ids in order.
+    modalities, channels
+        DICOM modality and name of every channel; one ``RGB`` for a colour picture.
+    meaning
+        Of the label images' values, with regions and the ignored one; ``label_set`` alone by default.
     """
 
     root: Path
@@ -72,6 +77,27 @@ class Cohort:
     modality: str
     file_ending: str
     ids: tuple[str, ...]
+    modalities: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    meaning: Meaning | None = None
+
+    @property
+    def in_files(self) -> LabelSet:
+        """Every value that a label image may hold."""
+        return self.label_set if self.meaning is None else self.meaning.in_files
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The cases that have an image, labelled or not, in order."""
+        ending = self.file_ending
+        names = (path.name.removesuffix(ending) for path in (self.root / "imagesTr").glob(f"*{ending}") if path.name[0] != ".")
+        return tuple(sorted({_CHANNEL.sub("", name) for name in names}))
+
+    def image_paths(self, case_id: str) -> tuple[Path, ...]:
+        """The image of every channel (``CASE_0000``, ``CASE_0001``, ...); a colour picture is one."""
+        further = range(1, len(self.modalities))
+        more = (self.root / "imagesTr" / f"{case_id}_{number:04d}{self.file_ending}" for number in further)
+        return (self.image_path(case_id), *more)
 
     def image_path(self, case_id: str) -> Path:
         """The image, named as nnU-Net does (``CASE_0000``) or plainly (``CASE``)."""
@@ -83,14 +109,23 @@ class Cohort:
         return self.root / "labelsTr" / f"{case_id}{self.file_ending}"
 
     def read_volume(self, case_id: str) -> Volume:
-        """One scan; HU for CT, signal for anything else."""
-        header, stored = read_nifti_array(self.image_path(case_id))
+        """One scan with all its channels; HU where the first is CT, signal for anything else.
+
+        Raises
+        ------
+        RecipeError
+            If a channel lies on another grid than the first.
+        """
+        path, *further = self.image_paths(case_id)
+        header, stored = read_nifti_array(path)
+        channels = [_signal_on(header.grid, other) for other in further]
+        more, noted = tuple(values for values, _ in channels), tuple(warned for _, told in channels for warned in told)
         if self.modality == "CT":
             voxels, warnings = as_hounsfield(stored, header.scale)
-            return Volume(voxels, header.grid, warnings=warnings)
-        slope, intercept = header.scale or (1.0, 0.0)
-        signal = (stored.astype(np.float32) * slope + intercept).astype(np.float32)
-        return Volume(signal, header.grid, Quantity.SIGNAL, self.modality)
+            return Volume(voxels, header.grid, warnings=(*warnings, *noted), more=more)
+        signal, warnings = as_signal(stored, header.scale)
+        quantity, values = Quantity.SIGNAL, signal.astype(np.float32, copy=False)
+        return Volume(values, header.grid, quantity, self.modality, (*warnings, *noted), more)
 
     def read_mask(self, case_id: str, *, grid: Grid | None = None) -> LabelMask:
         """One scan's labels.
@@ -110,7 +145,7 @@ class Cohort:
         header, labels = read_labels(self.label_path(case_id))
         if grid is not None and not header.grid.matches(grid):
             raise RecipeError("labels and image lie on different grids", path=self.label_path(case_id))
-        return LabelMask(labels, grid or header.grid, self.label_set)
+        return LabelMask(labels, grid or header.grid, self.in_files)
 
     def read_picture(self, case_id: str) -> NDArray[np.float32]:
         """One picture: float32 (channel, row, column), 0 to 255."""
@@ -134,16 +169,23 @@ class Cohort:
             return as_labels(np.asarray(image)[..., None], None)[..., 0]
 
 
-def described_labels(folder: Path) -> LabelSet | None:
-    """The labels that a folder's ``dataset.json`` names, or None where there is no such file."""
-    path = folder / DESCRIPTION
-    if not path.is_file():
-        return None
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        return LabelSet.from_mapping({int(index): str(name) for name, index in described["labels"].items()})
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise RecipeError("dataset.json is not as nnU-Net writes it", path=path, value=type(error).__name__) from error
+def _signal_on(grid: Grid, path: Path) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:
+    """A further channel's values, which must lie on the first one's grid."""
+    header, stored = read_nifti_array(path)
+    if not header.grid.matches(grid):
+        raise RecipeError(
+            "the channels of a case lie on different grids",
+            path=path,
+            value=f"{header.grid.shape} at {_rounded(header.grid)} mm",
+            expected=f"{grid.shape} at {_rounded(grid)} mm",
+            hint="Resample it to the grid of the first channel; agseg registers nothing.",
+        )
+    values, warnings = as_signal(stored, header.scale)
+    return values.astype(np.float32, copy=False), warnings
+
+
+def _rounded(grid: Grid) -> tuple[float, ...]:
+    return tuple(round(side, 3) for side in grid.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -164,45 +206,34 @@ class Provenance:
 
 
 def provenance(root: Path) -> Provenance:
-    """What ``dataset.json`` says about the images; a cohort without one says nothing."""
-    path = root / DESCRIPTION
-    if not path.is_file():
+    """What ``dataset.json`` says about the images; a cohort without one (frames) says nothing."""
+    if not (root / DESCRIPTION).is_file():
         return Provenance()
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Provenance(
-        str(described.get("licence", "")), str(described.get("reference", "")), described.get("synthetic") is True
-    )
+    found = read_description(root)
+    return Provenance(found.licence, found.reference, found.synthetic)
 
 
-def open_cohort(root: Path) -> Cohort:
+def open_cohort(root: Path, *, complete: bool = True) -> Cohort:
     """The cohort in a folder.
+
+    Parameters
+    ----------
+    complete
+        Refuse labels without an image; otherwise such cases are left out.
 
     Raises
     ------
     RecipeError
-        If there is no valid ``dataset.json``, or a case lacks its image or its labels.
+        If there is no valid ``dataset.json``, no labelled case, or a case lacks its image.
     """
-    path = root / DESCRIPTION
-    try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        labels = described_labels(root) or LabelSet(())
-        channels: Mapping[str, str] = described["channel_names"]
-        ending = str(described["file_ending"])
-        modality = str(channels["0"])
-    except OSError:
-        raise RecipeError(
-            no_folder(root) or "no data set here",
-            path=root,
-            expected=DESCRIPTION,
-            hint="Make one with: agseg dataset prepare NAME --from DIR -o DIR",
-        ) from None
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise RecipeError("dataset.json is not as nnU-Net writes it", path=path, value=type(error).__name__) from error
-    if ending not in (NIFTI, PNG, ".nii"):
-        raise RecipeError("this kind of file is not read", path=path, value=ending, expected=f"{NIFTI} or {PNG}")
+    found = read_description(root)
+    ending = found.file_ending
     ids = tuple(sorted(p.name.removesuffix(ending) for p in (root / "labelsTr").glob(f"*{ending}") if p.name[0] != "."))
-    cohort = Cohort(root, str(described.get("name", root.name)), labels, modality, ending, ids)
-    without = [case_id for case_id in ids if not cohort.image_path(case_id).exists()]
+    labels, modalities = found.meaning.label_set, found.modalities
+    cohort = Cohort(root, found.name, labels, modalities[0], ending, ids, modalities, found.channels, found.meaning)
+    without = [case_id for case_id in ids if not all(path.exists() for path in cohort.image_paths(case_id))]
+    if not complete:
+        return replace(cohort, ids=tuple(case_id for case_id in ids if case_id not in without))
     if without or not ids:
         raise RecipeError("labels without an image" if without else "no labelled case", path=root, value=without[:5] or None)
     return cohort
@@ -270,13 +301,19 @@ def content_hash(values: NDArray[Any]) -> str:
     return hashlib.sha256(f"{values.shape}{values.dtype}".encode() + ordered.tobytes()).hexdigest()
 
 
+def image_hash(volume: Volume) -> str:
+    """:func:`content_hash` of a scan, or of all its channels together."""
+    hashes = [content_hash(channel) for channel in (volume.voxels, *volume.more)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def fits(cohort: Cohort, case_id: str) -> str | None:
     """What is wrong with a case's files, in one sentence, or None."""
     try:
         if cohort.file_ending == PNG:
             if cohort.read_picture(case_id).shape[1:] != cohort.read_picture_labels(case_id).shape:
                 return "labels and picture differ in size"
-            unknown = set(np.unique(cohort.read_picture_labels(case_id)).tolist()) - {0, *(x.index for x in cohort.label_set)}
+            unknown = set(np.unique(cohort.read_picture_labels(case_id)).tolist()) - {0, *(x.index for x in cohort.in_files)}
             return f"unknown label values {sorted(unknown)}" if unknown else None
         cohort.read_mask(case_id, grid=cohort.read_volume(case_id).grid)
     except AgsegError as error:

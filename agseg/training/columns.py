@@ -24,6 +24,7 @@ LABELS = {
     "accuracy": "Accuracy",
     "s2s_mm": "S2S (mm)",
     "s2s_px": "S2S (pixels)",
+    "nsd": "NSD",
 }
 """What a metric is called in a table, in the order of the columns."""
 
@@ -60,6 +61,8 @@ def columns_of(evaluations: Sequence[Evaluation]) -> tuple[Column, ...]:
     pooled: set[str] = set()
     for evaluation in evaluations:
         wanted.update(BASE if evaluation.unit == "mm" else PICTURE_BASE)
+        if not evaluation.protocol and evaluation.unit == "mm":
+            wanted.add("nsd")  # beside the papers' rows it has no figure
         printed = _experiment(evaluation)
         if printed is not None:
             metrics = {metric for figures in printed.scores.values() for metric in figures if metric in LABELS}

@@ -101,6 +101,14 @@ def _points(
     return offsets @ _matrix(len(tile), affine, generator) + torch.tensor(middle)
 
 
+def _normalised(case: Case, spec: InputSpec) -> Tensor:
+    """All channels of a case ``[C, x, y, z]``, each normalised over the whole scan."""
+    if case.normalised:
+        return torch.stack([case.image, *case.more])
+    channels = enumerate((case.image, *case.more))
+    return torch.stack([normalise(channel.clone(), spec.of_channel(number)) for number, channel in channels])
+
+
 class VolumeDraws(torch.utils.data.Dataset[Sample]):
     """Patches of scans, each scan once per epoch.
 
@@ -121,7 +129,7 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         if not cases:
             raise ValueError("nothing to draw from")
         self.spec, self.affine, self.seed, self.organ_share = spec, affine, seed, organ_share
-        self._images = [normalise(case.image.clone(), spec) for case in cases]
+        self._images = [_normalised(case, spec) for case in cases]
         self.cases = tuple(cases)
 
     def __getitem__(self, number: int) -> Sample:
@@ -139,7 +147,7 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         if tile[2] == 1:
             points[..., 2] = points[..., 2].round()
         beyond = None if self.spec.padding is Padding.EDGE else 0.0
-        image = _sample(self._images[chosen][None], points, mode="bilinear", outside=beyond)
+        image = _sample(self._images[chosen], points, mode="bilinear", outside=beyond)
         labels = _sample(case.labels[None].float(), points, mode="nearest", outside=0.0)[0].to(torch.uint8)
         if tile[2] == 1:
             image, labels = image[..., 0], labels[..., 0]

@@ -22,6 +22,7 @@ __all__ = [
     "EVALUATION_FILE",
     "EXPERIMENT",
     "MISSING_FOLDS",
+    "NOT_SCORED",
     "POOLED_FOLDS",
     "Evaluation",
     "nnunet_summary",
@@ -36,6 +37,8 @@ EXPERIMENT = "experiment"
 POOLED_FOLDS = "pooled_folds"
 MISSING_FOLDS = "missing_folds"
 """Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""
+NOT_SCORED = "not_scored"
+"""Key of ``about``: case id to the reason why it has no score."""
 
 SUMMARY_FILE = "summary.json"
 PER_CASE_FILE = "per_case.csv"
@@ -70,6 +73,16 @@ class Evaluation:
     def organs(self) -> tuple[str, ...]:
         """Organs in order of appearance."""
         return tuple(dict.fromkeys(score.organ for score in self.cases))
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Cases in order of appearance."""
+        return tuple(dict.fromkeys(score.case for score in self.cases))
+
+    @property
+    def not_scored(self) -> dict[str, str]:
+        """Cases that have no score, with the reason."""
+        return dict((self.about or {}).get(NOT_SCORED, {}))
 
     @property
     def name(self) -> str:

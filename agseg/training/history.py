@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,18 @@ __all__ = ["History", "Progress", "draw_curves"]
 
 LOG = "log.csv"
 CURVES = "curves.png"
+DRAWN_EVERY_S = 60.0
+"""The curves are drawn anew after a validation, at most this often (s)."""
+
 _COLUMNS = ("step", "loss", "learning_rate", "seconds_per_step", "score")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress callback hears, once per ``log_every`` steps."""
+    """What a progress callback hears, once per ``log_every`` steps; ``loss`` is the mean since it was last told.
+
+    ``score`` and its ``parts`` (the Dice of each organ) are there after a validation.
+    """
 
     step: int
     steps: int
@@ -24,6 +32,7 @@ class Progress:
     learning_rate: float
     seconds_per_step: float
     score: float | None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,6 +42,7 @@ class History:
     folder: Path
     writes: bool
     _board: Any = None
+    _drawn: float = field(default_factory=time.monotonic)
 
     @classmethod
     def open(cls, folder: Path, *, from_step: int, writes: bool) -> History:
@@ -70,6 +80,11 @@ class History:
             self._board.add_scalar("learning_rate", news.learning_rate, news.step)
             if news.score is not None:
                 self._board.add_scalar("score", news.score, news.step)
+            for name, part in news.parts.items():
+                self._board.add_scalar(f"score/{name}", part, news.step)
+        if news.score is not None and time.monotonic() - self._drawn > DRAWN_EVERY_S:
+            draw_curves(self.folder)
+            self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Finish the events and draw the curves."""

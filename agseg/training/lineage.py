@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError, UsageError
-from agseg.training.cohort import PNG, Cohort, content_hash, open_cohort
+from agseg.training.cohort import PNG, Cohort, image_hash, open_cohort
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
 from agseg.training.material import task_of
@@ -107,7 +107,7 @@ def _frame_content(pixels: bytes, label: str) -> Content:
 def _image_hash(cohort: Cohort, case_id: str) -> str:
     if cohort.file_ending == PNG:
         return _sha256(cohort.image_path(case_id).read_bytes())
-    return content_hash(cohort.read_volume(case_id).voxels)
+    return image_hash(cohort.read_volume(case_id))
 
 
 def _sha256(content: bytes) -> str:

@@ -2,15 +2,16 @@
 
 Batches come from a :class:`BatchSource`, which gives the batch of any step on demand. A run that is stopped and resumed
 therefore sees the same batches, and with the restored random numbers, optimiser and averages it ends with the same weights,
-bit for bit on the CPU. Several processes (``torchrun``) take interleaved batches and average their gradients.
+bit for bit on the CPU. Several processes (``torchrun``) take interleaved batches, average their gradients and normalise over
+each other's samples, so that they take the step of one process with all of them.
 """
 
 from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from agseg.errors import RecipeError
 from agseg.extras import require
+from agseg.training.across import synchronise
 from agseg.training.averaging import AveragedNetwork
 from agseg.training.checkpoint import BEST, LAST, Checkpoint, random_state, restore_random_state
 from agseg.training.history import History, Progress
-from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser
+from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser, parameter_groups
+from agseg.training.stopping import StopRequest
 
-__all__ = ["Batch", "BatchSource", "TrainingResult", "train"]
+__all__ = ["Batch", "BatchSource", "Loss", "Score", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +57,20 @@ class BatchSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Score:
+    """A validation's score, of which more is better, and what it is made of, by name."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
     """A finished run: the network as it is to be exported (averaged where an average is kept), and its figures.
 
     ``began_at`` is the step it went on from; where that is ``step``, nothing was left to do and there is no loss (NaN).
+    ``interrupted`` says that a signal ended it, with a checkpoint.
     """
 
     network: nn.Module
@@ -67,6 +79,7 @@ class TrainingResult:
     loss: float
     best_score: float | None
     folder: Path
+    interrupted: bool = False
 
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -75,7 +88,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 Transform = Callable[[Batch, torch.Generator], Batch]
 """Augmentation on the device; the generator depends on seed and batch number only."""
 
-Validate = Callable[[nn.Module], float]
+Validate = Callable[[nn.Module], float | Score]
 """The product's own prediction over the validation cases -> a score of which more is better."""
 
 
@@ -136,30 +149,36 @@ def train(
     history = History.open(folder, from_step=run.step, writes=fabric.is_global_zero)
     stop = settings.steps if stop_after is None else min(settings.steps, stop_after)
     began, began_at, value, score = time.monotonic(), run.step, float("nan"), None
+    losses: list[float] = []
+    asked = StopRequest()
     stream = source.batches(
         run.step * settings.accumulate * fabric.world_size + fabric.global_rank,
         settings.steps * settings.accumulate * fabric.world_size,
         stride=fabric.world_size,
     )
-    while run.step < stop:
-        value = run.take_step(stream)
-        due = run.step == settings.steps
-        if validate is not None and settings.validate_every and (due or run.step % settings.validate_every == 0):
-            score = run.validate(validate)
-            if watch is not None and fabric.is_global_zero:
-                watch(run.step, run.exported())
-        if due or run.step % settings.log_every == 0:
-            pace = (time.monotonic() - began) / (run.step - began_at)
-            news = Progress(run.step, settings.steps, value, run.rate, pace, score)
-            history.add(news)
-            score = None
-            if progress is not None and fabric.is_global_zero:
-                progress(news)
-        if due or run.step == stop or run.step % settings.checkpoint_every == 0:
-            run.save(folder / LAST)
+    with asked:
+        while run.step < stop and not run.told_to_stop:
+            value = run.take_step(stream, stop=asked.came)
+            losses.append(value)
+            due = run.step == settings.steps
+            if validate is not None and settings.validate_every and (due or run.step % settings.validate_every == 0):
+                score = run.validate(validate)
+                if watch is not None and fabric.is_global_zero:
+                    watch(run.step, run.exported())
+            if due or run.step % settings.log_every == 0:
+                pace = (time.monotonic() - began) / (run.step - began_at)
+                parts = {} if score is None else score.parts
+                mean = sum(losses) / len(losses)
+                news = Progress(run.step, settings.steps, mean, run.rate, pace, None if score is None else score.value, parts)
+                history.add(news)
+                score, losses = None, []
+                if progress is not None and fabric.is_global_zero:
+                    progress(news)
+            if due or run.step == stop or run.told_to_stop or run.step % settings.checkpoint_every == 0:
+                run.save(folder / LAST)
     history.close()
     fabric.barrier()  # a process that left early would pull the others down with it
-    return TrainingResult(run.exported(), began_at, run.step, value, run.best_score, folder)
+    return TrainingResult(run.exported(), began_at, run.step, value, run.best_score, folder, run.step < stop)
 
 
 def _launch(settings: LoopSettings, *, accelerator: str, devices: int | str) -> Any:
@@ -193,9 +212,12 @@ class _Run:
         self.fabric, self.network, self.settings, self.folder = fabric, network, settings, folder
         self.fingerprint, self.loss, self.transform = fingerprint, loss, transform
         self.step, self.best_score = 0, None
+        self.told_to_stop = False
+        if fabric.world_size > 1:
+            synchronise(network)
         self.rate = learning_rate_at(0, settings)
         self.average = AveragedNetwork(network, settings.average_decay) if settings.average_decay else None
-        optimiser = make_optimiser(network.parameters(), settings)
+        optimiser = make_optimiser(parameter_groups(network, settings), settings)
         trainee = _Trainee(network, every_head=settings.head_weights is not None)
         self.trainee, self.optimiser = fabric.setup(trainee, optimiser)
         if self.average is not None:
@@ -222,13 +244,13 @@ class _Run:
         self.step, self.best_score = state.step, state.best_score
         restore_random_state(state.random)
 
-    def take_step(self, stream: Iterator[Batch]) -> float:
-        """One optimiser step; the mean loss of its batches."""
+    def take_step(self, stream: Iterator[Batch], *, stop: bool = False) -> float:
+        """One optimiser step; the mean loss of its batches. With ``stop`` on one process it is the last one of all."""
         self._set_mode()
         settings = self.settings
         self.rate = learning_rate_at(self.step, settings)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group.get("scale", 1.0)
         total = 0.0
         for part in range(settings.accumulate):
             last = part == settings.accumulate - 1
@@ -244,7 +266,10 @@ class _Run:
         self.step += 1
         if self.average is not None:
             self.average.update(self.network, self.step)
-        return float(self.fabric.all_reduce(torch.tensor(total, device=self.fabric.device), reduce_op="mean"))
+        told = torch.tensor([total, float(stop)], device=self.fabric.device)
+        mean, stopping = self.fabric.all_reduce(told, reduce_op="mean").tolist()
+        self.told_to_stop = stopping > 0
+        return float(mean)
 
     def _fetch(self, stream: Iterator[Batch], part: int) -> Batch:
         batch = next(stream)
@@ -271,16 +296,20 @@ class _Run:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+        for name, module in self.network.named_modules():
+            if self.settings.frozen and f"{name}.".startswith(self.settings.frozen):
+                module.eval()
 
-    def validate(self, validate: Validate) -> float:
+    def validate(self, validate: Validate) -> Score:
         """Score of the network as it would be exported; the best one is kept."""
-        score = 0.0
+        found: float | Score = 0.0
         if self.fabric.is_global_zero:
             with torch.inference_mode():
-                score = validate(self.exported())
-        score = float(self.fabric.broadcast(score))
-        if self.best_score is None or score > self.best_score:
-            self.best_score = score
+                found = validate(self.exported())
+        found = self.fabric.broadcast(found)
+        score = found if isinstance(found, Score) else Score(float(found))
+        if self.best_score is None or score.value > self.best_score:
+            self.best_score = score.value
             self.save(self.folder / BEST)
         return score
 

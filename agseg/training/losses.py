@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agseg.errors import RecipeError
+from agseg.training.across import summed
 
 __all__ = [
     "HybridMode",
@@ -156,7 +157,8 @@ def focusnet_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Source: Kaul et al., FocusNet (2019), section 3.2: 1 - (2 sum t p + 1) / (sum t + sum p + 1).
     """
     p, t = torch.sigmoid(logits.float()), _targets(labels, logits)
-    return 1 - (2 * (t * p).sum() + UNIT_SMOOTH) / (t.sum() + p.sum() + UNIT_SMOOTH)
+    # The batch is that of all processes.
+    return 1 - (2 * summed((t * p).sum()) + UNIT_SMOOTH) / (summed(t.sum() + p.sum()) + UNIT_SMOOTH)
 
 
 def side_supervised_loss(

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from agseg.errors import RecipeError
-from agseg.labels import LabelSet
+from agseg.labels import Label, LabelSet
+from agseg.models.catalogue import facts
 from agseg.models.registry import build
 from agseg.training.batches import DrawBatches
-from agseg.training.cases import Case, prepare_case
-from agseg.training.cohort import Cohort, open_cohort
-from agseg.training.datasets import Task, dataset
+from agseg.training.cases import IGNORE, Case, prepare_case
+from agseg.training.cohort import PNG, Cohort, open_cohort
+from agseg.training.datasets import Task, dataset, dataset_names
+from agseg.training.description import IGNORED
 from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
 from agseg.training.frames import open_frames
 from agseg.training.protocol import Logits, kept_classes, protocol
@@ -25,14 +27,18 @@ from agseg.training.sampler import Sample
 from agseg.training.splits import Split
 from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
+from agseg.weights.entry import VOLUMETRIC
 
 __all__ = [
     "PictureStatistics",
     "batches_of",
+    "check_input",
+    "ignores",
     "kept_of",
     "load_case",
     "network_of",
     "picture_statistics",
+    "regions_of",
     "relabelled",
     "task_of",
 ]
@@ -47,8 +53,12 @@ _CACHED_PICTURES = 4096
 
 
 def task_of(recipe: Recipe) -> Task:
-    """What kind of data a recipe learns from."""
-    return dataset(recipe.dataset).task
+    """What kind of data a recipe learns from; for data of one's own, what its network sees tells."""
+    if recipe.dataset in dataset_names():
+        return dataset(recipe.dataset).task
+    if facts(recipe.network.architecture, recipe.network.config).classifies_frames:
+        return Task.FRAME
+    return Task.VOLUME if recipe.input.modality in VOLUMETRIC else Task.PICTURE
 
 
 def network_of(recipe: Recipe) -> nn.Module:
@@ -85,10 +95,64 @@ def relabelled(mask: LabelMask, labels: LabelSet) -> LabelMask:
     return LabelMask(table[mask.labels], mask.grid, labels)
 
 
+def ignores(cohort: Cohort) -> bool:
+    """Whether its label images hold voxels that nobody labelled."""
+    return cohort.meaning is not None and cohort.meaning.ignored is not None
+
+
+def regions_of(recipe: Recipe, cohort: Cohort) -> tuple[tuple[int, ...], ...]:
+    """The label values that make up the region of each head; empty where classes exclude each other.
+
+    Raises
+    ------
+    RecipeError
+        If recipe and data set do not agree on whether there are regions.
+    """
+    made_of = {} if cohort.meaning is None else cohort.meaning.regions
+    if bool(made_of) != bool(recipe.input.regions):
+        raise RecipeError(
+            "the data set's labels are regions, and the recipe has none"
+            if made_of
+            else "the recipe has regions, and the data set's labels are none",
+            path=cohort.root,
+            value=f"regions: {list(recipe.input.regions)}",
+            expected=f"regions: {[cohort.label_set[name].index for name in made_of]}",
+        )
+    names = {label.index: label.name for label in recipe.label_set}
+    return tuple(tuple(made_of[names[painted]]) for painted in recipe.input.regions)
+
+
+def check_input(recipe: Recipe, cohort: Cohort) -> None:
+    """See that a recipe's network sees what a cohort holds.
+
+    Raises
+    ------
+    RecipeError
+        If modality or channels differ, or the files are of another kind.
+    """
+    if (cohort.file_ending == PNG) != (task_of(recipe) is Task.PICTURE):
+        raise RecipeError("the recipe is for other files", path=cohort.root, value=cohort.file_ending, expected=recipe.name)
+    if task_of(recipe) is Task.PICTURE:
+        return
+    spec = recipe.input
+    wanted = (spec.modality, *(channel.modality for channel in spec.channels))
+    if wanted != cohort.modalities:
+        raise RecipeError(
+            "the recipe's network sees other images than the data set holds",
+            path=cohort.root,
+            value=", ".join(f"{name} ({m})" for name, m in zip(cohort.channels, cohort.modalities, strict=True)),
+            expected=", ".join(wanted),
+            hint="`agseg plan DIR` proposes a recipe for this data.",
+        )
+
+
 def load_case(cohort: Cohort, case_id: str, recipe: Recipe) -> Case:
     """One scan on the recipe's model grid, its labels numbered as the network's classes."""
     volume = cohort.read_volume(case_id)
-    mask = relabelled(cohort.read_mask(case_id, grid=volume.grid), recipe.label_set)
+    classes = recipe.label_set
+    if ignores(cohort):
+        classes = LabelSet((*classes, Label(IGNORE, IGNORED)))
+    mask = relabelled(cohort.read_mask(case_id, grid=volume.grid), classes)
     return prepare_case(case_id, volume, mask, recipe.input)
 
 
@@ -101,6 +165,7 @@ def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) ->
         draws = _pictures(recipe, root, split.train)
     else:
         cohort = open_cohort(root)
+        check_input(recipe, cohort)
         kept_of(recipe, cohort.label_set)
         cases = [load_case(cohort, case_id, recipe) for case_id in split.train]
         draws = VolumeDraws(cases, recipe.input, recipe.affine, seed=recipe.loop.seed, organ_share=recipe.organ_share)
@@ -120,6 +185,7 @@ def picture_statistics(cohort: Cohort, ids: Sequence[str]) -> PictureStatistics:
 
 def _pictures(recipe: Recipe, root: Path, ids: Sequence[str]) -> PictureDraws:
     cohort = open_cohort(root)
+    check_input(recipe, cohort)
     kept_of(recipe, cohort.label_set)
     mean, sd = picture_statistics(cohort, ids)
 

@@ -8,14 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agseg.errors import RecipeError
-from agseg.training import losses
+from agseg.training import losses, masked_losses
 from agseg.training.loop import Batch, Loss
 from agseg.training.recipe import LossName
 
 __all__ = ["objective"]
 
 
-def objective(name: LossName, *, kept: Sequence[int] | None = None) -> Loss:
+def objective(
+    name: LossName, *, kept: Sequence[int] | None = None, regions: Sequence[Sequence[int]] = (), ignores: bool = False
+) -> Loss:
     """The loss by name.
 
     Parameters
@@ -25,12 +27,24 @@ def objective(name: LossName, *, kept: Sequence[int] | None = None) -> Loss:
     kept
         Fine-tuning where only some organs are labelled: the classes whose logits count, background first. The targets of
         the batch are numbered as the network's classes.
+    regions
+        The label values of each head's region; empty where classes exclude each other.
+    ignores
+        Whether targets hold voxels that nobody labelled.
 
     Raises
     ------
     RecipeError
-        If the loss has no form with dropped logits.
+        If the loss has no form with dropped logits, for regions, or with voxels that nobody labelled.
     """
+    if bool(regions) != (name is LossName.REGIONS):
+        raise RecipeError(
+            "regions have a loss of their own, and nothing else has it", value=name.value, expected=LossName.REGIONS.value
+        )
+    if name is LossName.REGIONS:
+        return lambda logits, batch: masked_losses.regions_loss(logits, batch.target, regions=regions)
+    if ignores:
+        return _masked(name, kept)
     if kept is not None:
         if name is not LossName.SOFT_DICE:
             raise RecipeError("only soft Dice can drop logits", value=name.value, expected=LossName.SOFT_DICE.value)
@@ -48,6 +62,24 @@ def objective(name: LossName, *, kept: Sequence[int] | None = None) -> Loss:
             return lambda logits, batch: losses.focusnet_dice_loss(logits, batch.target)
         case LossName.PLANES:
             return _planes
+        case LossName.REGIONS:
+            raise AssertionError("answered above")
+
+
+def _masked(name: LossName, kept: Sequence[int] | None) -> Loss:
+    """The forms that leave out what nobody labelled."""
+    if kept is None and name is LossName.SOFT_DICE:
+        return lambda logits, batch: masked_losses.masked_soft_dice_loss(logits, batch.target)
+    if kept is None and name is LossName.DICE_CROSS_ENTROPY:
+        return lambda logits, batch: (
+            masked_losses.masked_soft_dice_loss(logits, batch.target)
+            + masked_losses.masked_cross_entropy_loss(logits, batch.target)
+        )
+    raise RecipeError(
+        "this loss has no form for voxels that nobody labelled (the label 'ignore')",
+        value=name.value,
+        expected=f"{LossName.SOFT_DICE.value} or {LossName.DICE_CROSS_ENTROPY.value}",
+    )
 
 
 def _planes(logits: Tensor, batch: Batch) -> Tensor:

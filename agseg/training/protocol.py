@@ -10,7 +10,7 @@ from agseg.errors import RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 
-__all__ = ["Logits", "Protocol", "Start", "kept_classes", "protocol", "protocols"]
+__all__ = ["OWN", "Logits", "Protocol", "Start", "kept_classes", "protocol", "protocols"]
 
 
 class Start(StrEnum):
@@ -46,6 +46,10 @@ class Protocol:
             raise ValueError("a protocol that starts from nothing must train")
 
 
+OWN = Protocol("own", "Trained on data of one's own", Start.NOTHING, True, Logits.ALL)
+"""No protocol of the papers: what is trained on other data than theirs, wherever its weights come from."""
+
+
 @dataclass(frozen=True)
 class _Protocols:
     protocols: tuple[Protocol, ...]
@@ -57,14 +61,14 @@ def protocols() -> tuple[Protocol, ...]:
 
 
 def protocol(name: str) -> Protocol:
-    """One protocol by name, in either case.
+    """One protocol by name, in either case; :data:`OWN` too.
 
     Raises
     ------
     RecipeError
         If it is not known.
     """
-    known = {found.name: found for found in protocols()}
+    known = {found.name: found for found in (*protocols(), OWN)}
     if name.lower() not in known:
         raise RecipeError(f"unknown protocol {name!r}", expected=f"one of {', '.join(known)}")
     return known[name.lower()]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from agseg.binding import load
 from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
+from agseg.models.catalogue import facts
 from agseg.training.draws import Affine, Balance
+from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
 from agseg.weights.entry import InputSpec
 
-__all__ = ["LossName", "NetworkChoice", "Recipe", "StartFrom", "find_recipe", "recipe_names"]
+__all__ = ["LossName", "NetworkChoice", "Recipe", "StartFrom", "find_recipe", "plain", "recipe_names", "to_yaml"]
 
 
 class LossName(StrEnum):
@@ -31,6 +35,8 @@ class LossName(StrEnum):
     HYBRID = "hybrid"
     FOCUSNET_DICE = "focusnet-dice"
     PLANES = "planes"
+    REGIONS = "regions"
+    """Dice plus binary cross-entropy of every region (:mod:`agseg.training.masked_losses`)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Recipe:
     affine, organ_share, balance
         How samples are drawn, see :mod:`agseg.training.draws`.
     protocol
-        ``scr`` unless the run is a fine-tuning.
+        Of the papers: ``scr`` unless the run is a fine-tuning. ``own`` for data of one's own, where no protocol applies.
     start
         A stage that comes before, if any.
     published
@@ -116,6 +122,53 @@ class Recipe:
         if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
             raise FieldError("labels", "labels are numbered from 1 without a gap", value=sorted(self.labels))
         LabelSet.from_mapping(self.labels)  # refuses what cannot be in a mask
+        if self.protocol == OWN.name and self.published is not None:
+            raise FieldError("published", "nobody has published figures of data of one's own", value=self.published)
+        self._check_network()
+
+    def _check_network(self) -> None:
+        """See that the network's scores are the labels, and that its tile goes through it."""
+        found = facts(self.network.architecture, self.network.config)
+        if found.classifies_frames:
+            return
+        count = len(self.labels)
+        self._check_mirroring()
+        fitting = [count] if self.input.regions else [count + 1, *([1] if count == 1 else [])]
+        if found.classes not in fitting:
+            raise FieldError(
+                "network",
+                f"{self.network.architecture} has {found.classes} classes, and there are {count} labels",
+                value=f"classes: {found.classes}",
+                expected=f"classes: {fitting[0]}" + ("" if self.input.regions else ", the labels and the background"),
+            )
+        channels = 1 + len(self.input.channels)
+        if found.in_channels != channels and self.input.modality != "RGB":
+            raise FieldError(
+                "network",
+                f"{self.network.architecture} takes {found.in_channels} channels, and the input has {channels}",
+                value=f"in_channels: {found.in_channels}",
+                expected=f"in_channels: {channels}",
+            )
+        if not found.takes(self.input.tile):
+            each = found.side_multiples or (found.size_multiple,) * 3
+            raise FieldError(
+                "input",
+                "the tile does not go through the network",
+                value=f"tile: {list(self.input.tile)}",
+                expected=f"sides that are multiples of {' x '.join(map(str, each))}",
+            )
+
+    def _check_mirroring(self) -> None:
+        """A mirrored left kidney looks like a right one, and would go on being called left."""
+        sides = [name for name in self.labels.values() if {"left", "right"} & set(name.split("_"))]
+        across = [axis for axis in self.affine.flip if self.input.axis_codes[axis : axis + 1] in ("L", "R")]
+        if sides and across:
+            raise FieldError(
+                "affine",
+                f"mirroring left and right would swap {sides[0]} for its fellow",
+                value=f"flip: {list(self.affine.flip)}",
+                expected=f"flip: {[axis for axis in self.affine.flip if axis not in across]}",
+            )
 
     @property
     def label_set(self) -> LabelSet:
@@ -126,12 +179,30 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes with anything that changes the result."""
         content = asdict(self) | {"input": self.input.identity()}
+        # Keys that came after the first release are left out at their default: runs that began before can go on.
+        content["loop"] = {key: value for key, value in content["loop"].items() if value or key not in ("frozen", "rates")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def with_tile(self, tile: Sequence[int]) -> tuple[int, int, int]:
         """A tile with this recipe's depth: three numbers, the last 1 for slices and pictures."""
         a, b = int(tile[0]), int(tile[1])
         return a, b, 1 if self.input.tile[2] == 1 else int(tile[2])
+
+
+def plain(value: Any) -> Any:
+    """Dataclass content as YAML holds it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as its file holds it, every key written out."""
+    return yaml.safe_dump(plain(asdict(recipe)), sort_keys=False, allow_unicode=True, width=120)
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from agseg.labels import LabelSet
 from agseg.measure.overlap import Overlap, confusion_matrix, macro, overlap
-from agseg.measure.surface import s2s_slice_mm, surface_distance
+from agseg.measure.surface import TOLERANCE_MM, s2s_slice_mm, surface_distance
 from agseg.training.cohort import open_cohort
 from agseg.training.datasets import Task, dataset
+from agseg.training.description import Meaning
 from agseg.training.frames import open_frames
+from agseg.training.loop import Score
 from agseg.training.material import relabelled, task_of
-from agseg.training.trained import Trained
+from agseg.training.trained import AS_VALIDATED, Computing, Trained
 from agseg.volume import LabelMask
 
 __all__ = ["CaseScore", "FrameScore", "score_cases", "score_frames", "score_masks", "validation_score"]
@@ -25,7 +27,10 @@ __all__ = ["CaseScore", "FrameScore", "score_cases", "score_frames", "score_mask
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One organ of one case: counts on the truth's own grid, and surface distances in ``unit`` (``mm``; pictures ``px``)."""
+    """One organ of one case: counts on the truth's own grid, and surface distances in ``unit`` (``mm``; pictures ``px``).
+
+    ``surface_dice`` is at a tolerance that the evaluation tells; NaN for pictures and in evaluations of earlier versions.
+    """
 
     case: str
     organ: str
@@ -35,6 +40,7 @@ class CaseScore:
     hausdorff95: float
     voxel_ml: float
     unit: str = "mm"
+    surface_dice: float = math.nan
 
     @property
     def values(self) -> dict[str, float]:
@@ -51,7 +57,7 @@ class CaseScore:
             f"s2s_{unit}": self.s2s,
             f"s2s_slice_{unit}": self.s2s_slice,
             f"hausdorff95_{unit}": self.hausdorff95,
-            **(volumes if unit == "mm" else {}),
+            **({"nsd": self.surface_dice, **volumes} if unit == "mm" else {}),
         }
 
 
@@ -65,25 +71,51 @@ class FrameScore:
     probability: float
 
 
-def score_masks(case: str, prediction: LabelMask, truth: LabelMask, *, organs: Sequence[str]) -> list[CaseScore]:
+def score_masks(
+    case: str,
+    prediction: LabelMask,
+    truth: LabelMask,
+    *,
+    organs: Sequence[str],
+    meaning: Meaning | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> list[CaseScore]:
     """Every organ of one case; prediction and truth on one grid, each with its own label indices.
 
     The slice-wise distance is that of axial slices, however the array lies: the slice axis is the one that runs closest to
     Superior.
+
+    Parameters
+    ----------
+    organs
+        Labels or regions.
+    meaning
+        Of the truth's values: what its regions are made of, and which voxels nobody labelled; those count for nothing.
+    tolerance_mm
+        Of the surface Dice.
     """
     grid = truth.grid
+    made_of = {} if meaning is None else meaning.regions
+    counted = True if meaning is None or meaning.ignored is None else truth.labels != meaning.ignored
+    same_values = relabelled(prediction, truth.label_set) if made_of else prediction
+
+    def inside(mask: LabelMask, name: str) -> NDArray[np.bool_]:
+        found = np.isin(mask.labels, made_of[name]) if name in made_of else mask.of(name)
+        return np.asarray(found & counted)
+
     axial = next(axis for axis, code in enumerate(grid.axis_codes) if code in "SI")
     axes_mm = None if grid.is_rectangular else grid.affine[:3, :3]
     return [
         _score(
             case,
             name,
-            prediction.of(name),
-            truth.of(name),
+            inside(same_values, name),
+            inside(truth, name),
             grid.spacing_mm,
             grid.voxel_volume_ml,
             slice_axis=axial,
             axes_mm=axes_mm,
+            tolerance_mm=tolerance_mm,
         )
         for name in organs
     ]
@@ -99,19 +131,26 @@ def _score(
     *,
     slice_axis: int | None = None,
     axes_mm: NDArray[np.float64] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> CaseScore:
     """One organ; a picture has no slice axis and is its own only slice."""
-    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm)
+    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm, tolerance_mm=tolerance_mm)
     slicewise, unit = distance.s2s_mm, "px"
     if slice_axis is not None:
         unit = "mm"
         slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis, axes_mm=axes_mm)
     counts = overlap(prediction, truth=truth)
-    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml, unit=unit)
+    within = math.nan if slice_axis is None else distance.surface_dice
+    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml, unit, within)
 
 
 def score_cases(
-    trained: Trained, root: Path, ids: Sequence[str], *, keep: Callable[[str, LabelMask], None] | None = None
+    trained: Trained,
+    root: Path,
+    ids: Sequence[str],
+    *,
+    keep: Callable[[str, LabelMask], None] | None = None,
+    computing: Computing = AS_VALIDATED,
 ) -> Iterator[list[CaseScore]]:
     """Predict and score cases one after the other, with the product's prediction path.
 
@@ -125,6 +164,8 @@ def score_cases(
         Which cases.
     keep
         Called with every predicted mask, for callers that write them.
+    computing
+        How masks of scans are computed; pictures go through the network where it lies.
     """
     cohort = open_cohort(root)
     organs = [name for name in cohort.label_set.names if name in trained.labels]
@@ -137,13 +178,14 @@ def score_cases(
                 for n in organs
             ]
         return
-    ready = trained.ready()
+    ready = trained.ready(computing)
     for case_id in ids:
         volume = cohort.read_volume(case_id)
-        mask = trained.segment(volume, ready)
+        mask = trained.segment(volume, ready, computing=computing)
         if keep is not None:
             keep(case_id, relabelled(mask, LabelSet(cohort.label_set.only(organs).labels)))
-        yield score_masks(case_id, mask, cohort.read_mask(case_id, grid=volume.grid), organs=organs)
+        truth_mask = cohort.read_mask(case_id, grid=volume.grid)
+        yield score_masks(case_id, mask, truth_mask, organs=organs, meaning=cohort.meaning, tolerance_mm=computing.tolerance_mm)
 
 
 def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[FrameScore]:
@@ -155,15 +197,21 @@ def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[F
         yield FrameScore(frame_id, cohort.rows[frame_id].label, order[best], float(scores[best]))
 
 
-def validation_score(trained: Trained, root: Path, ids: Sequence[str]) -> float:
-    """One number, more is better: mean Dice over cases and organs, or macro F1 for frames; 0 where nothing can be said."""
+def validation_score(trained: Trained, root: Path, ids: Sequence[str]) -> Score:
+    """One number, more is better: mean Dice over cases and organs, or macro F1 for frames; 0 where nothing can be said.
+
+    Its parts are the mean Dice of each organ.
+    """
+    parts: dict[str, float] = {}
     if task_of(trained.recipe) is Task.FRAME:
         order = tuple(dataset(trained.recipe.dataset).labels.values())
         scores = list(score_frames(trained, root, ids))
         truth, found = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
         value = macro(confusion_matrix(found, truth=truth, class_count=len(order))).f1
     else:
-        dice = [score.counts.dice for scores in score_cases(trained, root, ids) for score in scores]
-        known = [d for d in dice if not math.isnan(d)]
-        value = float(np.mean(known)) if known else math.nan
-    return 0.0 if math.isnan(value) else value
+        dice = [(score.organ, score.counts.dice) for scores in score_cases(trained, root, ids) for score in scores]
+        known = [(organ, d) for organ, d in dice if not math.isnan(d)]
+        value = float(np.mean([d for _, d in known])) if known else math.nan
+        organs = dict.fromkeys(organ for organ, _ in known)
+        parts = {organ: float(np.mean([d for name, d in known if name == organ])) for organ in organs}
+    return Score(0.0 if math.isnan(value) else value, parts)

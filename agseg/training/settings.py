@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import nn
 
 from agseg.errors import RecipeError
 
-__all__ = ["LoopSettings", "Optimiser", "Precision", "Schedule", "learning_rate_at", "make_optimiser"]
+__all__ = [
+    "LoopSettings",
+    "Optimiser",
+    "Precision",
+    "Schedule",
+    "learning_rate_at",
+    "make_optimiser",
+    "parameter_groups",
+]
 
 
 class Optimiser(StrEnum):
@@ -74,6 +83,10 @@ class LoopSettings:
         In optimiser steps; 0 switches validation off.
     seed
         Of every random number generator.
+    frozen
+        Prefixes of the tensors that stay as they are, e.g. ``encoder.``; their batch norms keep their statistics too.
+    rates
+        Prefix to what the learning rate is multiplied by there, e.g. ``{encoder.: 0.1}``; the longest that fits counts.
     """
 
     steps: int
@@ -97,6 +110,8 @@ class LoopSettings:
     checkpoint_every: int = 100
     log_every: int = 10
     seed: int = 0
+    frozen: tuple[str, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "checkpoint_every", "log_every"):
@@ -108,6 +123,8 @@ class LoopSettings:
             raise RecipeError("the moving average's decay must lie in 0 to 1", value=self.average_decay)
         if self.schedule is Schedule.STEPS and not self.milestones:
             raise RecipeError("a schedule in steps needs milestones")
+        if any(not factor > 0 for factor in self.rates.values()):
+            raise RecipeError("a factor of the learning rate must be positive", value=self.rates)
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
@@ -127,7 +144,37 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
     return settings.learning_rate * factor
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
+def parameter_groups(network: nn.Module, settings: LoopSettings) -> list[Any]:
+    """What the optimiser moves: all parameters, or groups with their factor of the learning rate (``scale``).
+
+    Frozen parameters get no gradient from here on.
+
+    Raises
+    ------
+    RecipeError
+        If a prefix fits no parameter, or nothing is left to train.
+    """
+    if not settings.frozen and not settings.rates:
+        return list(network.parameters())
+    named = dict(network.named_parameters())
+    for prefix in (*settings.frozen, *settings.rates):
+        if not any(name.startswith(prefix) for name in named):
+            known = ", ".join(dict.fromkeys(f"{name.split('.')[0]}." for name in named))
+            raise RecipeError("the network has no such part", value=prefix, expected=f"a prefix, such as {known}")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        if name.startswith(settings.frozen):
+            parameter.requires_grad_(False)
+            continue
+        fitting = [prefix for prefix in settings.rates if name.startswith(prefix)]
+        factor = settings.rates[max(fitting, key=len)] if fitting else 1.0
+        groups.setdefault(factor, []).append(parameter)
+    if not groups:
+        raise RecipeError("every part of the network is frozen", value=list(settings.frozen))
+    return [{"params": parameters, "scale": factor} for factor, parameters in groups.items()]
+
+
+def make_optimiser(parameters: Iterable[Any], settings: LoopSettings) -> torch.optim.Optimizer:
     """The optimiser that the settings name, at the base learning rate."""
     chosen, rate, decay = list(parameters), settings.learning_rate, settings.weight_decay
     match settings.optimiser:

@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "SplitPlan",
     "SplitRule",
+    "all_folds",
     "default_split",
     "fold_count",
     "plan_of",
@@ -146,12 +147,18 @@ def _part(count: int, share: float) -> int:
     return max(1, round(count * share)) if share > 0 and count > 1 else 0
 
 
-def write_splits(root: Path, splits: Mapping[str, Sequence[Split]]) -> None:
-    """Write ``splits.json``, and nnU-Net's ``splits_final.json`` for the split with the most folds (no test case in it)."""
+def write_splits(root: Path, splits: Mapping[str, Sequence[Split]], *, tested_by_nnunet: bool = False) -> None:
+    """Write ``splits.json``, and nnU-Net's ``splits_final.json`` for the split with the most folds.
+
+    nnU-Net knows two sides. By default they are training and validation, and no test case is named. With ``tested_by_nnunet``
+    nnU-Net trains on all but the test side of each fold and validates there: its predictions can then be compared with ours.
+    """
     content = {name: [asdict(split) for split in folds] for name, folds in splits.items()}
     write_text(root / SPLITS_FILE, json.dumps(content, indent=2) + "\n")
     most = max(splits.values(), key=len)
     folds = [{"train": list(split.train), "val": list(split.validation)} for split in most]
+    if tested_by_nnunet:
+        folds = [{"train": sorted([*split.train, *split.validation]), "val": list(split.test)} for split in most]
     write_text(root / NNUNET_SPLITS_FILE, json.dumps(folds, indent=2) + "\n")
 
 
@@ -196,13 +203,29 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
 
 
 def fold_count(root: Path, name: str) -> int:
-    """How many folds a split of a cohort has; 1 where the cohort has no ``splits.json``."""
+    """How many folds a split of a cohort has, by ``splits.json`` or else by nnU-Net's file; 1 where there is neither."""
     path = root / SPLITS_FILE
-    return len(json.loads(path.read_text(encoding="utf-8"))[name]) if path.exists() else 1
+    if path.exists():
+        return len(json.loads(path.read_text(encoding="utf-8"))[name])
+    theirs = root / NNUNET_SPLITS_FILE
+    return len(json.loads(theirs.read_text(encoding="utf-8"))) if theirs.exists() else 1
+
+
+def all_folds(root: Path, name: str) -> tuple[Split, ...]:
+    """Every fold of a split.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such split.
+    """
+    return tuple(read_split(root, name, fold=fold) for fold in range(fold_count(root, name)))
 
 
 def default_split(root: Path) -> str:
     """The name of a cohort's first split, which is its data set's default."""
+    if not (root / SPLITS_FILE).exists() and (root / NNUNET_SPLITS_FILE).exists():
+        return Path(NNUNET_SPLITS_FILE).stem
     try:
         return str(next(iter(json.loads((root / SPLITS_FILE).read_text(encoding="utf-8")))))
     except (OSError, ValueError, StopIteration) as error:
@@ -212,4 +235,9 @@ def default_split(root: Path) -> str:
 def _no_splits(root: Path) -> RecipeError:
     if missing := no_folder(root):
         return RecipeError(missing, path=root, hint="Name the cohort's folder with --data.")
-    return RecipeError("the cohort has no split file", path=root, expected=SPLITS_FILE)
+    return RecipeError(
+        "the cohort has no split file",
+        path=root,
+        expected=f"{SPLITS_FILE}, or nnU-Net's {NNUNET_SPLITS_FILE}",
+        hint=f"Write one: agseg dataset split {root} --folds 5",
+    )

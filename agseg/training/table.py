@@ -64,9 +64,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order given, and the comparisons between rows that differ in protocol or in model, not in both.
+    """Rows in the order given, and comparisons: of the papers' rows between those that differ in protocol or in model, not in
+    both; of all others between any two.
 
-    ``others`` are published rows of methods that are not here; ``notes`` say what a reader of the rows must know.
+    ``others`` are published rows of methods that are not here; ``notes`` say what a reader of the rows must know: what was not
+    scored or not compared, and why.
     """
 
     columns: tuple[Column, ...]
@@ -79,33 +81,45 @@ class Table:
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
     """Summaries and tests of one or more evaluations; the tests are on every column of values per case.
 
+    Two rows of the papers' protocols must have been made on the same cases. Any other two are tested on the cases that both
+    have, and a note names the rest.
+
     Raises
     ------
     RecipeError
-        If two evaluations of one data set were not made on the same cases: nothing is compared on different test sets.
+        If two evaluations under protocols were not made on the same cases: nothing is compared on different test sets.
     """
     columns = columns_of(evaluations)
     metrics = [column.metric for column in columns if not column.pooled]
     shown = list(dict.fromkeys(column.metric for column in columns))
     rows = tuple(_row(evaluation, organ, shown) for evaluation in evaluations for organ in evaluation.organs)
     raw: list[tuple[str, str, str, str, PairedTest]] = []
+    notes = [note for evaluation in evaluations for note in _unscored(evaluation)]
     for first, second in itertools.combinations(evaluations, 2):
-        if first.protocol != second.protocol and first.model != second.model:
-            continue  # two things differ at once: such a test answers no question, and costs every other one power
-        for organ in (o for o in first.organs if o in second.organs):
+        under_protocols = bool(first.protocol and second.protocol)
+        if under_protocols and first.protocol != second.protocol and first.model != second.model:
+            # Two things differ at once: such a test answers no question, and costs every other one power.
+            notes.append(f"{first.name} and {second.name} are not tested: they differ in protocol and in network.")
+            continue
+        shared = [organ for organ in first.organs if organ in second.organs]
+        if not shared:
+            notes.append(f"{first.name} and {second.name} are not tested: they have no label in common.")
+        notes += [] if under_protocols else _not_shared(first, second)
+        for organ in shared:
             for metric in metrics:
                 one, other = first.values(organ, metric), second.values(organ, metric)
-                if one.keys() != other.keys():
+                if under_protocols and one.keys() != other.keys():
                     raise RecipeError(
                         "these evaluations were not made on the same cases",
                         value=second.name,
                         expected=f"the cases of {first.name}",
                     )
-                test = paired_wilcoxon([one[case] for case in one], [other[case] for case in one])
+                cases = [case for case in one if case in other]
+                test = paired_wilcoxon([one[case] for case in cases], [other[case] for case in cases])
                 raw.append((first.name, second.name, organ, metric, test))
     corrected = holm([test.p for *_, test in raw])
     comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
-    notes = [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
+    notes += [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
     notes += [note for evaluation in evaluations for note in _folds(evaluation)]
     return Table(columns, rows, comparisons, other_methods(evaluations), tuple(notes))
 
@@ -118,6 +132,27 @@ def _folds(evaluation: Evaluation) -> list[str]:
     there = f"{evaluation.name}: folds {', '.join(map(str, about[POOLED_FOLDS]))} together, each case scored by the network"
     missing = ", ".join(map(str, about[MISSING_FOLDS]))
     return [f"{there} that had not learned from it.{f' Not there: folds {missing}.' if missing else ''}"]
+
+
+def _unscored(evaluation: Evaluation) -> list[str]:
+    missing = evaluation.not_scored
+    total = len(missing) + len(evaluation.case_ids)
+    reasons = "; ".join(f"{case}: {reason}" for case, reason in missing.items())
+    return [f"{evaluation.name}: {len(missing)} of {total} cases have no score. {reasons}."] if missing else []
+
+
+def _not_shared(first: Evaluation, second: Evaluation) -> list[str]:
+    """Which cases only one of two evaluations has."""
+    lone = [
+        f"{len(only)} only in {evaluation.name} ({', '.join(only[:5])}{', ...' if len(only) > 5 else ''})"
+        for evaluation, other in ((first, second), (second, first))
+        if (only := [case for case in evaluation.case_ids if case not in other.case_ids])
+    ]
+    if not lone:
+        return []
+    both = len(set(first.case_ids) & set(second.case_ids))
+    verdict = f"are compared on the {both} cases that both have" if both else "are not tested: they have no case in common"
+    return [f"{first.name} and {second.name} {verdict}: {'; '.join(lone)}."]
 
 
 def _row(evaluation: Evaluation, organ: str, metrics: Sequence[str]) -> TableRow:
@@ -167,6 +202,8 @@ def to_markdown(table: Table) -> str:
             for c in table.comparisons
         ]
         lines += ["", "Paired two-sided Wilcoxon signed-rank tests per case; Holm's correction over all rows above."]
+    if table.notes:
+        lines += ["", *(f"* {note}" for note in table.notes)]
     return "\n".join([*lines, *_others(table)]) + "\n"
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,16 +26,20 @@ from agseg.inference.segment import Settings, segment_volume
 from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import LabelSet
+from agseg.measure.surface import TOLERANCE_MM
 from agseg.models.precision import Precision
+from agseg.models.slice_wise import SliceWise
 from agseg.training.checkpoint import BEST, LAST, Checkpoint
+from agseg.training.datasets import dataset_names
 from agseg.training.draws import centre_crop, standardised
 from agseg.training.material import PictureStatistics, network_of
-from agseg.training.recipe import Recipe
-from agseg.training.wrappers import EveryScore, KeptLogits, SliceWise
+from agseg.training.protocol import OWN
+from agseg.training.recipe import Recipe, to_yaml
+from agseg.training.wrappers import EveryScore, KeptLogits
 from agseg.volume import LabelMask, Volume
-from agseg.weights.entry import InputSpec
+from agseg.weights.entry import Carry, Cleanup, InputSpec
 
-__all__ = ["RECIPE_FILE", "RUN_FILE", "SOURCE", "Trained", "open_run", "write_run"]
+__all__ = ["AS_VALIDATED", "RECIPE_FILE", "RUN_FILE", "SOURCE", "Computing", "Trained", "open_run", "write_run"]
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
@@ -47,6 +49,35 @@ SOURCE = "source"
 
 SLICES_AT_A_TIME = 8
 """Depth of an inference tile for networks that see single slices."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How masks are computed where a network is scored, and how they are measured.
+
+    Parameters
+    ----------
+    device
+        Where; None is where the network lies.
+    precision
+        Number format; fp32 by default, which is what validation takes.
+    mirror
+        Test-time mirroring along the left-right axis.
+    largest
+        Organs of which only the largest component stays.
+    tolerance_mm
+        Of the surface Dice (mm).
+    """
+
+    device: torch.device | None = None
+    precision: Precision = Precision.FP32
+    mirror: bool = False
+    largest: tuple[str, ...] = ()
+    tolerance_mm: float = TOLERANCE_MM
+
+
+AS_VALIDATED = Computing()
+"""What validation does: fp32, where the network lies, nothing added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +98,8 @@ class Trained:
         Mean and standard deviation that pictures are normalised with.
     about
         The content of run.json.
+    members
+        Further networks of an ensemble: scores are averaged.
     """
 
     network: nn.Module
@@ -75,6 +108,7 @@ class Trained:
     kept: tuple[int, ...] | None = None
     statistics: PictureStatistics = (0.0, 1.0)
     about: Mapping[str, Any] | None = None
+    members: tuple[nn.Module, ...] = ()
 
     @property
     def is_synthetic(self) -> bool:
@@ -88,21 +122,43 @@ class Trained:
         spec = self.recipe.input
         return spec if spec.tile[2] > 1 else replace(spec, tile=(spec.tile[0], spec.tile[1], SLICES_AT_A_TIME))
 
-    def ready(self, device: torch.device | None = None) -> ReadyNetwork:
-        """A copy for inference; the network itself is left as it is, so that training can go on."""
-        module = copy.deepcopy(self.network)
-        if self.kept is not None:
-            module = KeptLogits(module, self.kept)
-        if self.recipe.input.tile[2] == 1:
-            module = SliceWise(module)
-        where = device or next(self.network.parameters()).device
-        return ReadyNetwork((module,), device=where, precision=Precision.FP32)
+    @property
+    def learned_on(self) -> str:
+        """The name of the data set it was trained on, as the run's own cohort says it."""
+        return str((self.about or {}).get("dataset", self.recipe.dataset))
 
-    def segment(self, volume: Volume, ready: ReadyNetwork | None = None) -> LabelMask:
+    @property
+    def is_own(self) -> bool:
+        """Whether it was trained on data of one's own: none of the papers' protocols or figures belongs to it."""
+        if self.about is None:  # weights, whose story their card tells
+            return self.recipe.protocol == OWN.name
+        return self.recipe.protocol == OWN.name or self.learned_on not in dataset_names()
+
+    def ready(self, computing: Computing = AS_VALIDATED) -> ReadyNetwork:
+        """A copy for inference; the network itself is left as it is, so that training can go on."""
+        modules = []
+        for network in (self.network, *self.members):
+            module = copy.deepcopy(network)
+            if self.kept is not None:
+                module = KeptLogits(module, self.kept)
+            modules.append(SliceWise(module) if self.recipe.input.tile[2] == 1 else module)
+        where = computing.device or next(self.network.parameters()).device
+        spec = self.recipe.input
+        return ReadyNetwork(
+            modules,
+            device=where,
+            precision=computing.precision,
+            averages_logits=spec.carry is not Carry.PROBABILITIES,
+            in_channels=1 + len(spec.channels),
+        )
+
+    def segment(self, volume: Volume, ready: ReadyNetwork | None = None, *, computing: Computing = AS_VALIDATED) -> LabelMask:
         """The mask of a scan, on its own grid, by the product's prediction path."""
-        settings = Settings(overlap=self.recipe.input.overlap)
-        network = ready or self.ready()
-        return segment_volume(volume, network, spec=self.inference_spec, labels=self.labels, settings=settings).mask
+        settings = Settings(overlap=self.recipe.input.overlap, mirror=computing.mirror)
+        network = ready or self.ready(computing)
+        rules = dict.fromkeys(computing.largest, Cleanup.LARGEST_COMPONENT)
+        spec, labels = self.inference_spec, self.labels
+        return segment_volume(volume, network, spec=spec, labels=labels, settings=settings, cleanup=rules).mask
 
     @torch.inference_mode()
     def segment_picture(self, picture: NDArray[Any]) -> Tensor:
@@ -132,7 +188,7 @@ class Trained:
 def write_run(folder: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
     """Write ``recipe.yaml`` and ``run.json``."""
     make_folder(folder)
-    write_text(folder / RECIPE_FILE, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, width=120))
+    write_text(folder / RECIPE_FILE, to_yaml(recipe))
     write_text(folder / RUN_FILE, json.dumps(about, indent=2) + "\n")
 
 
@@ -161,14 +217,3 @@ def open_run(folder: Path, *, best: bool = True) -> Trained:
     labels = LabelSet.from_mapping({int(index): name for index, name in about["labels"].items()})
     mean, sd = about["statistics"]
     return Trained(network.eval(), recipe, labels, kept, (mean, sd), {**about, "step": state.step})
-
-
-def _plain(value: Any) -> Any:
-    """Dataclass content as YAML holds it."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

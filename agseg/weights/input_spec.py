@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from enum import StrEnum
 from itertools import permutations, product
 from typing import Any
@@ -15,6 +15,7 @@ __all__ = [
     "MODALITIES",
     "VOLUMETRIC",
     "Carry",
+    "ChannelSpec",
     "GridRule",
     "InputSpec",
     "Interpolation",
@@ -107,6 +108,25 @@ class Placement(StrEnum):
 
 
 @dataclass(frozen=True)
+class ChannelSpec:
+    """A further channel of a network's input: an image on the first one's grid, normalised by itself.
+
+    Parameters
+    ----------
+    name
+        For people, e.g. ``"PET"``.
+    modality, normalisation, window_hu, mean_std
+        As in :class:`InputSpec`.
+    """
+
+    name: str
+    modality: str
+    normalisation: Normalisation
+    window_hu: tuple[float, float] | None = None
+    mean_std: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class InputSpec:
     """What a network was trained to see. It belongs to the weights, never to the command line.
 
@@ -160,6 +180,8 @@ class InputSpec:
         average over all combinations of them. (Other networks: ``--mirror`` means left and right, whose names change places.)
     as_stored
         Whether oblique scans are taken voxel by voxel as they were stored, instead of turned to the patient's axes first.
+    channels
+        Further channels, for networks that see several registered series; the first is what the other fields say.
 
     Raises
     ------
@@ -192,6 +214,7 @@ class InputSpec:
     regions: tuple[int, ...] = ()
     mirror_axes: tuple[int, ...] = ()
     as_stored: bool = False
+    channels: tuple[ChannelSpec, ...] = ()
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -218,6 +241,27 @@ class InputSpec:
         if self.window_height_mm is not None:
             check_numbers("window_height_mm", (self.window_height_mm,), 1, above=0.0)
         self._check_second_way()
+        for number in range(len(self.channels)):
+            self.of_channel(number + 1)  # checks its normalisation
+
+    def of_channel(self, number: int) -> InputSpec:
+        """What one channel is normalised by: this, with the channel's own window and rule; 0 is the first."""
+        if number == 0:
+            return replace(self, channels=()) if self.channels else self
+        own = self.channels[number - 1]
+        return replace(
+            self,
+            modality=own.modality,
+            normalisation=own.normalisation,
+            window_hu=own.window_hu,
+            mean_std=own.mean_std,
+            channels=(),
+        )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the network sees single slices of a scan: a tile of depth 1 along the last axis (nnU-Net's: the first)."""
+        return self.modality in VOLUMETRIC and self.tile[2] == 1
 
     def _check_second_way(self) -> None:
         """What nnU-Net's and TotalSegmentator's networks ask for."""

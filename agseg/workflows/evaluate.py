@@ -1,4 +1,4 @@
-"""Score a network on a test split, or a folder of masks against another: the only reader of test cases."""
+"""Score a network on a test split: the only reader of test cases."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import RecipeError, UsageError
-from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
-from agseg.io.nifti import read_labels
 from agseg.io.nifti_write import write_mask
-from agseg.labels import LabelSet
 from agseg.measure.significance import Summary
 from agseg.training.beside import row_beside
-from agseg.training.cohort import described_labels, open_cohort, provenance
+from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import EXPERIMENT, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
-from agseg.training.protocol import Logits, Start, protocol
-from agseg.training.scoring import CaseScore, score_cases, score_masks
+from agseg.training.protocol import OWN, Logits, Start, protocol
+from agseg.training.scoring import CaseScore, score_cases
 from agseg.training.splits import default_split, fold_count, read_split
 from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
-from agseg.training.trained import Trained, open_run
+from agseg.training.trained import AS_VALIDATED, Computing, Trained, open_run
 from agseg.volume import LabelMask
 from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
 
 __all__ = [
     "EvaluationReport",
     "RunRequest",
-    "evaluate_folders",
     "evaluate_protocol",
     "evaluate_run",
     "write_table",
@@ -88,6 +84,8 @@ class RunRequest:
         Which test side; None means the run's own split and fold, or the cohort's first where the run comes from other data.
     last
         Take the last checkpoint instead of the best.
+    computing
+        How masks are computed.
     """
 
     run: Path
@@ -96,6 +94,7 @@ class RunRequest:
     split: str | None = None
     fold: int | None = None
     last: bool = False
+    computing: Computing = AS_VALIDATED
 
 
 def evaluate_run(
@@ -115,8 +114,9 @@ def evaluate_run(
         if masks:
             raise UsageError("frames have classes and no masks", value="--masks", hint="Leave --masks out.")
         return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, against=against, progress=progress)
-    name = request.protocol or trained.recipe.protocol
-    own = protocol(name).trains
+    name = request.protocol or (OWN.name if trained.is_own else trained.recipe.protocol)
+    # A run's own test side, unless its network is applied to other data.
+    own = protocol(name).trains and trained.learned_on == open_cohort(data).name
     split = request.split or (trained.recipe.split if own else default_split(data))
     return evaluate_protocol(
         trained,
@@ -127,6 +127,7 @@ def evaluate_run(
         fold=_fold(request, trained, split) if own else request.fold or 0,
         against=against,
         masks=masks,
+        computing=request.computing,
         progress=progress,
     )
 
@@ -148,6 +149,7 @@ def evaluate_protocol(
     fold: int = 0,
     against: Sequence[Path] = (),
     masks: bool = False,
+    computing: Computing = AS_VALIDATED,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Predict the test side of a split under a protocol, score it, and write every report.
@@ -157,7 +159,7 @@ def evaluate_protocol(
     trained
         The network: the source's for BFT, the fine-tuned one for AFT, one trained on this data for SCR.
     protocol_name
-        ``bft``, ``aft`` or ``scr``.
+        ``bft``, ``aft`` or ``scr``; ``own`` where none of them applies.
     data, split, fold
         The cohort, and which test side of it.
     output
@@ -166,6 +168,8 @@ def evaluate_protocol(
         Folders of earlier evaluations on the same cases, to compare with.
     masks
         Write the predicted masks below ``output/predictions``.
+    computing
+        How masks are computed.
 
     Raises
     ------
@@ -186,20 +190,25 @@ def evaluate_protocol(
     def keep(case_id: str, mask: LabelMask) -> None:
         write_mask(make_folder(output / "predictions") / f"{case_id}.nii.gz", mask.labels, mask.grid)
 
-    for number, found in enumerate(score_cases(trained, data, ids, keep=keep if masks else None), start=1):
+    for number, found in enumerate(score_cases(trained, data, ids, keep=keep if masks else None, computing=computing), start=1):
         scores.extend(found)
         if progress:
             progress(number, len(ids), ids[number - 1])
-    arch = trained.recipe.network.architecture
     about: dict[str, Any] = {"recipe": trained.recipe.name, "split": split, "fold": fold, "folds": fold_count(data, split)}
     about["network"] = _without_cases(trained)
-    if trained.recipe.published is not None:
+    if trained.recipe.published is not None and not trained.is_own:
         about[EXPERIMENT] = trained.recipe.published
+    about["computed"] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:
         about[SAME_IMAGE] = same
+    is_own = protocol_name == OWN.name
+    # Two networks of one architecture on one's own data are two recipes; the papers' rows are called by their networks.
+    name = trained.recipe.name if is_own else trained.recipe.network.architecture
     synthetic = provenance(data).synthetic
-    published = row_beside(trained, cohort=cohort.name, protocol_name=protocol_name, split=split, synthetic=synthetic)
-    evaluation = Evaluation(protocol_name, arch, cohort.name, tuple(scores), published, about)
+    published = None
+    if not trained.is_own:
+        published = row_beside(trained, cohort=cohort.name, protocol_name=protocol_name, split=split, synthetic=synthetic)
+    evaluation = Evaluation("" if is_own else protocol_name, name, cohort.name, tuple(scores), published, about)
     files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
     write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
@@ -215,70 +224,32 @@ def _without_cases(trained: Trained) -> dict[str, Any]:
 def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:
     """A protocol says where the weights come from; a network that came another way is not it."""
     wanted, came = protocol(protocol_name), protocol(trained.recipe.protocol)
-    is_source = trained.recipe.dataset != data
+    learned = trained.learned_on
+    if wanted is OWN:
+        return
+    if trained.is_own:
+        raise RecipeError(
+            "the papers' protocols do not apply to a network that was trained on data of one's own",
+            value=f"{wanted.name}, trained on {learned}",
+            expected="no --protocol",
+            hint="Leave --protocol out: the row is then called by the recipe.",
+        )
+    is_source = learned != data
     if wanted.start is Start.SOURCE and not wanted.trains:
         if not is_source:
-            raise RecipeError(
-                f"{wanted.name} applies a network of another data set", value=trained.recipe.dataset, expected="the source"
-            )
+            raise RecipeError(f"{wanted.name} applies a network of another data set", value=learned, expected="the source")
         return
-    if is_source or came.name != wanted.name:
-        raise RecipeError(f"this network was not trained under {wanted.name}", value=f"{came.name} on {trained.recipe.dataset}")
+    if is_source:
+        raise RecipeError(
+            f"{wanted.name} is the way of a network that was trained on the data it is scored on",
+            value=f"trained on {learned}, scored on {data}",
+            expected="one data set",
+            hint="To apply it as it is: --protocol bft. To bring it to this data: agseg finetune.",
+        )
+    if came.name != wanted.name:
+        raise RecipeError(f"this network was not trained under {wanted.name}", value=f"{came.name} on {learned}")
     if (trained.kept is None) == (wanted.logits is Logits.TARGET):
         raise RecipeError(f"the logits that count are not those of {wanted.name}", value=trained.kept)
-
-
-def evaluate_folders(truth: Path, prediction: Path, *, output: Path, against: Sequence[Path] = ()) -> EvaluationReport:
-    """Score every mask of a folder against the reference of the same name.
-
-    ``dataset.json`` in the truth folder or above it names the labels; without one every value that occurs is a label.
-
-    Raises
-    ------
-    RecipeError
-        If a reference has no prediction, or the two lie on different grids.
-    """
-    for folder in (truth, prediction):
-        if why := no_folder(folder):
-            raise RecipeError(why, path=folder)
-    names = sorted(path.name for path in truth.glob("*.nii*") if not path.name.startswith("."))
-    if not names:
-        raise RecipeError("no reference mask here", path=truth, expected="*.nii.gz")
-    missing = [name for name in names if not (prediction / name).is_file()]
-    if missing:
-        raise RecipeError("a reference has no prediction", path=prediction, value=", ".join(missing[:5]))
-    labels = _labels_of(truth, names)
-    scores = []
-    for name in names:
-        reference, found = _mask(truth / name, labels), _mask(prediction / name, labels)
-        if not found.grid.matches(reference.grid):
-            raise RecipeError("prediction and reference lie on different grids", path=prediction / name)
-        case = name.removesuffix(".gz").removesuffix(".nii")
-        scores.extend(score_masks(case, found, reference, organs=labels.names))
-    evaluation = Evaluation("", prediction.name, truth.name, tuple(scores))
-    files = {n.removesuffix(".gz").removesuffix(".nii"): (n, n) for n in names}
-    write_evaluation(output, evaluation, files=files)
-    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
-    write_table(output, table)
-    return EvaluationReport(evaluation, table, output)
-
-
-def _labels_of(truth: Path, names: Sequence[str]) -> LabelSet:
-    for folder in (truth, truth.parent):
-        described = described_labels(folder)
-        if described is not None:
-            return described
-    return _every_value(truth, names)
-
-
-def _every_value(truth: Path, names: Sequence[str]) -> LabelSet:
-    values = sorted({int(v) for name in names for v in np.unique(read_labels(truth / name)[1])} - {0})
-    return LabelSet.from_mapping({value: f"label_{value}" for value in values})
-
-
-def _mask(path: Path, labels: LabelSet) -> LabelMask:
-    header, values = read_labels(path)
-    return LabelMask(values, header.grid, labels)
 
 
 def write_table(output: Path, table: Table) -> None:

@@ -8,20 +8,21 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import TEMPORARY_SUFFIX, flush, make_folder, output_error, replacing, write_text
 from agseg.measure.significance import summarise
 from agseg.models.registry import build
 from agseg.training.cohort import Provenance
-from agseg.training.datasets import Task, dataset
+from agseg.training.datasets import Task, dataset, dataset_names
 from agseg.training.evaluation import Evaluation
 from agseg.training.material import task_of
+from agseg.training.recipe import plain
 from agseg.training.table import make_table, to_markdown
 from agseg.training.trained import Trained
 from agseg.training.wrappers import fold_kept
@@ -42,23 +43,32 @@ class ExportReport:
     manifest: Path
     sha256: str
     command: str
+    files: tuple[Path, ...] = ()
+    """Every weights file: several for an ensemble."""
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {name: str(value) for name, value in vars(self).items()}
+        told = {name: str(value) for name, value in vars(self).items() if name != "files"}
+        return {**told, "files": [str(file) for file in self.files]}
 
 
 def export_run(
-    trained: Trained, *, weights_id: str, output: Path, evaluation: Evaluation | None = None, overwrite: bool = False
+    trained: Trained | Sequence[Trained],
+    *,
+    weights_id: str,
+    output: Path,
+    evaluation: Evaluation | None = None,
+    overwrite: bool = False,
 ) -> ExportReport:
-    """Write ``<id>.safetensors``, ``<id>.md`` and ``<id>.manifest.yaml`` into a folder: all three, or nothing.
+    """Write ``<id>.safetensors``, ``<id>.md`` and ``<id>.manifest.yaml`` into a folder: all of them, or nothing.
 
-    A fine-tuned network with dropped logits is folded to its kept classes first; the scores are the same to rounding.
+    Several runs become one entry with a file each (``<id>-fold-0.safetensors``, ...), whose scores are averaged. A
+    fine-tuned network with dropped logits is folded to its kept classes first; the scores are the same to rounding.
 
     Parameters
     ----------
     trained
-        The run.
+        The run, or runs of one recipe on several folds.
     weights_id
         Lower-case name of the entry.
     output
@@ -71,51 +81,92 @@ def export_run(
     Raises
     ------
     RecipeError
-        If the run is not a CT segmentation in three dimensions or a frame classifier, which is what the commands can use; if
-        the name is none or is taken; or if the folder has one of the files.
+        If the run learned from pictures, for which there is no command; if the runs do not belong together; if the name is none
+        or is taken; or if the folder has one of the files.
     """
     from safetensors.torch import save_file
 
-    task, recipe = _usable(trained), trained.recipe
-    files = _free_names(weights_id, output, overwrite=overwrite)
-    network, config = trained.bare(), dict(recipe.network.config)
-    if trained.kept is not None:
-        config["classes"] = len(trained.kept)
-        network = fold_kept(network, trained.kept, build(recipe.network.architecture, config))
+    members = (trained,) if isinstance(trained, Trained) else tuple(trained)
+    task = _usable(members)
+    weights, card, manifest = _free_names(weights_id, output, _suffixes(members), overwrite=overwrite)
     with _together(output) as staging:
-        weights, card, manifest = (staging / file.name for file in files)
-        with replacing(weights) as temporary:
-            save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary)
-        digest = Digest.of(weights)
-        entry = _entry(trained, config, weights, digest, {} if evaluation is None else _scores(evaluation))
+        digests = {}
+        for member, file in zip(members, weights, strict=True):
+            network, config = _exported(member)
+            with replacing(staging / file.name) as temporary:
+                save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary)
+            digests[file.name] = Digest.of(staging / file.name)
+        entry = _entry(members, config, digests, {} if evaluation is None else _scores(evaluation))
         content = {"schema": MANIFEST_SCHEMA, "entries": {weights_id: entry}}
-        write_text(card, _card(trained, weights_id, digest, evaluation))
-        write_text(manifest, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
-        Manifest.load(manifest).entry(weights_id)  # what does not read back is not ready
-    weights, card, manifest = files
+        write_text(staging / card.name, _card(members, weights_id, digests, evaluation))
+        write_text(staging / manifest.name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+        made = Manifest.load(staging / manifest.name).entry(weights_id)  # what does not read back is not ready
     verb = "classify-us CLIP" if task is Task.FRAME else "segment STUDIES"
     command = f"agseg {verb} --manifest {manifest} --weights {weights_id}"
-    return ExportReport(weights_id, weights, card, manifest, digest.sha256, command)
+    sha256 = made.files[0].sha256 if len(members) == 1 else made.sha256
+    return ExportReport(weights_id, weights[0], card, manifest, str(sha256), command, weights)
 
 
-def _usable(trained: Trained) -> Task:
-    """What the run does, if a command of agseg can use it."""
-    task, recipe = task_of(trained.recipe), trained.recipe
-    if task is not Task.FRAME and (task is not Task.VOLUME or recipe.input.tile[2] == 1 or recipe.input.modality != "CT"):
+def _suffixes(members: Sequence[Trained]) -> list[str]:
+    """What stands behind the entry's name in the names of its files."""
+    if len(members) == 1:
+        return [""]
+    return [f"-fold-{(member.about or {}).get('fold', number)}" for number, member in enumerate(members)]
+
+
+def _exported(trained: Trained) -> tuple[nn.Module, dict[str, Any]]:
+    """The network as it is used, and its configuration: folded to the classes that count."""
+    network, config = trained.bare(), dict(trained.recipe.network.config)
+    if trained.kept is None:
+        return network, config
+    config["classes"] = len(trained.kept)
+    return fold_kept(network, trained.kept, build(trained.recipe.network.architecture, config)), config
+
+
+def _usable(members: Sequence[Trained]) -> Task:
+    """What the runs do, if a command of agseg can use them, and if they belong together."""
+    first = members[0]
+    task, recipe = task_of(first.recipe), first.recipe
+    if task is Task.PICTURE:
         raise RecipeError(
-            "no agseg command can run these weights", value=recipe.name, expected="a 3D network for CT, or a frame classifier"
+            "no agseg command can run these weights", value=recipe.name, expected="a network for scans, or a frame classifier"
         )
+    folds = [(member.about or {}).get("fold") for member in members]
+    if len(members) > 1 and (task is Task.FRAME or len(set(folds)) < len(folds)):
+        raise RecipeError("an ensemble is made of different folds of a segmentation", value=f"folds {folds}")
+    for member in members[1:]:
+        mine, theirs = _same_for_all(first), _same_for_all(member)
+        if differing := [key for key in mine if mine[key] != theirs[key]]:
+            raise RecipeError(
+                "these runs do not belong together",
+                value=f"{differing[0]}: {theirs[differing[0]]}",
+                expected=f"{differing[0]}: {mine[differing[0]]}",
+            )
     return task
 
 
-def _free_names(weights_id: str, output: Path, *, overwrite: bool) -> tuple[Path, Path, Path]:
+def _same_for_all(trained: Trained) -> dict[str, object]:
+    """What the members of an ensemble must have in common."""
+    recipe = trained.recipe
+    return {
+        "data": trained.learned_on,
+        "network": (recipe.network.architecture, recipe.network.config),
+        "labels": trained.labels.names,
+        "input": recipe.input.identity(),
+    }
+
+
+def _free_names(
+    weights_id: str, output: Path, suffixes: Sequence[str], *, overwrite: bool
+) -> tuple[tuple[Path, ...], Path, Path]:
     """Weights, card and manifest of a name that nothing else has."""
     if not WEIGHTS_ID.fullmatch(weights_id):
         raise RecipeError("not a name for weights", value=weights_id, expected="lower-case letters, digits, dots and hyphens")
     if weights_id in Manifest.load().by_id:
         raise RecipeError("that id is taken by agseg's own manifest", value=weights_id, hint="Choose another name with --as.")
-    weights, card, manifest = (output / f"{weights_id}.{suffix}" for suffix in ("safetensors", "md", "manifest.yaml"))
-    for file in (weights, card, manifest):
+    weights = tuple(output / f"{weights_id}{suffix}.safetensors" for suffix in suffixes)
+    card, manifest = (output / f"{weights_id}.{suffix}" for suffix in ("md", "manifest.yaml"))
+    for file in (*weights, card, manifest):
         if not overwrite and os.path.lexists(file):
             raise RecipeError(
                 "an earlier export, or another file, stands here",
@@ -198,46 +249,57 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     return found
 
 
+def _title(trained: Trained) -> str:
+    """What it was trained on: a paper's data set by its title, anything else by the name that its owner gave it."""
+    name = trained.learned_on
+    return dataset(name).title if name in dataset_names() else f"{name}, a data set of the user's own"
+
+
 def _entry(
-    trained: Trained, config: Mapping[str, Any], weights: Path, digest: Digest, scores: dict[str, Any]
+    members: Sequence[Trained], config: Mapping[str, Any], digests: Mapping[str, Digest], scores: dict[str, Any]
 ) -> dict[str, Any]:
-    facts, came = dataset(trained.recipe.dataset), _provenance(trained)
+    trained = members[0]
+    title, came = _title(trained), _provenance(trained)
     meaning: dict[str, Any]
     if task_of(trained.recipe) is Task.FRAME:
-        meaning = {"classes": list(facts.labels.values())}
+        meaning = {"classes": list(dataset(trained.recipe.dataset).labels.values())}
     else:
         meaning = {"labels": {label.index: label.name for label in trained.labels}}
     return {
         "architecture": trained.recipe.network.architecture,
         "config": dict(config),
         "format": "safetensors",
-        "files": [{"filename": weights.name, "local": weights.name, "sha256": digest.sha256, "size_bytes": digest.size_bytes}],
+        "files": [
+            {"filename": name, "local": name, "sha256": digest.sha256, "size_bytes": digest.size_bytes}
+            for name, digest in digests.items()
+        ],
         "input": _input(trained.recipe.input),
         **meaning,
         "licence": f"follows the training data: {came.licence or 'not stated'}",
         "citation": came.reference or "not stated",
-        "attribution": _DATA[came.synthetic].format(title=facts.title),
+        "attribution": _DATA[came.synthetic].format(title=title),
         "intended_use": "Research. Not for clinical decisions without review by a qualified person.",
         "scores": scores,
-        **({"caution": _DATA[True].format(title=facts.title)} if came.synthetic else {}),
+        **({"caution": _DATA[True].format(title=title)} if came.synthetic else {}),
     }
 
 
 def _input(spec: InputSpec) -> dict[str, Any]:
     """An InputSpec as the manifest holds it; what is unset, or at a default that came later, stays out."""
-    given = {key: value for key, value in spec.identity().items() if value is not None}
-    return {
-        key: list(value) if isinstance(value, tuple) else value.value if isinstance(value, Enum) else value
-        for key, value in given.items()
-    }
+    given = plain({key: value for key, value in spec.identity().items() if value is not None})
+    if "channels" in given:
+        given["channels"] = [{k: v for k, v in channel.items() if v is not None} for channel in given["channels"]]
+    return dict(given)
 
 
-def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluation | None) -> str:
+def _card(members: Sequence[Trained], weights_id: str, digests: Mapping[str, Digest], evaluation: Evaluation | None) -> str:
     """The model card: data, split, steps, time, machine, scores with intervals."""
+    trained = members[0]
     about, recipe = dict(trained.about or {}), trained.recipe
-    facts, came = dataset(recipe.dataset), _provenance(trained)
-    cases = about.get("cases", {})
-    sides = ", ".join(f"{count} {side}" for side, count in cases.items())
+    title, came = _title(trained), _provenance(trained)
+    organs = trained.labels.names or tuple(dataset(recipe.dataset).labels.values())
+    every = [dict(member.about or {}) for member in members]
+    minutes = sum(float(one.get("seconds", 0)) for one in every) / 60
     lines = [
         f"# {weights_id}",
         "",
@@ -247,16 +309,26 @@ def _card(trained: Trained, weights_id: str, digest: Digest, evaluation: Evaluat
         "|---|---|",
         f"| recipe | {recipe.name}: {recipe.title} |",
         f"| network | {recipe.network.architecture}, {about.get('parameters', '?'):,} parameters as trained |",
-        f"| data | {_DATA[came.synthetic].format(title=facts.title)}; {came.licence or 'licence not stated'} |",
-        f"| split | {recipe.split}, fold {about.get('fold', 0)}: {sides} |",
-        f"| steps | {about.get('step')} of {recipe.loop.steps}, batches of {recipe.batch}, seed {recipe.loop.seed} |",
-        f"| time | {float(about.get('seconds', 0)) / 60:.1f} minutes on {about.get('machine', '?')} |",
-        f"| organs | {', '.join(trained.labels.names) or ', '.join(facts.labels.values())} |",
-        f"| SHA-256 | {digest.sha256} |",
+        f"| data | {_DATA[came.synthetic].format(title=title)}; {came.licence or 'licence not stated'} |",
+        *(f"| split | {recipe.split}, fold {one.get('fold', 0)}: {_sides(one)} |" for one in every),
+        f"| steps | {_steps(every)} of {recipe.loop.steps}, batches of {recipe.batch}, seed {recipe.loop.seed} |",
+        f"| time | {minutes:.1f} minutes on {about.get('machine', '?')} |",
+        f"| organs | {', '.join(organs)} |",
+        *(f"| SHA-256 | {digest.sha256}{f' {name}' if len(digests) > 1 else ''} |" for name, digest in digests.items()),
         "",
     ]
+    if len(members) > 1:
+        lines += [f"An ensemble of {len(members)} folds: their scores are averaged.", ""]
     if evaluation is None:
         lines.append("No scores: the run was exported without an evaluation.")
     else:
         lines += [f"Scores on {evaluation.dataset}:", "", to_markdown(make_table([evaluation]))]
     return "\n".join(lines) + "\n"
+
+
+def _sides(about: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {side}" for side, count in about.get("cases", {}).items())
+
+
+def _steps(every: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(about.get("step")) for about in every)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from agseg.errors import RecipeError
+from agseg.models.catalogue import config_of
 from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.checkpoint import LAST
 from agseg.training.datasets import dataset_names
+from agseg.training.protocol import OWN
 from agseg.training.recipe import LossName, NetworkChoice, Recipe, find_recipe, recipe_names
 from agseg.training.settings import LoopSettings
 from agseg.training.trained import RECIPE_FILE, Trained, open_run
@@ -32,12 +34,20 @@ def finetune_recipe(target: str, source: Trained) -> Recipe:
     known = [r for r in map(find_recipe, recipe_names()) if r.protocol == "aft" and r.dataset == target]
     network = source.recipe.network
     fitting = [r for r in known if r.network == network] or [r for r in known if r.network.architecture == network.architecture]
+    # The packaged networks are of a published one's family, with widths of their own.
+    fitting = fitting or [r for r in known if _family(r.network) == _family(network)]
     if not fitting:
         names = ", ".join(r.name for r in known) or "a data set with fine-tuning recipes"
         raise RecipeError(
-            f"no recipe brings {network.architecture} to {target}", expected=names, hint="Name one with --recipe."
+            f"no recipe brings {network.architecture} to {target}",
+            expected=names,
+            hint="Name one with --recipe; or leave --to out, and it is fine-tuned to the labels that --data has.",
         )
     return fitting[0]
+
+
+def _family(network: NetworkChoice) -> str:
+    return config_of(network.architecture, network.config)[0]
 
 
 def default_run(name: str, architecture: str, *, runs: Path) -> Path:
@@ -98,7 +108,7 @@ def source_network(
         raise RecipeError("no run here", path=folder, expected=RECIPE_FILE)
     if folder.exists():
         raise RecipeError("this is a file", path=folder, expected="a run's folder")
-    known = Manifest.load(manifest)
+    known = Manifest.load(manifest, home=home)
     if source not in known.by_id:
         raise RecipeError(
             "this run's folder does not exist" if "/" in source else "no data set, run or weights entry has this name",
@@ -111,10 +121,14 @@ def source_network(
 
 
 def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
-    """A weights entry as if a recipe of that name had made it; ensembles cannot be fine-tuned."""
-    if len(entry.files) != 1:
-        raise RecipeError("an ensemble cannot be fine-tuned", value=entry.id, expected="an entry with one file")
-    (path,) = cache.ensure(entry)
+    """A weights entry as if a recipe of that name had made it; of an ensemble the first network, with the others beside it."""
+    if entry.parts or not entry.labels:
+        raise RecipeError(
+            "entries with parts, and frame classifiers, cannot be a start",
+            value=entry.id,
+            expected="one segmentation",
+        )
+    paths = cache.ensure(entry)
     recipe = Recipe(
         name=entry.id,
         title=entry.id,
@@ -128,9 +142,12 @@ def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
         loop=LoopSettings(steps=1),
         labels={label.index: label.name for label in entry.labels},
     )
-    network = build(entry.architecture, entry.config)
-    load_strict(network, path)
-    return Trained(network.eval(), recipe, entry.labels)
+    networks = []
+    for path in paths:
+        network = build(entry.architecture, entry.config)
+        load_strict(network, path)
+        networks.append(network.eval())
+    return Trained(networks[0], recipe, entry.labels, members=tuple(networks[1:]))
 
 
 def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: ProgressCall | None = None) -> TrainingReport:
@@ -143,6 +160,8 @@ def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: Prog
     RecipeError
         If the recipe is no fine-tuning, or the source does not know an organ of the data set.
     """
+    if recipe.protocol == OWN.name:
+        return run_training(recipe, place, source=source, progress=progress)
     if recipe.protocol != "aft":
         raise RecipeError("this recipe is no fine-tuning", value=recipe.name, expected="protocol: aft")
     own = source.recipe

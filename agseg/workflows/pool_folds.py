@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError
+from agseg.io.atomic import make_folder
 from agseg.training.evaluation import EXPERIMENT, MISSING_FOLDS, POOLED_FOLDS, Evaluation, read_evaluation, write_evaluation
 from agseg.training.table import make_table
 from agseg.workflows.evaluate import EvaluationReport, write_table
 
 __all__ = ["pool_folds"]
 
+PREDICTIONS = "predictions"
+"""Folder of an evaluation with the predicted masks, where they were written."""
+
 SAME = ("recipe", "split", "folds")
 """What folds of one cross-validation have in common, of what an evaluation tells about itself."""
 
 
-def pool_folds(folders: Sequence[Path], *, output: Path, against: Sequence[Path] = ()) -> EvaluationReport:
-    """One evaluation from those of the folds: means are over all cases, not over folds.
+def pool_folds(
+    folders: Sequence[Path], *, output: Path, against: Sequence[Path] = (), name: str | None = None
+) -> EvaluationReport:
+    """One evaluation from those of the folds: means are over all cases, not over folds; predicted masks go along.
 
     Where folds are missing the table says which, and no published row stands beside it.
 
@@ -31,6 +38,8 @@ def pool_folds(folders: Sequence[Path], *, output: Path, against: Sequence[Path]
         Folder for evaluation.json, per_case.csv, summary.json and the tables.
     against
         Folders of earlier evaluations on the same cases, to compare with.
+    name
+        What the row is called; the folds' own name by default.
 
     Raises
     ------
@@ -58,11 +67,20 @@ def pool_folds(folders: Sequence[Path], *, output: Path, against: Sequence[Path]
     about |= {POOLED_FOLDS: sorted(numbers), MISSING_FOLDS: missing}
     rows = {fold.published for fold in folds}
     published = first.published if len(rows) == 1 and not missing else None
-    evaluation = Evaluation(first.protocol, first.model, first.dataset, cases, published, about)
-    write_evaluation(output, evaluation)
+    evaluation = Evaluation(first.protocol, name or first.model, first.dataset, cases, published, about)
+    _gather(folders, output)
+    files = {case: (f"{PREDICTIONS}/{case}.nii.gz", case) for case in evaluation.case_ids}
+    write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
     write_table(output, table)
     return EvaluationReport(evaluation, table, output)
+
+
+def _gather(folders: Sequence[Path], output: Path) -> None:
+    """The folds' predicted masks, side by side."""
+    for folder in folders:
+        for mask in sorted((folder / PREDICTIONS).glob("*.nii.gz")):
+            shutil.copyfile(mask, make_folder(output / PREDICTIONS) / mask.name)
 
 
 def _about(evaluation: Evaluation, name: str) -> Any:

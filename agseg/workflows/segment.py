@@ -155,6 +155,7 @@ def _segment(
             include=request.include,
             exclude=request.exclude,
             modality=networks[0].entry.input.modality,
+            channels=1 + len(networks[0].entry.input.channels),
             limits=request.limits,
             writer=StudyWriterFactory(config),
             overwrite=request.overwrite,
@@ -273,6 +274,13 @@ def _check_modality(entries: list[WeightsEntry]) -> None:
             "these weights are for scans of different modalities",
             value="; ".join(f"{modality}: {', '.join(names)}" for modality, names in by_modality.items()),
             hint="Run agseg segment once for each modality.",
+        )
+    by_channels = {entry.id: (entry.input.modality, *(c.name for c in entry.input.channels)) for entry in entries}
+    if len(set(by_channels.values())) > 1:
+        raise UsageError(
+            "these weights see different channels",
+            value="; ".join(f"{name}: {', '.join(seen)}" for name, seen in by_channels.items()),
+            hint="Run agseg segment once for each.",
         )
     strangers = [entry.id for entry in entries if entry.labels.names and entry.input.modality not in VOLUMETRIC]
     if strangers:

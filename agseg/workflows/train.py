@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import time
@@ -22,16 +23,20 @@ from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.history import Progress
 from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in
-from agseg.training.loop import train
-from agseg.training.material import batches_of, kept_of, network_of, picture_statistics, task_of
+from agseg.training.loop import Loss, Score, train
+from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, task_of
 from agseg.training.objective import objective
+from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import RUN_FILE, SOURCE, Trained, write_run
 from agseg.training.wrappers import EveryScore
+from agseg.workflows.finetune_own import take_what_fits
 
-__all__ = ["RunPlace", "TrainingReport", "run_training", "take_over"]
+__all__ = ["RunPlace", "TrainingReport", "run_name", "run_training", "take_over"]
+
+_log = logging.getLogger(__name__)
 
 ProgressCall = Callable[[Progress], None]
 
@@ -73,7 +78,10 @@ class RunPlace:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How a run ended; ``loss`` is None where no step was left to take, or where it is no number."""
+    """How a run ended; ``loss`` is None where no step was left to take, or where it is no number.
+
+    ``interrupted`` says that a signal ended it, with a checkpoint to go on from.
+    """
 
     recipe: str
     output: Path
@@ -84,10 +92,16 @@ class TrainingReport:
     best_score: float | None
     cases: dict[str, int]
     seconds: float
+    interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {**vars(self), "output": str(self.output)}
+
+
+def run_name(recipe: Recipe, fold: int) -> str:
+    """What the folder of a run is called where nobody names one: the recipe, and the fold where there are several."""
+    return f"{recipe.name}-fold-{fold}" if fold or recipe.protocol == OWN.name else recipe.name
 
 
 def run_training(
@@ -124,12 +138,17 @@ def run_training(
     torch.manual_seed(recipe.loop.seed)  # the fresh weights belong to the run as well
     network = network_of(recipe)
     if source is not None and not place.resume:
-        take_over(network, source, recipe)
+        if recipe.protocol == OWN.name and recipe.start is None:
+            take_what_fits(network, source, recipe.label_set)
+        else:
+            take_over(network, source, recipe)
     stage = stage_of(recipe, place.data, split)
     digest = stage.digest(split.test)
     if place.resume:
         _check_same_data(begun.split(":"), recipe, place, stage, digest)
     trained, about = _described(recipe, place, network, split)
+    about["start"] = _about(place.output).get("start") if place.resume else None if source is None else source.recipe.name
+    loss = _loss(recipe, place, trained)
     about[LEARNED] = [found.to_dict() for found in (stage, *_earlier(place, source))]
     about[SOURCE] = _about(place.output).get(SOURCE) if place.resume else _origin(source)
     spent = _seconds_so_far(place.output) if place.resume else 0.0
@@ -140,7 +159,7 @@ def run_training(
     def described(current: nn.Module) -> Trained:
         return Trained(current, recipe, trained.labels, trained.kept, trained.statistics)
 
-    def validate(current: nn.Module) -> float:
+    def validate(current: nn.Module) -> Score:
         return validation_score(described(current), place.data, ids)
 
     settings = recipe.loop
@@ -152,7 +171,7 @@ def run_training(
     result = train(
         network,
         source=batches_of(recipe, place.data, split, workers=place.workers),
-        loss=objective(recipe.loss, kept=trained.kept),
+        loss=loss,
         settings=settings,
         folder=place.output,
         validate=validate if ids and settings.validate_every else None,
@@ -177,7 +196,16 @@ def run_training(
         best_score=result.best_score,
         cases=about["cases"],
         seconds=seconds,
+        interrupted=result.interrupted and place.stop_after is None,
     )
+
+
+def _loss(recipe: Recipe, place: RunPlace, trained: Trained) -> Loss:
+    """The recipe's loss, as the cohort's labels want it."""
+    if task_of(recipe) is Task.FRAME:
+        return objective(recipe.loss, kept=trained.kept)
+    cohort = open_cohort(place.data)
+    return objective(recipe.loss, kept=trained.kept, regions=regions_of(recipe, cohort), ignores=ignores(cohort))
 
 
 def _watch(place: RunPlace, trained: Trained, ids: Sequence[str], described: Callable[[nn.Module], Trained]) -> AttentionStrip:
@@ -254,9 +282,15 @@ def _check_same_data(begun: Sequence[str], recipe: Recipe, place: RunPlace, stag
 def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:
     """The network with the meaning of its outputs, and the content of run.json."""
     labels, kept, statistics = recipe.label_set, None, (0.0, 1.0)
+    learned_on = recipe.dataset
     task = task_of(recipe)
     if task is not Task.FRAME:
         cohort = open_cohort(place.data)
+        learned_on = cohort.name
+        if learned_on != recipe.dataset:
+            _log.warning(
+                "the recipe is for %s, this data set is %s: the run says that it learned from that", recipe.dataset, learned_on
+            )
         kept = kept_of(recipe, cohort.label_set)
         if kept is not None:
             labels = type(labels).from_mapping(dict(enumerate(cohort.label_set.names, start=1)))
@@ -265,7 +299,7 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
     about = {
         "agseg": __version__,
         "recipe": recipe.name,
-        "dataset": recipe.dataset,
+        "dataset": learned_on,
         "data": asdict(provenance(place.data)),
         "split": recipe.split,
         "fold": place.fold,

@@ -10,9 +10,9 @@ from torch import nn
 
 from agseg.errors import RecipeError
 from agseg.models.registry import build
+from agseg.models.slice_wise import SliceWise
 from agseg.training.attention_strip import AttentionStrip
 from agseg.training.checkpoint import Checkpoint
-from agseg.training.wrappers import SliceWise
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
 from tests.workflows.test_train import SOURCE, tiny

@@ -3,10 +3,11 @@ import torch
 
 from agseg.errors import RecipeError
 from agseg.models.registry import build
+from agseg.models.slice_wise import SliceWise
 from agseg.training.loop import Batch
 from agseg.training.objective import objective
 from agseg.training.recipe import LossName
-from agseg.training.wrappers import KeptLogits, SliceWise, fold_kept
+from agseg.training.wrappers import KeptLogits, fold_kept
 
 WIDTHS = [4, 8, 12]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agseg.errors import InputError
-from agseg.workflows.evaluate import evaluate_folders
+from agseg.workflows.evaluate_folders import evaluate_folders
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 SLOPE_AT = 112

@@ -20,7 +20,8 @@ from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
 from agseg.training.trained import open_run
 from agseg.weights.manifest import Manifest
-from agseg.workflows.evaluate import RunRequest, evaluate_folders, evaluate_protocol, evaluate_run
+from agseg.workflows.evaluate import RunRequest, evaluate_protocol, evaluate_run
+from agseg.workflows.evaluate_folders import evaluate_folders
 from agseg.workflows.export import export_run
 from agseg.workflows.finetune import default_run, finetune, finetune_recipe, source_network
 from agseg.workflows.phantom import make_phantom

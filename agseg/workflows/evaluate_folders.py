@@ -1,0 +1,135 @@
+"""Score a folder of masks against another: nnU-Net's predictions, TotalSegmentator's, those of ``agseg segment``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agseg.errors import AgsegError, RecipeError
+from agseg.io.absence import no_folder
+from agseg.io.nifti import read_labels
+from agseg.labels import LabelSet
+from agseg.measure.surface import TOLERANCE_MM
+from agseg.training.description import Meaning, described_meaning
+from agseg.training.evaluation import NOT_SCORED, Evaluation, read_evaluation, write_evaluation
+from agseg.training.results import ResultFolder
+from agseg.training.scoring import CaseScore, score_masks
+from agseg.training.table import make_table
+from agseg.volume import LabelMask
+from agseg.workflows.evaluate import EvaluationReport, write_table
+
+__all__ = ["evaluate_folders"]
+
+Progress = Callable[[int, int, str], None]
+
+
+def evaluate_folders(
+    truth: Path,
+    prediction: Path,
+    *,
+    output: Path,
+    against: Sequence[Path] = (),
+    only: Sequence[str] = (),
+    name: str | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Score every reference that a folder holds against what another folder has for it.
+
+    ``dataset.json`` in the truth folder, above it or in the prediction folder names the labels, regions and ignored voxels;
+    without one every value that occurs is a label. A case without a prediction, on another grid or with a damaged file is left
+    out and told.
+
+    Parameters
+    ----------
+    truth
+        ``CASE.nii.gz``: one label map per case.
+    prediction
+        See :class:`~agseg.training.results.ResultFolder`.
+    output
+        Folder for evaluation.json, per_case.csv, summary.json and the tables.
+    against
+        Folders of earlier evaluations, to be tested against case by case.
+    only
+        Ids of the cases that count; all by default.
+    name
+        What the row is called; the prediction folder's name by default.
+    tolerance_mm
+        Of the surface Dice.
+
+    Raises
+    ------
+    RecipeError
+        If a folder is missing or holds no reference.
+    AgsegError
+        The first case's problem, where not one could be scored.
+    """
+    for folder in (truth, prediction):
+        if why := no_folder(folder):
+            raise RecipeError(why, path=folder)
+    files = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in truth.glob("*.nii*") if not p.name.startswith(".")}
+    if strangers := sorted(set(only) - set(files)):
+        raise RecipeError("no reference mask of this case", path=truth, value=strangers[:5])
+    cases = sorted(only or files)
+    if not cases:
+        raise RecipeError("no reference mask here", path=truth, expected="*.nii.gz")
+    meaning = _meaning_of(truth, prediction, [files[case] for case in cases])
+    found = ResultFolder(prediction, meaning)
+    scores: list[CaseScore] = []
+    problems: dict[str, AgsegError] = {}
+    for number, case in enumerate(cases, start=1):
+        try:
+            scores.extend(_score(case, files[case], found, meaning, tolerance_mm))
+        except AgsegError as problem:
+            problems[case] = problem
+        if progress:
+            progress(number, len(cases), case)
+    if not scores:
+        raise next(iter(problems.values()))
+    about = {"tolerance_mm": tolerance_mm}
+    if problems:
+        about[NOT_SCORED] = {case: problem.sentence() for case, problem in problems.items()}
+    evaluation = Evaluation("", name or prediction.resolve().name, truth.name, tuple(scores), None, about)
+    scored = dict.fromkeys(score.case for score in scores)
+    write_evaluation(output, evaluation, files={case: (found.named(case), files[case].name) for case in scored})
+    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
+    write_table(output, table)
+    return EvaluationReport(evaluation, table, output)
+
+
+def _score(case: str, reference: Path, found: ResultFolder, meaning: Meaning, tolerance_mm: float) -> list[CaseScore]:
+    header, values = read_labels(reference)
+    truth = LabelMask(values, header.grid, meaning.in_files)
+    prediction = found.read(case, like=truth)
+    if not prediction.grid.matches(truth.grid):
+        raise RecipeError(
+            "prediction and reference lie on different grids",
+            path=_path(found, case),
+            value=prediction.grid.shape,
+            expected=truth.grid.shape,
+        )
+    organs = [name for name in meaning.label_set.names if name in prediction.label_set]
+    if not organs:
+        raise RecipeError(
+            "prediction and reference have no label in common",
+            path=_path(found, case),
+            value=", ".join(prediction.label_set.names),
+            expected=", ".join(meaning.label_set.names),
+        )
+    return score_masks(case, prediction, truth, organs=organs, meaning=meaning, tolerance_mm=tolerance_mm)
+
+
+def _path(found: ResultFolder, case: str) -> Path:
+    """Where a case's prediction lies."""
+    return found.root / found.named(case)
+
+
+def _meaning_of(truth: Path, prediction: Path, files: Sequence[Path]) -> Meaning:
+    for folder in (truth, truth.resolve().parent, prediction):
+        described = described_meaning(folder)
+        if described is not None:
+            return described
+    values = sorted({int(v) for path in files for v in np.unique(read_labels(path)[1])} - {0})
+    return Meaning(LabelSet.from_mapping({value: f"label_{value}" for value in values}))
