@@ -81,6 +81,14 @@ def test_wheel_and_checkout_find_the_same_files_from_anywhere(installed):
     assert in_wheel["train"]
 
 
+def test_the_wheel_knows_the_commit_that_it_was_built_from(wheel):
+    git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
+    if git.returncode != 0:
+        pytest.skip("not a git checkout: there is no commit")
+    noted = zipfile.ZipFile(wheel).read("agseg/data/commit.txt").decode().strip()
+    assert noted.removesuffix("-dirty") == git.stdout.strip()
+
+
 def test_the_wheel_names_its_command(installed):
     (entry_points,) = installed.glob("agseg-*.dist-info/entry_points.txt")
     assert "agseg = agseg.cli.app:main" in entry_points.read_text()

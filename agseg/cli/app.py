@@ -6,9 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from agseg import __version__
 from agseg.cli import (
     classify_us,
     console,
@@ -30,8 +27,10 @@ from agseg.cli import (
     segment,
     site_config,
     train,
+    version,
     weights,
 )
+from agseg.cli.help_pages import Shelf
 from agseg.errors import AgsegError, ExitCode
 
 __all__ = ["app", "main"]
@@ -42,29 +41,21 @@ def _either_dash(token: str) -> str:
     return token.replace("_", "-")
 
 
-app = typer.Typer(
+app = Shelf(
     name="agseg",
     cls=site_config.Commands,
     help="Clinical batch segmentation with attention-gated networks. Not for clinical decisions without review.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # boxes leave help texts a third of 80 columns
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _either_dash},
 )
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"agseg {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _root(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
+    _version: Annotated[bool, version.Version] = False,
     _config: site_config.Config = None,
 ) -> None:
     """Options that stand before the command."""

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = [
     "lost",
     "note",
     "outlive_readers",
+    "pace_of",
     "print_line",
     "print_rows",
     "print_table",
@@ -214,20 +216,38 @@ def fail(error: AgsegError) -> None:
         console.print(f"  {without_controls(error.hint)}", markup=False)
 
 
+def pace_of(done: float, total: float | None, *, elapsed_s: float) -> str:
+    """``45 an hour, 1 h 20 min left``, by all that has been done so far; empty before anything has."""
+    if done <= 0 or elapsed_s <= 0 or not total:
+        return ""
+    left_s = elapsed_s / done * max(total - done, 0)
+    hours, minutes = divmod(round(left_s / 60), 60)
+    left = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+    return f"{done / elapsed_s * 3600:.0f} an hour, {left} left"
+
+
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Advance]:
-    """A progress bar with the time left on a terminal; silence elsewhere."""
+    """A progress bar with its pace and the time left on a terminal; silence elsewhere."""
     if quiet or not is_terminal() or os.environ.get("TERM") == "dumb":
         yield lambda *_args, **_kwargs: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
     with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task(description, total=None)
+        task = bar.add_task(description, total=None, pace="")
+        began = time.monotonic()
 
         def advance(done: float, total: float | None = None, text: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=without_controls(text or description))
+            pace = pace_of(done, total, elapsed_s=time.monotonic() - began)
+            bar.update(task, completed=done, total=total, description=without_controls(text or description), pace=pace)
 
         yield advance
 

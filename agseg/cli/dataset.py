@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.help_pages import Shelf
 from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode, UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(cls=Summaries, no_args_is_help=True, help="Bring training data into the internal layout, and check it.")
+    group = Shelf(cls=Summaries, no_args_is_help=True, help="Bring training data into the internal layout, and check it.")
     app.add_typer(group, name="dataset")
 
     @group.command("list")

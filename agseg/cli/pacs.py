@@ -25,6 +25,7 @@ from agseg.cli.archive import (
     opened,
     service_lines,
 )
+from agseg.cli.help_pages import Shelf
 from agseg.cli.options import Debug, Json, PacsUrl, Quiet, Verbose
 from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pacs_lines", "register"]
 
-group = typer.Typer(
+group = Shelf(
     cls=Summaries,
     help="Pull series from an archive (PACS) and push results to it, by DICOMweb or DIMSE.",
     no_args_is_help=True,

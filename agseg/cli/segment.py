@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
 def segment(
     context: typer.Context,
     inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT...", help="Folders (walked recursively), DICOM series or NIfTI files.")
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Folders (walked recursively), DICOM series or NIfTI files."),
     ] = None,
     more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),

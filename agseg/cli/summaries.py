@@ -6,6 +6,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from agseg.cli.help_pages import COMMANDS
 from agseg.errors import UsageError
 
 __all__ = ["Summaries"]
@@ -22,10 +23,16 @@ class Summaries(TyperGroup):
         return name, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Name and first sentence of every command."""
-        told = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(told)
+        """Name and first sentence of every command; the many of the table of contents by what they are for."""
+        told = {name: command.get_short_help_str(limit=1000) for name, command in self.commands.items()}
+        groups = {title: names for title, names in COMMANDS.items() if set(names) & told.keys()} if ctx.parent is None else {}
+        placed = {name for names in groups.values() for name in names}
+        rest = tuple(name for name in told if name not in placed)
+        for title, names in [*groups.items(), ("More" if groups else "Commands", rest)]:
+            rows = [(name, told[name]) for name in names if name in told]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def _check_dashes(command: Any, words: list[str]) -> None:

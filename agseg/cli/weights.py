@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agseg.cli import console, options
+from agseg.cli.help_pages import Shelf
 from agseg.cli.options import Debug, Json, Quiet
 from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode, UsageError
@@ -28,7 +29,7 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Entries 
 
 def register(app: typer.Typer) -> None:
     """Add the group to the app."""
-    group = typer.Typer(
+    group = Shelf(
         name="weights",
         cls=Summaries,
         help="List, fetch, check, import and export trained weights.",

@@ -6,13 +6,17 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from agseg.cli import console
+
+RUN = "import sys; sys.argv = ['agseg']; from agseg.cli.app import main; main()"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -96,3 +100,43 @@ def test_a_full_stdout_is_8_and_a_sentence_and_a_full_stderr_is_nothing(argument
     assert ("standard output: the disk is full" in done.stderr) == (code == 8)
     assert said_with(">/dev/full 2>&1", *arguments).returncode == code
     assert said_with("2>/dev/full", *arguments).returncode == said_with("", *arguments).returncode
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "elapsed_s", "said"),
+    [
+        (0, 10, 60, ""),
+        (3, None, 60, ""),
+        (1, 10, 60, "60 an hour, 9 min left"),
+        (5, 300, 600, "30 an hour, 9 h 50 min left"),
+        (9, 10, 90, "360 an hour, less than a minute left"),
+        (10, 10, 100, "360 an hour, less than a minute left"),
+    ],
+)
+def test_progress_says_its_pace_and_the_time_left(done, total, elapsed_s, said):
+    assert console.pace_of(done, total, elapsed_s=elapsed_s) == said
+
+
+def test_the_version_says_what_a_report_needs():
+    done = subprocess.run([sys.executable, "-m", "agseg", "-V"], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"agseg \d+\.\d+\.\d+", lines[0])
+    assert [line.split()[0] for line in lines[1:]] == ["commit", "Python", "weights"]
+    assert f"torch {version('torch')}" in lines[2]
+    assert re.search(r"attention-unet-abdomen [0-9a-f]{12}", lines[3])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_told_how_to_complete(shell):
+    environment = os.environ | {"_AGSEG_COMPLETE": f"source_{shell}"}
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, env=environment)
+    assert "agseg" in done.stdout
+    assert done.stderr == ""
+
+
+def test_commands_and_options_complete():
+    for words, number, found in (("agseg seg", 1, {"segment"}), ("agseg segment --out", 2, {"--output", "--output-type"})):
+        asked = {"_AGSEG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, env=os.environ | asked)
+        assert set(done.stdout.split()) == found

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from agseg.cli.app import app
+from agseg.cli.help_pages import COMMANDS, EXAMPLES, OPTIONS
 
 ROOT = typer.main.get_command(app)
 
@@ -29,3 +30,39 @@ def test_every_option_stands_whole_with_its_choices(name: str) -> None:
         assert all(option in words for option in parameter.opts if option.startswith("--")), parameter.name
         if parameter.metavar and parameter.opts[0].startswith("-"):
             assert parameter.metavar in words
+
+
+def test_every_command_and_every_option_of_a_long_page_has_its_place() -> None:
+    assert sorted(name for names in COMMANDS.values() for name in names) == sorted(ROOT.commands)
+    assert "More:" not in help_of()
+    for names in (("segment",), ("classify-us",), ("pacs", "pull")):
+        assert "More:" not in help_of(*names)
+    placed = [name for names in OPTIONS.values() for name in names]
+    assert len(placed) == len(set(placed))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_commands_that_exist_and_fit_the_page(name: str) -> None:
+    text = help_of(*name.split())
+    assert max(map(len, text.split("Examples:")[1].splitlines())) <= 80
+    for example, purpose in EXAMPLES[name]:
+        assert purpose in text
+        program, *words = example.split()
+        assert program == "agseg"
+        command = ROOT
+        for part in name.split():
+            command = command.commands[part]
+            assert words.pop(0) == part
+        command.make_context(name, words, resilient_parsing=False)
+
+
+def test_defaults_are_said() -> None:
+    text = " ".join(help_of("segment").split())
+    for default in (
+        "[default: agseg-out]",
+        "default nifti",
+        "[default: auto]",
+        "default: an hour",
+        "default: each organ's own",
+    ):
+        assert default in text
