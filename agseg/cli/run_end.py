@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agseg.errors import Code, ExitCode
-from agseg.io.walk import CLIP_NOTE
 
 if TYPE_CHECKING:
     from agseg.batch import BatchEvent
@@ -54,6 +53,8 @@ def mute_ending(
 
 def _advice(report: BatchReport, what: str) -> Iterator[str]:
     """What to do with what was found instead, a line for each kind of thing."""
+    from agseg.io.walk import CLIP_NOTE
+
     left_out = report.files.get("left_out", [])
     reasons = {entry["reason"] for entry in left_out}
     if Code.SYMLINK in reasons:
