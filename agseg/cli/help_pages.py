@@ -14,7 +14,17 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "From images to results": ("segment", "inspect", "classify-us"),
     "Every night, and as it comes": ("night", "listen", "module", "pacs"),
     "This machine and its weights": ("doctor", "weights", "models"),
-    "Training and evaluation": ("train", "finetune", "evaluate", "export", "prune-curve", "dataset", "phantom"),
+    "Training and evaluation": (
+        "train",
+        "finetune",
+        "evaluate",
+        "export",
+        "prune-curve",
+        "dataset",
+        "plan",
+        "recipe",
+        "phantom",
+    ),
 }
 """The commands by what they are for; one that stands nowhere here comes last, as "More"."""
 
