@@ -101,9 +101,8 @@ def test_promise_20_a_second_run_on_one_output_exits_6_and_a_killed_one_frees_th
     first = start(tmp_path / "in", tmp_path / "out", "tell=true")
     assert first.stdout is not None
     wait_for(first, *["stage model-hang"] * 2)
-    began = time.monotonic()
     assert night(tmp_path / "in", tmp_path / "out", stderr=subprocess.DEVNULL) == 6
-    assert time.monotonic() - began < 5
+    assert first.poll() is None  # nobody waited for it
     orphans = children_of(first.pid)
     first.kill()
     first.communicate()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from agseg.errors import WeightsError
 from agseg.models.load import load_strict
@@ -93,19 +92,16 @@ def test_shallower_weights_are_refused_with_their_missing_keys():
         load_strict(build("anu-net", {"width": 4, "classes": 2}), weights, prune=True)
 
 
-def test_depths_are_ordered_in_parameters_and_time():
+def test_depths_are_ordered_in_parameters_and_operations():
     networks = [build("anu-net", {"width": 8, "depth": depth}).eval() for depth in DEPTHS]
     parameters = [sum(p.numel() for p in network.parameters()) for network in networks]
     assert parameters == sorted(set(parameters))
-    x = torch.randn(1, 1, 128, 128)
-    best = [float("inf")] * len(networks)
-    with torch.inference_mode():
-        for _ in range(5):
-            for index, network in enumerate(networks):
-                start = time.perf_counter()
-                network(x)
-                best[index] = min(best[index], time.perf_counter() - start)
-    assert best == sorted(best)
+    operations = []
+    for network in networks:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.randn(1, 1, 64, 64))
+        operations.append(counter.get_total_flops())
+    assert operations == sorted(set(operations))
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

@@ -83,10 +83,10 @@ def test_deep_nesting_costs_neither_time_nor_a_crash(tmp_path, axial):
         opening = (tag + b"\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * deep
         closing = (b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0") * deep
         path.write_bytes(content[:start] + opening + closing + content[end:])
-    before = time.monotonic()
+    before = time.process_time()
     (study,) = discover([tmp_path]).studies
     assert np.array_equal(read_volume(study).voxels, axial[0])
-    assert time.monotonic() - before < 10
+    assert time.process_time() - before < 10
 
 
 @given(st.data())

