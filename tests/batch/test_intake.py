@@ -32,7 +32,7 @@ def write_good(path: Path) -> Path:
 # -- what the child is told to call; by name, so at the top of a module ----------------------------------------------------
 
 
-def broken_find(files, skipped, lost, *, note: Callable[[int], None]):
+def broken_find(files, skipped, modalities, lost, *, note: Callable[[int], None]):
     """Discovery in which names of files say what becomes of who opens them."""
     real = discovering._looked_at
 
@@ -54,7 +54,7 @@ def broken_find(files, skipped, lost, *, note: Callable[[int], None]):
 
     discovering._looked_at = look
     try:
-        return module._found(files, skipped, lost, note=note)
+        return module._found(files, skipped, modalities, lost, note=note)
     finally:
         discovering._looked_at = real
 
@@ -76,11 +76,11 @@ def fail(*, note):
     raise ZeroDivisionError(phantoms.CANARIES[0])
 
 
-def nonsense(files, skipped, lost, *, note):
+def nonsense(files, skipped, modalities, lost, *, note):
     return {"studies": [{"id": "x", "files": [99]}], "skipped": []}
 
 
-def dies_between_files(files, skipped, lost, *, note):
+def dies_between_files(files, skipped, modalities, lost, *, note):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

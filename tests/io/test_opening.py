@@ -122,7 +122,7 @@ def a_video(folder: Path) -> None:
 def test_every_opening_of_a_clip_is_a_careful_one(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path)
     with watched(tmp_path) as openings:
-        (clip,) = find_clips([tmp_path]).clips
+        (clip,) = find_clips([tmp_path]).studies
         assert len(list(open_clip(clip).frames(every(1)))) in (1, 3)
     assert openings
     assert not [path for path, flags in openings if flags & CAREFUL != CAREFUL]
@@ -131,7 +131,7 @@ def test_every_opening_of_a_clip_is_a_careful_one(tmp_path: Path, make: Callable
 @pytest.mark.parametrize("make", [a_cine, a_still, a_video])
 def test_a_link_that_takes_a_clips_place_is_not_followed(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path)
-    (clip,) = find_clips([tmp_path]).clips
+    (clip,) = find_clips([tmp_path]).studies
     (path,) = clip.files
     secret = tmp_path / ".secret"
     path.rename(secret)
