@@ -203,7 +203,8 @@ def _check_gaps(distances_mm: NDArray[np.float64]) -> None:
         # As many wide steps as narrow ones is a change of spacing, not a few lost slices.
         if lost and odd.size < distances_mm.size / 3:
             places = _places(np.flatnonzero(far) + 1, distances_mm.size + 1)
-            value = f"{int((multiples - 1).sum())} empty positions, {places}"
+            empty = int((multiples - 1).sum())
+            value = f"{empty} empty position{'s' if empty > 1 else ''}, {places}"
             raise InputError("slices are missing", code=Code.MISSING_SLICES, value=value)
         raise InputError(
             "slices are not evenly spaced",
