@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option("--protocol", metavar="bft|aft|scr", help="Predict and score a test split under a protocol."),
         ] = None,
-        run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="The network: a run's folder.")] = None,
+        run: Annotated[
+            Path | None, typer.Option("--run", metavar="RUN", help="The network: a run's folder, or the id of weights.")
+        ] = None,
         data: Data = None,
         split: Annotated[
             str | None, typer.Option("--split", help="Named split; default: the run's, or the cohort's first.")
@@ -63,6 +65,8 @@ def register(app: typer.Typer) -> None:
         last: Annotated[bool, typer.Option("--last", help="The last checkpoint instead of the best.")] = False,
         masks: Annotated[bool, typer.Option("--masks", help="Write the predicted masks too.")] = False,
         output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where reports go.")] = Path("evaluation"),
+        manifest: options.Manifest = None,
+        offline: options.Offline = False,
         json: options.Json = False,
         quiet: options.Quiet = False,
         debug: options.Debug = False,
@@ -75,6 +79,7 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows.evaluate_folders import evaluate_folders
         from agseg.workflows.evaluate_frames import FrameReport
         from agseg.workflows.evaluate_planes import PlanesReport, evaluate_planes
+        from agseg.workflows.finetune import entry_network
         from agseg.workflows.pool_folds import pool_folds
 
         console.setup_logging(quiet=quiet, debug=debug)
@@ -97,8 +102,11 @@ def register(app: typer.Typer) -> None:
                 )
         elif run is not None and truth is None:
             computing = _computing(device, precision, mirror=mirror, largest=largest or (), tolerance_mm=tolerance)
+            network = None
+            if not run.exists() and len(run.parts) == 1:
+                network = entry_network(str(run), manifest=manifest, home=options.home(), offline=offline)
             request = workflow.RunRequest(
-                run, protocol=protocol, data=data, split=split, fold=fold, last=last, computing=computing
+                run, protocol=protocol, data=data, split=split, fold=fold, last=last, computing=computing, network=network
             )
             with console.progress("evaluating", quiet=quiet or json) as advance:
                 report = workflow.evaluate_run(request, output=output, against=against or (), masks=masks, progress=advance)

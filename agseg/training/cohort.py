@@ -101,8 +101,9 @@ class Cohort:
 
     def image_path(self, case_id: str) -> Path:
         """The image, named as nnU-Net does (``CASE_0000``) or plainly (``CASE``)."""
+        plain = self.root / "imagesTr" / f"{case_id}{self.file_ending}"
         channel = self.root / "imagesTr" / f"{case_id}_0000{self.file_ending}"
-        return channel if channel.exists() else self.root / "imagesTr" / f"{case_id}{self.file_ending}"
+        return plain if plain.exists() and not channel.exists() else channel
 
     def label_path(self, case_id: str) -> Path:
         """The label image."""

@@ -24,6 +24,7 @@ __all__ = [
     "MISSING_FOLDS",
     "NOT_SCORED",
     "POOLED_FOLDS",
+    "UNRECORDED",
     "Evaluation",
     "nnunet_summary",
     "per_case_csv",
@@ -37,6 +38,8 @@ EXPERIMENT = "experiment"
 POOLED_FOLDS = "pooled_folds"
 MISSING_FOLDS = "missing_folds"
 """Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""
+UNRECORDED = "unrecorded"
+"""Key of ``about``: the network is weights, and which cases they learned from is not recorded."""
 NOT_SCORED = "not_scored"
 """Key of ``about``: case id to the reason why it has no score."""
 

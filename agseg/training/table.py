@@ -13,7 +13,7 @@ from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
 from agseg.training.beside import PRIVATE, is_private
 from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
-from agseg.training.evaluation import MISSING_FOLDS, POOLED_FOLDS, Evaluation
+from agseg.training.evaluation import MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
 __all__ = ["METRICS", "Comparison", "Table", "TableRow", "make_table", "to_csv", "to_latex", "to_markdown"]
@@ -95,11 +95,17 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
     rows = tuple(_row(evaluation, organ, shown) for evaluation in evaluations for organ in evaluation.organs)
     raw: list[tuple[str, str, str, str, PairedTest]] = []
     notes = [note for evaluation in evaluations for note in _unscored(evaluation)]
+    notes += [
+        f"{evaluation.name}: which cases these weights learned from is not recorded; their card says what is known."
+        for evaluation in evaluations
+        if (evaluation.about or {}).get(UNRECORDED)
+    ]
+    untested: list[str] = []
     for first, second in itertools.combinations(evaluations, 2):
         under_protocols = bool(first.protocol and second.protocol)
         if under_protocols and first.protocol != second.protocol and first.model != second.model:
             # Two things differ at once: such a test answers no question, and costs every other one power.
-            notes.append(f"{first.name} and {second.name} are not tested: they differ in protocol and in network.")
+            untested.append(f"{first.name} and {second.name}")
             continue
         shared = [organ for organ in first.organs if organ in second.organs]
         if not shared:
@@ -117,6 +123,7 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
                 cases = [case for case in one if case in other]
                 test = paired_wilcoxon([one[case] for case in cases], [other[case] for case in cases])
                 raw.append((first.name, second.name, organ, metric, test))
+    notes += [f"Not tested, as they differ in protocol and in network: {'; '.join(untested)}."] if untested else []
     corrected = holm([test.p for *_, test in raw])
     comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
     notes += [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []

@@ -16,7 +16,7 @@ from agseg.measure.significance import Summary
 from agseg.training.beside import row_beside
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
-from agseg.training.evaluation import EXPERIMENT, Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import EXPERIMENT, UNRECORDED, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
@@ -86,6 +86,8 @@ class RunRequest:
         Take the last checkpoint instead of the best.
     computing
         How masks are computed.
+    network
+        The network itself, where it is no run but weights of the manifest.
     """
 
     run: Path
@@ -95,6 +97,7 @@ class RunRequest:
     fold: int | None = None
     last: bool = False
     computing: Computing = AS_VALIDATED
+    network: Trained | None = None
 
 
 def evaluate_run(
@@ -106,7 +109,7 @@ def evaluate_run(
     progress: Progress | None = None,
 ) -> EvaluationReport | FrameReport:
     """Score a run's network on the test side of a split; see :func:`evaluate_protocol` and :func:`evaluate_frames`."""
-    trained = open_run(request.run, best=not request.last)
+    trained = request.network or open_run(request.run, best=not request.last)
     data = request.data or Path("data") / trained.recipe.dataset
     if task_of(trained.recipe) is Task.FRAME:
         split = request.split or trained.recipe.split
@@ -114,9 +117,16 @@ def evaluate_run(
         if masks:
             raise UsageError("frames have classes and no masks", value="--masks", hint="Leave --masks out.")
         return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, against=against, progress=progress)
-    name = request.protocol or (OWN.name if trained.is_own else trained.recipe.protocol)
+    is_ours = request.network is None and not trained.is_own
+    name = request.protocol or (trained.recipe.protocol if is_ours else OWN.name)
+    if request.network is not None and protocol(name).trains and name != OWN.name:
+        raise RecipeError(
+            "weights of the manifest can be applied to other data, and nothing else is known of them",
+            value=f"--protocol {name}",
+            expected="--protocol bft, or none",
+        )
     # A run's own test side, unless its network is applied to other data.
-    own = protocol(name).trains and trained.learned_on == open_cohort(data).name
+    own = request.network is None and protocol(name).trains and trained.learned_on == open_cohort(data).name
     split = request.split or (trained.recipe.split if own else default_split(data))
     return evaluate_protocol(
         trained,
@@ -201,6 +211,8 @@ def evaluate_protocol(
     about["computed"] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:
         about[SAME_IMAGE] = same
+    if trained.about is None:
+        about[UNRECORDED] = True
     is_own = protocol_name == OWN.name
     # Two networks of one architecture on one's own data are two recipes; the papers' rows are called by their networks.
     name = trained.recipe.name if is_own else trained.recipe.network.architecture

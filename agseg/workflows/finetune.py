@@ -11,6 +11,7 @@ from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.checkpoint import LAST
 from agseg.training.datasets import dataset_names
+from agseg.training.draws import Affine
 from agseg.training.protocol import OWN
 from agseg.training.recipe import LossName, NetworkChoice, Recipe, find_recipe, recipe_names
 from agseg.training.settings import LoopSettings
@@ -20,7 +21,7 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.train import ProgressCall, RunPlace, TrainingReport, run_training
 
-__all__ = ["default_run", "finetune", "finetune_recipe", "source_network"]
+__all__ = ["default_run", "entry_network", "finetune", "finetune_recipe", "source_network"]
 
 
 def finetune_recipe(target: str, source: Trained) -> Recipe:
@@ -108,6 +109,17 @@ def source_network(
         raise RecipeError("no run here", path=folder, expected=RECIPE_FILE)
     if folder.exists():
         raise RecipeError("this is a file", path=folder, expected="a run's folder")
+    return entry_network(source, manifest=manifest, home=home, offline=offline)
+
+
+def entry_network(source: str, *, manifest: Path | None, home: Path | None, offline: bool) -> Trained:
+    """The network of a weights entry: packaged, a site's own, or imported.
+
+    Raises
+    ------
+    RecipeError
+        If there is none of that id, or it is several networks merged.
+    """
     known = Manifest.load(manifest, home=home)
     if source not in known.by_id:
         raise RecipeError(
@@ -167,5 +179,13 @@ def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: Prog
     own = source.recipe
     # The published row belongs to the published network only.
     published = recipe.published if own.network == recipe.network else None
-    adapted = replace(recipe, network=own.network, labels=own.labels, input=own.input, published=published)
+    affine = _without_swaps(recipe.affine, own)
+    adapted = replace(recipe, network=own.network, labels=own.labels, input=own.input, published=published, affine=affine)
     return run_training(adapted, place, source=source, progress=progress)
+
+
+def _without_swaps(affine: Affine, own: Recipe) -> Affine:
+    """The recipe's augmentation, without mirroring left and right where the source's labels have sides."""
+    sided = any({"left", "right"} & set(name.split("_")) for name in own.labels.values())
+    across = [axis for axis, code in enumerate(own.input.axis_codes) if code in "LR"] if sided else []
+    return replace(affine, flip=tuple(axis for axis in affine.flip if axis not in across))

@@ -15,6 +15,8 @@ from agseg.training.frames import open_frames
 from agseg.training.splits import read_split
 from agseg.workflows.check_dataset import check_dataset
 from agseg.workflows.dataset import prepare_dataset
+from agseg.workflows.dataset_new import NewDataset, new_dataset
+from tests.workflows.own_phantoms import AFFINE, case_labels, write_raw
 
 SHAPE = (8, 6, 5)  # columns, rows, slices
 SPACING_MM = (1.5, 1.5, 2.0)
@@ -254,3 +256,33 @@ def test_a_folder_in_another_layout_is_refused(tmp_path):
         prepare_dataset("lits", download=tmp_path / "in", output=tmp_path / "out")
     with pytest.raises(RecipeError, match="as it is"):
         prepare_dataset("ct150", download=tmp_path / "in", output=tmp_path / "out2")
+
+
+def test_check_finds_what_nobody_sees_by_looking(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=6)
+    names = {1: "liver", 2: "tumour", 3: "cyst", 4: "stone"}
+    new_dataset(data, NewDataset("toy", ("CT",), names))
+    images, labels = data / "imagesTr", data / "labelsTr"
+    (labels / "lesion_000.nii.gz").unlink()
+    (images / "lesion_001_0000.nii.gz").unlink()
+    blank = np.zeros(case_labels(2).shape)
+    save_nifti(images / "lesion_002_0000.nii.gz", blank.astype(np.float32) + 7, AFFINE)
+    broken = case_labels(3) * 50.0 - 100
+    broken[0, 0, :5] = np.nan
+    save_nifti(images / "lesion_003_0000.nii.gz", broken.astype(np.float32), AFFINE)
+    save_nifti(labels / "lesion_004.nii.gz", blank.astype(np.uint8), AFFINE)
+    save_nifti(images / "lesion_005_0001.nii.gz", blank.astype(np.float32), AFFINE)
+    report = check_dataset(data, recipe="unet3d-ct82-scr")
+    said, noted = "\n".join(report.problems), "\n".join(report.notes)
+    for expected in (
+        "lesion_000: an image without labels",
+        "lesion_001: labels without an image; lesion_001_0000.nii.gz is missing",
+        "lesion_002: CT: every voxel is 7",
+        "lesion_003: 5 voxels were NaN or infinite",
+        "lesion_005_0001.nii.gz: a channel that dataset.json does not name",
+        "numTraining",
+        "unet3d-ct82-scr: the data set does not label this organ: found pancreas",
+    ):
+        assert expected in said
+    assert "lesion_004: no label" in noted
+    assert "no case has the label stone" in noted

@@ -127,6 +127,16 @@ def test_folds_export_as_one_entry_that_says_what_it_learned_from(place, exporte
         export_run([first, first], weights_id="twice", output=place / "no")
 
 
+def test_weights_are_scored_too_and_nobody_claims_what_they_learned_from(place, exported, tmp_path):
+    data, words = place / "Dataset501_Lesions", ["--manifest", exported, "--device", "cpu"]
+    agseg("evaluate", "--run", "lesions", "--data", data, *words, "-o", tmp_path / "ev", "-q")
+    table = (tmp_path / "ev/table.md").read_text()
+    assert "| lesions | liver | 4 |" in table
+    assert "which cases these weights learned from is not recorded" in table
+    told = agseg("evaluate", "--run", "lesions", "--protocol", "scr", "--data", data, *words, "-o", tmp_path / "no", code=2)
+    assert "--protocol bft, or none" in told
+
+
 def test_segment_joins_the_channels_and_finds_what_evaluate_found(place, exported, tmp_path):
     studies, out = tmp_path / "imagesTs", tmp_path / "out"
     studies.mkdir()

@@ -1,0 +1,126 @@
+"""Own data of other kinds, at toy size: slices of MR, regions with voxels that nobody labelled, a new organ on an old trunk."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from agseg.errors import RecipeError
+from agseg.inference.by_entry import segment_with_entry
+from agseg.inference.network import load_network
+from agseg.labels import LabelSet
+from agseg.models.registry import build
+from agseg.training.cohort import open_cohort
+from agseg.training.evaluation import read_evaluation
+from agseg.training.recipe import find_recipe
+from agseg.training.trained import open_run
+from agseg.weights.manifest import Manifest
+from agseg.workflows import finetune as finetune_module
+from agseg.workflows.finetune import entry_network, finetune, finetune_recipe
+from agseg.workflows.finetune_own import take_what_fits
+from agseg.workflows.train import RunPlace
+from tests.workflows.own_phantoms import AFFINE, case_labels, write_raw
+from tests.workflows.test_own_data import NAMES, agseg
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TOY = ["--set", "loop.validate_every=0", "--steps", 2, "-q", "--device", "cpu"]
+
+
+def planned(data, *words, channel="CT", names=NAMES):
+    """Describe, cut and plan; returns the recipe's file."""
+    agseg("dataset", "new", data, "--name", "toy", "--channel", channel, *names, "-q")
+    agseg("dataset", "split", data, "--folds", 2, "--validation", 0, "-q")
+    agseg("plan", data, "-o", data.parent, "--memory", 0.1, *words, "-q")
+    return data.parent / "toy.yaml"
+
+
+@pytest.mark.slow
+def test_slices_of_mr_are_trained_exported_and_segmented(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=4, channels=("T1",))
+    recipe = planned(data, "--2d", channel="T1")
+    assert find_recipe(recipe).input.tile[2] == 1
+    run = tmp_path / "run"
+    agseg("train", recipe, "--data", data, "-o", run, "--set", "network.config.widths=[4, 6]", "--batch", 2, *TOY)
+    agseg("evaluate", "--run", run, "--data", data, "-o", tmp_path / "ev", "-q", "--device", "cpu")
+    agseg("export", run, "--as", "toy-2d", "-o", tmp_path / "weights", "-q")
+    entry = Manifest.load(tmp_path / "weights/toy-2d.manifest.yaml").entry("toy-2d")
+    assert (entry.input.modality, entry.input.is_flat) == ("MR", True)
+    network = load_network(entry, [tmp_path / "weights/toy-2d.safetensors"], device=torch.device("cpu"))
+    volume = open_cohort(data).read_volume("lesion_001")
+    found = segment_with_entry(volume, network, entry).mask.labels
+    assert np.mean(found != open_run(run).segment(volume).labels) < 1e-3  # folded batch norms round otherwise
+
+
+def test_regions_are_trained_and_ignored_voxels_are_not(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=4)
+    for number in range(4):
+        labels = case_labels(number)
+        labels[:, :, :2] = 4
+        nibabel.save(nibabel.Nifti1Image(labels, AFFINE), data / f"labelsTr/lesion_{number:03d}.nii.gz")
+    regions = {"background": 0, "whole": [1, 2, 3], "lesion": [2, 3], "cyst": 3, "ignore": 4}
+    described = {"channel_names": {"0": "CT"}, "labels": regions, "regions_class_order": [1, 2, 3], "file_ending": ".nii.gz"}
+    (data / "dataset.json").write_text(json.dumps(described))
+    recipe = planned(data, names=())
+    assert (find_recipe(recipe).loss.value, find_recipe(recipe).input.regions) == ("regions", (1, 2, 3))
+    small = ["--set", "network.config.widths=[4, 6]", "--set", "input.tile=[16, 16, 8]"]
+    run = tmp_path / "run"
+    agseg("train", recipe, "--data", data, "-o", run, *small, *TOY)
+    agseg("evaluate", "--run", run, "--data", data, "-o", tmp_path / "ev", "-q", "--device", "cpu")
+    scored = read_evaluation(tmp_path / "ev")
+    assert scored.organs == ("whole", "lesion", "cyst")
+    first = next(score for score in scored.cases if score.organ == "lesion")
+    labels = case_labels(int(first.case[-3:]))
+    labels[:, :, :2] = 0
+    assert first.counts.truth == int(np.isin(labels, (2, 3)).sum())
+    agseg("export", run, "--as", "toy-regions", "-o", tmp_path / "weights", "-q")
+    entry = Manifest.load(tmp_path / "weights/toy-regions.manifest.yaml").entry("toy-regions")
+    assert (entry.input.regions, entry.labels.names) == ((1, 2, 3), ("whole", "lesion", "cyst"))
+    told = agseg("train", recipe, "--data", data, "-o", tmp_path / "no", *small, "--set", "loss=soft-dice", *TOY, code=2)
+    assert "regions have a loss of their own" in told
+
+
+def test_a_new_organ_grows_on_an_old_trunk(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=4)
+    recipe = planned(data)
+    small = ["--set", "network.config.widths=[4, 6]", "--set", "input.tile=[16, 16, 8]"]
+    agseg("train", recipe, "--data", data, "-o", tmp_path / "old", *small, *TOY)
+    words = ["finetune", "--from", tmp_path / "old", "--data", data, "-o", tmp_path / "new", "--organ", "tumour", "--batch", 1]
+    agseg(*words, *TOY, "--set", "loop.frozen=[encoder.]", "--set", "loop.rates={decoder.: 0.1}")
+    old, new = open_run(tmp_path / "old", best=False), open_run(tmp_path / "new", best=False)
+    assert new.labels.names == ("tumour",)
+    assert json.loads((tmp_path / "new/run.json").read_text())["learned"][1:]  # the source's cases are known too
+    before, after = old.bare().state_dict(), new.bare().state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("encoder."))
+    begun = build(new.recipe.network.architecture, new.recipe.network.config)
+    taken = take_what_fits(begun, old, LabelSet.from_mapping({1: "tumour"}))
+    assert "head.weight" in taken.part
+    row = old.labels["tumour"].index
+    assert torch.equal(begun.state_dict()["side.0.weight"][1], before["side.0.weight"][row])
+    told = agseg(*words[:-4], "--organ", "spleen", *TOY, code=2)
+    assert "unknown organ" in told
+
+
+def test_packaged_weights_come_to_a_papers_data_set_as_documented(tmp_path, monkeypatch):
+    source = entry_network("attention-unet-abdomen", manifest=None, home=tmp_path, offline=True)
+    recipe = finetune_recipe("ct82", source)
+    assert recipe.name == "attention-unet3d-ct82-aft"
+    begun = []
+    monkeypatch.setattr(finetune_module, "run_training", lambda adapted, *_, **__: begun.append(adapted))
+    finetune(source, recipe, RunPlace(Path("ct82"), tmp_path / "run"))
+    (adapted,) = begun
+    assert adapted.network == source.recipe.network
+    assert "kidney_left" in adapted.labels.values()
+    assert adapted.affine.flip == (1,)  # left and right are not mirrored: labels have sides
+    assert adapted.published is None
+
+
+def test_another_network_is_no_start(tmp_path):
+    source = entry_network("attention-unet-abdomen", manifest=None, home=tmp_path, offline=True)
+    with pytest.raises(RecipeError, match="another network"):
+        take_what_fits(build("attention-unet", {"classes": 2, "widths": [4, 6]}), source, LabelSet.from_mapping({1: "liver"}))
+    with pytest.raises(RecipeError, match="another network"):
+        take_what_fits(build("attention-unet", {"classes": 2}), source, LabelSet.from_mapping({1: "liver"}))
