@@ -29,7 +29,9 @@ __all__ = ["FAILURES", "REJECTED_BY", "Decisions", "decide"]
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 
-_LIKE_A_RESULT = re.compile(r"(?i).+\.(json|nii|nii\.gz|png|dcm|csv|stl|html|mp4)(\.[^.]*)?|attention|best|outdated-.*|\..*")
+_LIKE_A_RESULT = re.compile(
+    r"(?i).+\.(json|nii|nii\.gz|png|dcm|csv|stl|obj|html|mp4)(\.[^.]*)?|attention|best|outdated-.*|\..*"
+)
 """Names that a study's own files and folders may have."""
 
 _CURABLE = frozenset({Code.UNREADABLE_FILE, Code.PERMISSION, Code.TRANSFER_SYNTAX, Code.DECODE})

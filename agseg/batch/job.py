@@ -14,6 +14,7 @@ from agseg.batch.earlier import Plan
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
 from agseg.io.channels import join_channels
+from agseg.io.tables import TableStyle
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Discovery, Study
 from agseg.volume import Volume
@@ -251,6 +252,8 @@ class BatchJob:
         Let the children's tracebacks through to stderr. They may quote headers.
     include_identifiers
         Put what names the patient and the study into the run's records.
+    table_style
+        How volumes.csv is written.
     pseudonym_key
         The site's, from :func:`agseg.batch.sources.site_key`; None makes no pseudonyms.
     """
@@ -275,6 +278,7 @@ class BatchJob:
     dry_run: bool = False
     debug: bool = False
     include_identifiers: bool = False
+    table_style: TableStyle = TableStyle.PLAIN
     pseudonym_key: bytes | None = field(default=None, repr=False)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +24,46 @@ from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.io.atomic import write_bytes, write_text
 from agseg.io.html.page import mark_unfinished, write_report
-from agseg.io.tables import write_volumes
+from agseg.io.tables import TableStyle, write_volumes
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
-__all__ = ["EARLIER_RUNS", "undone_if_refused", "unlooked", "write_begun", "write_records", "write_unlooked"]
+__all__ = ["EARLIER_RUNS", "Style", "undone_if_refused", "unlooked", "write_begun", "write_records", "write_unlooked"]
 
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How tables and page are written.
+
+    Parameters
+    ----------
+    identified
+        They may name patients.
+    table
+        For whom volumes.csv is.
+    """
+
+    identified: bool = False
+    table: TableStyle = TableStyle.PLAIN
+
+
+DEFAULT_STYLE = Style()
 
 TREND_RUNS = 60
 """How many of them are read for the trend: two months of nights."""
 
 
-def write_records(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
+def write_records(report: BatchReport, output: Output, tables: Collection[str], *, style: Style = DEFAULT_STYLE) -> None:
     """Write the run's files; run.json comes last, so that it never speaks of files that are not there.
 
     Parameters
     ----------
     tables
         Names of those of the whole folder: volumes.csv, report.html.
-    identified
-        Whether tables and page may name patients.
+    style
+        How tables and page are written.
 
     Raises
     ------
@@ -55,11 +74,11 @@ def write_records(report: BatchReport, output: Output, tables: Collection[str], 
         _keep_earlier(output.root, whole.run_id)
         if whole.run_id != report.run_id:
             _join_filed(output.root, report)
-        _write_tables(whole, output, tables, identified=identified)
+        _write_tables(whole, output, tables, style=style)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
-def write_begun(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
+def write_begun(report: BatchReport, output: Output, tables: Collection[str], *, style: Style = DEFAULT_STYLE) -> None:
     """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
 
     Raises
@@ -68,7 +87,7 @@ def write_begun(report: BatchReport, output: Output, tables: Collection[str], *,
         If it cannot be written.
     """
     mark_unfinished(output.root / REPORT_HTML, started=report.started)
-    write_unlooked(report, output, tables, identified=identified)
+    write_unlooked(report, output, tables, style=style)
 
 
 @contextmanager
@@ -87,7 +106,7 @@ def undone_if_refused(output: Output, tables: Collection[str]) -> Iterator[None]
         raise
 
 
-def write_unlooked(report: BatchReport, output: Output, tables: Collection[str], *, identified: bool = False) -> None:
+def write_unlooked(report: BatchReport, output: Output, tables: Collection[str], *, style: Style = DEFAULT_STYLE) -> None:
     """Write run.json of a run that ended before it had found its studies; the last run's tables stay where there are any.
 
     Raises
@@ -98,7 +117,7 @@ def write_unlooked(report: BatchReport, output: Output, tables: Collection[str],
     with _turn(report, output) as whole:
         _keep_earlier(output.root, whole.run_id)
         if not all((output.root / name).is_file() for name in tables):
-            _write_tables(whole, output, tables, identified=identified)
+            _write_tables(whole, output, tables, style=style)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
@@ -139,14 +158,15 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
         yield _united(report, output)
 
 
-def _write_tables(whole: BatchReport, output: Output, tables: Collection[str], *, identified: bool) -> None:
+def _write_tables(whole: BatchReport, output: Output, tables: Collection[str], *, style: Style) -> None:
     """The tables show all that the folder holds: a study that was done before, and is no more in the input, keeps its rows."""
     own = {study.output for study in whole.studies if study.output is not None}
-    held = tuple(held_results(output.root, besides=own, identified=identified))
+    held = tuple(held_results(output.root, besides=own, identified=style.identified))
     if VOLUMES_CSV in tables:
         # A clip has no volume, and no row.
         with_organs = tuple(study for study, _ in held if study.organs)
-        write_volumes(output.root / VOLUMES_CSV, replace(whole, studies=(*whole.studies, *with_organs)))
+        everything = replace(whole, studies=(*whole.studies, *with_organs))
+        write_volumes(output.root / VOLUMES_CSV, everything, style=style.table)
     names = {study.input for study in whole.studies}
     gone = tuple(study for study, is_current in held if is_current and study.input not in names)
     whole = replace(whole, studies=(*whole.studies, *gone))

@@ -21,7 +21,7 @@ from agseg.batch.ledger import file_ledger
 from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
-from agseg.batch.record import undone_if_refused, unlooked, write_begun, write_records, write_unlooked
+from agseg.batch.record import Style, undone_if_refused, unlooked, write_begun, write_records, write_unlooked
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.sources import source_of
@@ -143,15 +143,19 @@ class _Run:
             if not self.job.dry_run:
                 self.output.release_reserve()
                 write = write_records if decisions is not None else write_unlooked
-                write(report, self.output, self.job.tables, identified=self.job.include_identifiers)
+                write(report, self.output, self.job.tables, style=self._style)
         return report
+
+    @property
+    def _style(self) -> Style:
+        return Style(self.job.include_identifiers, self.job.table_style)
 
     def _begin(self) -> None:
         """Leave a record of a run that has begun: who dies from here on leaves this one, not the last run's success."""
         waiting = unlooked(self.output)
         studies = tuple(waiting[name] for name in sorted(waiting))
         begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
-        write_begun(begun, self.output, self.job.tables, identified=self.job.include_identifiers)
+        write_begun(begun, self.output, self.job.tables, style=self._style)
 
     def _work(self, decisions: Decisions, engine: Engine) -> None:
         stop, left = self._should_stop(), decisions.tasks

@@ -81,7 +81,7 @@ def segment(
     ] = False,
     output_type: Annotated[
         list[str] | None,
-        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl", help="What to write (repeatable); default nifti."),
+        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl|obj", help="What to write (repeatable); default nifti."),
     ] = None,
     seg_encoding: Annotated[
         str, typer.Option(metavar="binary|labelmap", help="How seg.dcm stores its segments; labelmap is small, but new.")
@@ -115,6 +115,14 @@ def segment(
             help="Name patient, accession number and UIDs in records, table and page.",
         ),
     ] = False,
+    csv: Annotated[str, typer.Option(metavar="plain|excel|excel-semicolon", help="How volumes.csv is written.")] = "plain",
+    metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write numbers of the run for Prometheus.")] = None,
+    on_end: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Start this at the end, with run.json as its last word; no shell.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add who ran what on which studies to a log of JSON lines.")
+    ] = None,
     offline: options.Offline = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -126,6 +134,7 @@ def segment(
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
     from agseg.io.outputs import Outputs, SegEncoding
+    from agseg.io.tables import TableStyle
     from agseg.io.writers import WRITERS
     from agseg.models.precision import Precision
     from agseg.workflows import segment as workflow
@@ -183,6 +192,10 @@ def segment(
         dry_run=dry_run,
         debug=debug,
         include_identifiers=include_identifiers,
+        table_style=TableStyle(_choice("--csv", csv, tuple(TableStyle))),
+        metrics=metrics,
+        on_end=on_end,
+        audit=audit,
     )
     if handed_over(context, request):
         return

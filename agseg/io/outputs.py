@@ -40,6 +40,7 @@ class OutputType(StrEnum):
     DICOM_SR = "dicom-sr"
     RTSTRUCT = "rtstruct"
     STL = "stl"
+    OBJ = "obj"
 
 
 class SegEncoding(StrEnum):

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from agseg.io.atomic import write_text
@@ -13,7 +14,7 @@ from agseg.io.names import spelled_out
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.study import Source
 
-__all__ = ["COLUMNS", "table_text", "write_volumes"]
+__all__ = ["COLUMNS", "TableStyle", "table_text", "write_volumes"]
 
 COLUMNS = (
     "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "sd_hu", "p05_hu",
@@ -33,7 +34,21 @@ _FORMULA = ("=", "+", "-", "@")
 """A cell that begins with one of these is run as a formula by spreadsheets: study names get an apostrophe before it."""
 
 
-def write_volumes(path: Path, report: BatchReport) -> None:
+class TableStyle(StrEnum):
+    """How volumes.csv is written, by the names of ``--csv``."""
+
+    PLAIN = "plain"
+    """Commas, decimal points, UTF-8: for programs."""
+    EXCEL = "excel"
+    """The same with the mark by which Excel knows UTF-8."""
+    EXCEL_SEMICOLON = "excel-semicolon"
+    """Semicolons and decimal commas, with the mark: for an Excel of most of Europe."""
+
+
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def write_volumes(path: Path, report: BatchReport, *, style: TableStyle = TableStyle.PLAIN) -> None:
     """Write the table: a row per organ of every study, and one row for a study without organs.
 
     Parameters
@@ -42,6 +57,8 @@ def write_volumes(path: Path, report: BatchReport) -> None:
         ``OUT/volumes.csv``.
     report
         The run; the studies it skipped because they were done before are in it with their organs.
+    style
+        For whom.
 
     Raises
     ------
@@ -51,19 +68,23 @@ def write_volumes(path: Path, report: BatchReport) -> None:
     identified = any(study.source is not None and study.source.identifiers for study in report.studies)
     columns = [*COLUMNS[:-1], *(IDENTIFIERS if identified else ()), COLUMNS[-1]]
     rows = [_row(study, organ, report) for study in report.studies for organ in study.organs or (None,)]
-    write_text(path, table_text([columns, *([row[name] for name in columns] for row in rows)]))
+    write_text(path, table_text([columns, *([row[name] for name in columns] for row in rows)], style=style))
 
 
-def table_text(rows: Iterable[Sequence[str]]) -> str:
+def table_text(rows: Iterable[Sequence[str]], *, style: TableStyle = TableStyle.PLAIN) -> str:
     """Rows as CSV that every spreadsheet takes as text and numbers, whichever separator its locale has.
 
     Every cell is quoted, control characters are written out, and a cell that would be run as a formula begins with an
     apostrophe; a number does not, be it negative.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerows([[_safe(cell) for cell in row] for row in rows])
-    return text.getvalue()
+    european = style is TableStyle.EXCEL_SEMICOLON
+    separator = ";" if european else ","
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = [_safe(cell) for cell in row]
+        writer.writerow([cell.replace(".", ",") if european and _NUMBER.fullmatch(cell) else cell for cell in cells])
+    return ("" if style is TableStyle.PLAIN else BYTE_ORDER_MARK) + text.getvalue()
 
 
 def _row(study: StudyReport, organ: Measurement | None, report: BatchReport) -> dict[str, str]:

@@ -97,6 +97,12 @@ def _stl(folder: Path, result: Result) -> Written:
     return Written(write_meshes(folder, result.mask))
 
 
+def _obj(folder: Path, result: Result) -> Written:
+    from agseg.io.obj import write_objs
+
+    return Written(write_objs(folder, result.mask))
+
+
 def _dicom(kind: OutputType) -> Callable[[Path, Result], Written]:
     return lambda folder, result: result.dicom.write(kind, folder)
 
@@ -107,6 +113,7 @@ _ALL = (
     Writer(OutputType.DICOM_SR, _dicom(OutputType.DICOM_SR), "highdicom", "dicom"),
     Writer(OutputType.RTSTRUCT, _dicom(OutputType.RTSTRUCT), "highdicom", "dicom"),
     Writer(OutputType.STL, _stl),
+    Writer(OutputType.OBJ, _obj),
 )
 
 WRITERS: dict[str, Writer] = {str(writer.name): writer for writer in _ALL}

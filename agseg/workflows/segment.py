@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
+from agseg.batch.audit import append, begun, ended
 from agseg.batch.engines import EngineFactory
 from agseg.batch.intake import Intake
 from agseg.batch.output import Output
+from agseg.batch.run_end import check_command, run_command, write_metrics
+from agseg.batch.run_id import RUN_JSON
 from agseg.batch.sources import site_key
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
+from agseg.io.tables import TableStyle
 from agseg.io.writers import check_outputs
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
@@ -73,6 +77,10 @@ class SegmentRequest:
         Where the studies are done; None is this machine.
     overwrite, dry_run, debug, include_identifiers
         As on the command line.
+    table_style
+        How volumes.csv is written.
+    metrics, on_end, audit
+        What is left for other programs: a file for Prometheus, a command that is started at the end, a log of who ran what.
     """
 
     inputs: tuple[Path, ...]
@@ -93,6 +101,10 @@ class SegmentRequest:
     dry_run: bool = False
     debug: bool = False
     include_identifiers: bool = False
+    table_style: TableStyle = TableStyle.PLAIN
+    metrics: Path | None = None
+    on_end: str | None = None
+    audit: Path | None = None
 
     def parameters(self, networks: tuple[NetworkConfig, ...], organs: tuple[str, ...]) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
@@ -162,9 +174,25 @@ def _segment(
             dry_run=request.dry_run,
             debug=request.debug,
             include_identifiers=request.include_identifiers,
+            table_style=request.table_style,
             pseudonym_key=site_key(request.home, make=not request.dry_run),
         )
-        return run_batch(job, output, on_event=on_event, engine=_engine(request.cluster), intake=intake)
+        if request.audit is not None and not request.dry_run:
+            append(request.audit, begun(job, output.root))
+        report = run_batch(job, output, on_event=on_event, engine=_engine(request.cluster), intake=intake)
+        if not request.dry_run:
+            _leave(report, request, output)
+        return report
+
+
+def _leave(report: BatchReport, request: SegmentRequest, output: Output) -> None:
+    """What the run leaves for other programs."""
+    if request.audit is not None:
+        append(request.audit, *ended(report))
+    if request.metrics is not None:
+        write_metrics(report, request.metrics)
+    if request.on_end is not None:
+        run_command(request.on_end, report, output.root / RUN_JSON)
 
 
 def _network(
@@ -204,6 +232,8 @@ def _checked(
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")
     check_outputs(options.outputs.kinds)
+    if request.on_end is not None:
+        check_command(request.on_end)
     return manifest, chosen, organs, scouts
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agseg.grid import Grid
+from agseg.io.obj import write_objs
 from agseg.io.stl import surface, write_meshes
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask
@@ -62,3 +63,14 @@ def test_an_organ_at_the_edge_of_the_field_of_view_is_closed_there() -> None:
     corners = surface(np.ones((6, 5, 4), dtype=bool), grid)
     # The whole box, voxels and not only their centres, but for its cut edges.
     assert 0.8 * 120 * 6 / 1000 < volume_ml(corners) < 120 * 6 / 1000
+
+
+def test_an_obj_is_the_same_surface_with_shared_corners(tmp_path: Path) -> None:
+    grid = Grid(SHAPE, phantoms.coded_affine("LPI", SHAPE, SPACING_MM))
+    mask = LabelMask(ellipsoid(grid).astype(np.uint8), grid, LabelSet.from_mapping({1: "liver", 2: "spleen"}))
+    assert write_objs(tmp_path, mask) == ("liver.obj",)
+    rows = [line.split() for line in (tmp_path / "liver.obj").read_text().splitlines()]
+    vertices = np.array([[float(value) for value in row[1:]] for row in rows if row[0] == "v"])
+    faces = np.array([[int(value) for value in row[1:]] for row in rows if row[0] == "f"]) - 1
+    assert len(np.unique(vertices, axis=0)) == len(vertices) < 3 * len(faces)
+    assert volume_ml(vertices[faces]) == pytest.approx(volume_ml(surface(mask.of("liver"), grid)), rel=1e-4)
