@@ -1,4 +1,4 @@
-"""The additive attention gates of Attention U-Net (segmentation form), and the gate on one common grid of ANU-Net.
+"""The additive attention gates of Attention U-Net (segmentation form), two other kinds, and ANU-Net's on one common grid.
 
 Source: Schlemper, Oktay et al., Attention Gated Networks (2019), section 2.2, equations (1) and (2):
 
@@ -11,13 +11,24 @@ computed there and resampled back to x's grid; the gated x passes a 1x1(x1) conv
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, resize
 
-__all__ = ["OPEN_GATE_BIAS", "OPEN_GATE_SPREAD", "AttentionGate", "MultiGate", "SameGridGate"]
+__all__ = [
+    "OPEN_GATE_BIAS",
+    "OPEN_GATE_SPREAD",
+    "AttentionGate",
+    "ConcatenatingGate",
+    "DualGate",
+    "GateKind",
+    "MultiGate",
+    "SameGridGate",
+]
 
 OPEN_GATE_BIAS = 3.0
 """Bias of psi at initialisation: sigmoid(3) = 0.953, gates start open ("pass through"); the public code starts near 0.57."""
@@ -65,23 +76,100 @@ class AttentionGate(nn.Module):
         nn.init.constant_(self.psi.bias, OPEN_GATE_BIAS)  # type: ignore[arg-type]
 
 
+class ConcatenatingGate(nn.Module):
+    """One gate whose coefficients follow from ``x`` and ``g`` side by side, without a layer in between.
+
+    Source: the slides on Attention U-Net (2025), "Attention Gate Calculation": alpha_i = sigmoid(W^T [x_i, g] + b). ``g`` is
+    resampled to x's grid; the gated x passes the same 1x1(x1) convolution and batch norm as behind :class:`AttentionGate`.
+    """
+
+    def __init__(self, dims: int, *, in_channels: int, gating_channels: int) -> None:
+        super().__init__()
+        self.joint = conv(dims, in_channels + gating_channels, 1, kernel=1)
+        self.project = nn.Sequential(conv(dims, in_channels, in_channels, kernel=1), batch_norm(dims, in_channels))
+
+    def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
+        """Alpha ``[B, 1, *grid of x]`` in [0, 1]."""
+        return torch.sigmoid(self.joint(torch.cat([x, resize(g, x.shape[2:])], dim=1)))
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """Gated and projected ``x``, ``[B, F, *grid of x]``."""
+        gated: Tensor = self.project(self.coefficients(x, g) * x)
+        return gated
+
+    def open_gate(self) -> None:
+        """Let the gate start open at every position."""
+        nn.init.normal_(self.joint.weight, 0.0, OPEN_GATE_SPREAD)  # type: ignore[arg-type]
+        nn.init.constant_(self.joint.bias, OPEN_GATE_BIAS)  # type: ignore[arg-type]
+
+
+class DualGate(ConcatenatingGate):
+    """Where to look and which features: a coefficient per position, as before, times one per channel.
+
+    Source: the slides on Attention U-Net (2025), "Dual Attention Mechanism", which name spatial and channel attention and print
+    the concatenating formula alone. The channels' coefficients are the same formula on means over the grid: our choice.
+    """
+
+    def __init__(self, dims: int, *, in_channels: int, gating_channels: int) -> None:
+        super().__init__(dims, in_channels=in_channels, gating_channels=gating_channels)
+        self.channel = nn.Linear(in_channels + gating_channels, in_channels)
+
+    def channel_coefficients(self, x: Tensor, g: Tensor) -> Tensor:
+        """One factor per channel, ``[B, F]`` in [0, 1]."""
+        means = torch.cat([x.flatten(2).mean(dim=2), g.flatten(2).mean(dim=2)], dim=1)
+        return torch.sigmoid(self.channel(means))
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """Gated and projected ``x``, ``[B, F, *grid of x]``."""
+        channels = self.channel_coefficients(x, g)
+        scaled = x * channels.reshape(*channels.shape, *[1] * (x.ndim - 2))
+        gated: Tensor = self.project(self.coefficients(x, g) * scaled)
+        return gated
+
+    def open_gate(self) -> None:
+        """Let positions and channels start open."""
+        super().open_gate()
+        nn.init.normal_(self.channel.weight, 0.0, OPEN_GATE_SPREAD)
+        nn.init.constant_(self.channel.bias, OPEN_GATE_BIAS)
+
+
+class GateKind(StrEnum):
+    """How a gate on a skip connection computes its coefficients."""
+
+    ADDITIVE = "additive"
+    """:class:`AttentionGate`, the paper's."""
+    CONCATENATING = "concatenating"
+    """:class:`ConcatenatingGate`."""
+    DUAL = "dual"
+    """:class:`DualGate`."""
+
+
+_GATES: dict[GateKind, type[AttentionGate] | type[ConcatenatingGate]] = {
+    GateKind.ADDITIVE: AttentionGate,
+    GateKind.CONCATENATING: ConcatenatingGate,
+    GateKind.DUAL: DualGate,
+}
+
+
 class MultiGate(nn.Module):
     """Several gates on one skip connection, concatenated and fused by a 1x1(x1) convolution, batch norm and ReLU.
 
     Source: Attention Gated Networks (2019), section 2.2.1 (multi-dimensional attention).
     """
 
-    def __init__(self, dims: int, *, in_channels: int, gating_channels: int, gates: int = 2) -> None:
+    def __init__(
+        self, dims: int, *, in_channels: int, gating_channels: int, gates: int = 2, kind: GateKind = GateKind.ADDITIVE
+    ) -> None:
         super().__init__()
         self.gates = nn.ModuleList(
-            AttentionGate(dims, in_channels=in_channels, gating_channels=gating_channels) for _ in range(gates)
+            _GATES[kind](dims, in_channels=in_channels, gating_channels=gating_channels) for _ in range(gates)
         )
         self.fuse = nn.Sequential(
             conv(dims, gates * in_channels, in_channels, kernel=1), batch_norm(dims, in_channels), nn.ReLU(inplace=True)
         )
 
     def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
-        """Alpha of every gate, ``[B, gates, *grid of g]`` in [0, 1]."""
+        """Alpha of every gate, ``[B, gates, *grid]`` in [0, 1]; the grid is g's, or x's for gates that concatenate."""
         return torch.cat([gate.coefficients(x, g) for gate in self._each()], dim=1)
 
     def forward(self, x: Tensor, g: Tensor) -> Tensor:
@@ -94,8 +182,8 @@ class MultiGate(nn.Module):
         for gate in self._each():
             gate.open_gate()
 
-    def _each(self) -> list[AttentionGate]:
-        return [gate for gate in self.gates if isinstance(gate, AttentionGate)]
+    def _each(self) -> list[AttentionGate | ConcatenatingGate]:
+        return [gate for gate in self.gates if isinstance(gate, (AttentionGate, ConcatenatingGate))]
 
 
 class SameGridGate(nn.Module):

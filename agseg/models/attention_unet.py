@@ -13,7 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from agseg.models.attention_gate import MultiGate
+from agseg.models.attention_gate import GateKind, MultiGate
 from agseg.models.blocks import batch_norm, conv, initialise
 from agseg.models.unet import UNet
 
@@ -40,6 +40,8 @@ class AttentionUNet(UNet):
         As for :class:`~agseg.models.unet.UNet`.
     gates
         Gates per skip connection: 2 is the paper's multi-dimensional attention, 1 a single gate.
+    gate_kind
+        See :class:`~agseg.models.attention_gate.GateKind`.
     gating
         See :class:`Gating`.
     """
@@ -53,15 +55,16 @@ class AttentionUNet(UNet):
         width: int = 16,
         widths: Sequence[int] | None = None,
         gates: int = 2,
+        gate_kind: str = GateKind.ADDITIVE,
         gating: str = Gating.CENTER,
     ) -> None:
         super().__init__(dims=dims, in_channels=in_channels, classes=classes, width=width, widths=widths)
-        f, gating = self.widths, Gating(gating)
+        f, gating, kind = self.widths, Gating(gating), GateKind(gate_kind)
         coarse = f[-1] // 2 if gating is Gating.PROJ_HALF else f[-1]
         signals = (*f[1:-1], coarse)
         self.gate = nn.ModuleDict(
             {
-                str(level): MultiGate(dims, in_channels=f[level], gating_channels=signals[level], gates=gates)
+                str(level): MultiGate(dims, in_channels=f[level], gating_channels=signals[level], gates=gates, kind=kind)
                 for level in range(1, len(f) - 1)
             }
         )

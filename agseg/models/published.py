@@ -13,6 +13,8 @@ AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"
 AGN_TABLE_5 = "Attention Gated Networks (2019), Table 5"
 PREPRINT_TABLE_5 = "Attention Gated Networks, preprint (2018), Table 5"
 ANU_TABLE_6 = "ANU-Net (2020), Table 6"
+SLIDES = "the slides on Attention U-Net (2025), dual attention and its gate"
+FOCUSNET_TABLE_1 = "Alom et al., R2U-Net (2018), a baseline of FocusNet (2019), Table 1"
 R2UNET = "Alom et al., R2U-Net (2018), a baseline of ANU-Net (2020), Tables 2 to 5"
 
 
@@ -62,6 +64,8 @@ PUBLISHED: dict[str, Published] = {
     "unet3d": Published("unet", {}, CT_TILE, AGN_TABLE_1, 5.88, truncated=True),
     "attention-unet3d": Published("attention-unet", {}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
     "attention-unet3d-proj": Published("attention-unet", {"gating": "proj"}, CT_TILE, AGN_TABLE_1, 6.40, truncated=True),
+    "attention-unet3d-concat": Published("attention-unet", {"gate_kind": "concatenating"}, CT_TILE, SLIDES),
+    "attention-unet3d-dual": Published("attention-unet", {"gate_kind": "dual"}, CT_TILE, SLIDES),
     "unet3d-6.44m": Published("unet", {"widths": [16, 33, 67, 134, 268]}, CT_TILE, AGN_TABLE_2, 6.44, truncated=True),
     "unet3d-10.40m": Published("unet", {"widths": [21, 42, 85, 170, 341]}, CT_TILE, AGN_TABLE_2, 10.40, truncated=True),
     "sononet-8": Published("sononet", {"base": 8}, FETAL_FRAME, AGN_TABLE_5, 0.16),
@@ -84,6 +88,8 @@ PUBLISHED: dict[str, Published] = {
     "unetpp": Published("unetpp", {}, ABDOMEN_SLICE, "Zhou et al., UNet++ (2018), public code", 9.04),
     "r2unet": Published("r2unet", {}, ABDOMEN_SLICE, R2UNET),
     "attention-r2unet": Published("r2unet", {"gated": True}, ABDOMEN_SLICE, R2UNET),
+    "res-unet": Published("r2unet", {"steps": 0}, ABDOMEN_SLICE, FOCUSNET_TABLE_1),
+    "ru-net": Published("r2unet", {"residual": False}, ABDOMEN_SLICE, FOCUSNET_TABLE_1),
     "focusnet": Published("focusnet", {}, (1, 3, 256, 256), "Kaul et al., FocusNet (2019), section 2"),
     "focusnet-released": Published("focusnet-released", {}, (1, 3, 256, 256), "FocusNet, the authors' code of September 2019"),
     "obelisk-hybrid": Published("obelisk-hybrid", {}, (1, 1, 144, 144, 144), "Heinrich et al., OBELISK-Net (2019)"),

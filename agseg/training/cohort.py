@@ -149,11 +149,13 @@ class Cohort:
         return LabelMask(labels, grid or header.grid, self.in_files)
 
     def read_picture(self, case_id: str) -> NDArray[np.float32]:
-        """One picture: float32 (channel, row, column), 0 to 255."""
+        """One picture: float32 (channel, row, column), 0 to 255, or as stored where a grey picture has more than 8 bits."""
         from PIL import Image
 
         with Image.open(self.image_path(case_id)) as image:
-            pixels = np.asarray(image.convert("RGB") if self.modality == "RGB" else image.convert("L"), dtype=np.float32)
+            deep = image.mode.startswith("I") and self.modality != "RGB"
+            shown = image if deep else image.convert("RGB" if self.modality == "RGB" else "L")
+            pixels = np.asarray(shown, dtype=np.float32)
         return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
     def read_picture_labels(self, case_id: str) -> NDArray[np.uint8]:
@@ -284,8 +286,18 @@ def write_volume_case(root: Path, case_id: str, volume: Volume, mask: LabelMask)
     return content_hash(volume.voxels)
 
 
-def write_picture_case(root: Path, case_id: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
-    """Write one picture, uint8 (row, column) or (row, column, 3), and its labels; returns its :func:`content_hash`."""
+def write_picture_case(
+    root: Path, case_id: str, pixels: NDArray[np.uint8] | NDArray[np.uint16], labels: NDArray[np.uint8]
+) -> str:
+    """Write one picture and its labels; returns its :func:`content_hash`.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (row, column) or (row, column, 3), or uint16 (row, column).
+    labels
+        uint8 (row, column).
+    """
     from PIL import Image
 
     if pixels.shape[:2] != labels.shape:

@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agseg.errors import FieldError
 from agseg.inference.normalise import normalise
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
 from agseg.training.sampler import Sample, step_generator
 from agseg.weights.entry import InputSpec, Padding
 
-__all__ = ["Affine", "Balance", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
+__all__ = ["Affine", "Balance", "ChannelShift", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,36 @@ class Affine:
     rotation_deg: float = 0.0
     shift: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ChannelShift:
+    """Now and then a number of its own is added to each channel of a picture, which keeps its range: FocusNet's colour change.
+
+    Source: FocusNet (2019), section 3.2, trained in Keras, whose ``random_channel_shift`` this is. How far and how often is not
+    told.
+
+    Parameters
+    ----------
+    most
+        Largest shift either way, in grey values of 0 to 255.
+    chance
+        Share of the pictures that are shifted.
+    """
+
+    most: float = 0.0
+    chance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.most < 0 or not 0 <= self.chance <= 1:
+            raise FieldError("channel_shift", "needs most >= 0 and a chance from 0 to 1", value=f"{self.most}, {self.chance}")
+
+    def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """A picture ``[C, row, column]``, shifted or as it is; draws nothing where nothing can happen."""
+        if self.chance == 0 or self.most == 0 or uniform(0, 1, generator) >= self.chance:
+            return picture
+        shifts = torch.tensor([uniform(-self.most, self.most, generator) for _ in picture])
+        return (picture + shifts[:, None, None]).clamp(picture.min(), picture.max())
 
 
 class Balance(StrEnum):
@@ -168,15 +199,21 @@ def centre_crop(image: Tensor, shape: Sequence[int]) -> Tensor:
     return F.pad(image, padding)[..., top : top + shape[0], left : left + shape[1]]
 
 
+NO_SHIFT = ChannelShift()
+"""Pictures keep their colours."""
+
+
 class PictureDraws(torch.utils.data.Dataset[Sample]):
     """Pictures resized to the tile, each once per epoch.
 
     Parameters
     ----------
     pictures, labels
-        uint8 ``[C, row, column]`` and ``[row, column]`` by number, read when they are needed.
+        ``[C, row, column]`` in grey values, and uint8 ``[row, column]``, by number, read when they are needed.
     mean, sd
-        Of the training pictures, 0 to 255.
+        Of the training pictures, in their grey values.
+    shift
+        See :class:`ChannelShift`.
     """
 
     def __init__(
@@ -189,8 +226,9 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         mean: float,
         sd: float,
         seed: int,
+        shift: ChannelShift = NO_SHIFT,
     ) -> None:
-        self.read, self.count, self.tile, self.affine, self.seed = read, count, tile, affine, seed
+        self.read, self.count, self.tile, self.affine, self.seed, self.shift = read, count, tile, affine, seed, shift
         self.mean, self.sd = mean, sd
 
     def __getitem__(self, number: int) -> Sample:
@@ -199,7 +237,8 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         resized = F.interpolate(picture[None].float(), self.tile, mode="bilinear", antialias=True)[0]
         target = F.interpolate(labels[None, None].float(), self.tile, mode="nearest-exact")[0]
         points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
-        image = (_sample(resized, points, mode="bilinear", outside=0.0) - self.mean) / self.sd
+        shifted = self.shift(_sample(resized, points, mode="bilinear", outside=0.0), generator)
+        image = (shifted - self.mean) / self.sd
         return Sample(image, _sample(target, points, mode="nearest", outside=0.0)[0].to(torch.uint8), None, case_id)
 
 

@@ -38,10 +38,13 @@ class ProvidedVolume:
 
 @dataclass(frozen=True, eq=False)
 class ProvidedPicture:
-    """One picture, uint8 (row, column[, 3]), its provider's labels (row, column), and the side the provider puts it on."""
+    """One picture with its provider's labels (row, column), and the side the provider puts it on.
+
+    ``pixels`` are uint8 (row, column[, 3]), or uint16 (row, column).
+    """
 
     id: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
     labels: NDArray[np.uint8]
     side: str = "train"
 
@@ -155,17 +158,21 @@ def _isic2017(download: Path) -> Iterator[ProvidedPicture]:
 
 
 def _lung_2d(download: Path) -> Iterator[ProvidedPicture]:
-    """``2d_images/*.tif`` with ``2d_masks/*.tif`` of the same names; CT slices in HU, shown here at the lung window."""
+    """``2d_images/*.tif`` with ``2d_masks/*.tif`` of the same names; CT slices in HU, kept as HU + 1024 without a window.
+
+    FocusNet (2019), section 3.2: "No pre-processing was used other than subtracting the mean pixel value [...]". Below -1024 HU
+    lies the padding around a scanner's circle, which is air here.
+    """
     for images in sorted(download.rglob("2d_images")):
         for path in sorted(images.glob("*.tif")):
             hu = _picture(path, None).astype(np.float32)
-            shown = np.rint((hu.clip(_LUNG_LOW_HU, _LUNG_HIGH_HU) - _LUNG_LOW_HU) * (255 / (_LUNG_HIGH_HU - _LUNG_LOW_HU)))
+            stored = np.rint(hu + _AIR_AT_ZERO).clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
             mask = (_picture(images.parent / "2d_masks" / path.name, "L") > 0).astype(np.uint8)
-            yield ProvidedPicture(path.stem, shown.astype(np.uint8), mask)
+            yield ProvidedPicture(path.stem, stored, mask)
 
 
-_LUNG_LOW_HU, _LUNG_HIGH_HU = -1200.0, 800.0
-"""Window that holds lung and soft tissue in 8 bits (HU)."""
+_AIR_AT_ZERO = 1024.0
+"""Added to HU, so that a PNG can hold them, and what training pads with zeros is air."""
 
 
 def _picture(path: Path, mode: str | None) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.models.catalogue import facts
-from agseg.training.draws import Affine, Balance
+from agseg.training.draws import Affine, Balance, ChannelShift
 from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
 from agseg.weights.entry import InputSpec
@@ -85,7 +85,7 @@ class Recipe:
         Samples per batch.
     loop
         See :class:`~agseg.training.settings.LoopSettings`.
-    affine, organ_share, balance
+    affine, organ_share, balance, channel_shift
         How samples are drawn, see :mod:`agseg.training.draws`.
     protocol
         Of the papers: ``scr`` unless the run is a fine-tuning. ``own`` for data of one's own, where no protocol applies.
@@ -111,6 +111,7 @@ class Recipe:
     affine: Affine = field(default_factory=Affine)
     organ_share: float = 0.0
     balance: Balance = Balance.UNIFORM
+    channel_shift: ChannelShift = field(default_factory=ChannelShift)
     protocol: str = "scr"
     start: StartFrom | None = None
     published: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agseg.models.attention_gate import AttentionGate, MultiGate, SameGridGate
+from agseg.models.attention_gate import AttentionGate, ConcatenatingGate, DualGate, MultiGate, SameGridGate
 from agseg.models.blocks import resize
 
 torch.manual_seed(0)
@@ -89,3 +89,27 @@ def test_gates_resample_what_does_not_fit_and_are_stacked():
     x, g = torch.randn(2, 4, 8, 4, 4), torch.randn(2, 8, 2, 1, 1)
     assert gates.coefficients(x, g).shape == (2, 2, 4, 2, 2)
     assert gates(x, g).shape == x.shape
+
+
+def test_a_concatenating_gate_is_the_formula_of_the_slides():
+    """alpha_i = sigmoid(W^T [x_i, g_i] + b) at every position, with g brought to x's grid; x^ = alpha x."""
+    gate = double(ConcatenatingGate(2, in_channels=3, gating_channels=5))
+    gate.project = torch.nn.Identity()
+    x, g = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    weight, bias = gate.joint.weight.flatten(), gate.joint.bias
+    side_by_side = torch.cat([x, resize(g, (4, 6))], dim=1)
+    alpha = torch.sigmoid(torch.einsum("c,bcij->bij", weight, side_by_side) + bias)
+    torch.testing.assert_close(gate.coefficients(x, g)[:, 0], alpha)
+    torch.testing.assert_close(gate(x, g), x * alpha[:, None])
+
+
+def test_a_dual_gate_scales_positions_and_channels():
+    gate = double(DualGate(2, in_channels=3, gating_channels=5))
+    gate.project = torch.nn.Identity()
+    x, g = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    where, which = gate.coefficients(x, g), gate.channel_coefficients(x, g)
+    torch.testing.assert_close(gate(x, g), x * where * which[:, :, None, None])
+    assert which.shape == (2, 3)
+    gate.open_gate()
+    assert gate.channel_coefficients(x, g).min() > 0.9
+    assert gate.coefficients(x, g).min() > 0.9

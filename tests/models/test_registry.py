@@ -71,10 +71,11 @@ def test_variants_are_counted_exactly(family, config, expected):
 
 def test_every_published_name_of_the_interface_is_there_in_order():
     names = (
-        "unet3d attention-unet3d attention-unet3d-proj unet3d-6.44m unet3d-10.40m sononet-8 sononet-16 sononet-32 "
+        "unet3d attention-unet3d attention-unet3d-proj attention-unet3d-concat attention-unet3d-dual unet3d-6.44m "
+        "unet3d-10.40m sononet-8 sononet-16 sononet-32 "
         "ag-sononet-8 ag-sononet-16 ag-sononet-32 ag-sononet-ds-8 ag-sononet-ds-16 ag-sononet-ds-32 ag-sononet-ft-8 "
         "ag-sononet-ft-16 ag-sononet-ft-32 sononet16-original anu-net-l1 anu-net-l2 anu-net-l3 anu-net-l4 unetpp r2unet "
-        "attention-r2unet focusnet focusnet-released obelisk-hybrid"
+        "attention-r2unet res-unet ru-net focusnet focusnet-released obelisk-hybrid"
     )
     assert list(PUBLISHED) == names.split()
 
@@ -106,6 +107,8 @@ def test_a_published_name_is_its_familys_configuration_and_arguments_override_it
         ("anu-net", {"depth": 5}),
         ("anu-net", {"depth": 0}),
         ("attention-unet", {"gating": "sideways"}),
+        ("attention-unet", {"gate_kind": "loud"}),
+        ("r2unet", {"steps": -1}),
         ("ag-sononet", {"mode": "loud"}),
     ],
 )

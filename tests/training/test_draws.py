@@ -4,7 +4,7 @@ import torch
 from agseg.inference.normalise import normalise
 from agseg.training.batches import DrawBatches
 from agseg.training.cases import Case
-from agseg.training.draws import Affine, Balance, FrameDraws, PictureDraws, VolumeDraws, centre_crop
+from agseg.training.draws import Affine, Balance, ChannelShift, FrameDraws, PictureDraws, VolumeDraws, centre_crop
 from agseg.weights.entry import InputSpec, Normalisation, Padding
 
 
@@ -146,3 +146,34 @@ def test_batches_follow_from_their_position():
 def test_nothing_to_draw_from_is_refused():
     with pytest.raises(ValueError, match="nothing to draw"):
         VolumeDraws([], spec(), Affine(), seed=0)
+
+
+def test_channels_are_shifted_each_by_its_own_number_within_the_pictures_range_and_seldom():
+    picture = torch.stack([torch.full((6, 8), value) for value in (50.0, 100.0, 150.0)])
+    picture[:, 0, 0], picture[:, 0, 1] = 0.0, 255.0
+    labels = torch.zeros(6, 8, dtype=torch.uint8)
+
+    def draws(**shift):
+        return PictureDraws(
+            lambda n: (picture.to(torch.uint8), labels, f"p{n}"),
+            count=1,
+            tile=(6, 8),
+            affine=Affine(),
+            mean=0.0,
+            sd=1.0,
+            seed=0,
+            shift=ChannelShift(**shift),
+        )
+
+    shifted = [draws(most=20.0, chance=0.25)[n].image for n in range(200)]
+    moved = [image for image in shifted if not torch.allclose(image, picture, atol=1e-3)]
+    assert 30 < len(moved) < 70
+    for image in moved:
+        change = image[:, 3, 3] - picture[:, 3, 3]
+        assert change.abs().max() <= 20
+        assert len(set(change.tolist())) == 3
+        assert 0 <= image.min() <= image.max() <= 255
+    plain = [draws(**none)[4].image for none in ({}, {"most": 20.0}, {"chance": 1.0})]
+    assert all(torch.equal(image, plain[0]) for image in plain)
+    with pytest.raises(ValueError, match="chance"):
+        ChannelShift(most=5, chance=2)

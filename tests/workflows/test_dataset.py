@@ -186,13 +186,16 @@ def test_lung(tmp_path):
     for number in range(4):
         hu = np.full((10, 10), 40 + 20 * number, dtype=np.int32)
         hu[2:8, 2:5] = -850
+        hu[9, 9], hu[0, 0] = 2900, -2000  # metal, and the padding around a scanner's circle
         Image.fromarray(hu).save(tmp_path / f"in/2d_images/ID_{number:04d}_Z_0142.tif")
         Image.fromarray(((hu < -500) * 255).astype(np.uint8)).save(tmp_path / f"in/2d_masks/ID_{number:04d}_Z_0142.tif")
     report = prepare_dataset("lung", download=tmp_path / "in", output=tmp_path / "out")
     assert len(report.cases) == 4
     cohort = open_cohort(tmp_path / "out")
     picture, mask = cohort.read_picture("ID_0002_Z_0142")[0], cohort.read_picture_labels("ID_0002_Z_0142")
-    assert picture[mask == 1].max() < picture[mask == 0].min()
+    # No window: every HU is there, air at zero.
+    assert (picture[3, 3], picture[5, 8], picture[9, 9], picture[0, 0]) == (-850 + 1024, 80 + 1024, 2900 + 1024, 0)
+    assert mask.sum() == 19
     assert check_dataset(tmp_path / "out").problems == ()
 
 
