@@ -148,14 +148,18 @@ class Cohort:
             raise RecipeError("labels and image lie on different grids", path=self.label_path(case_id))
         return LabelMask(labels, grid or header.grid, self.in_files)
 
-    def read_picture(self, case_id: str) -> NDArray[np.float32]:
-        """One picture: float32 (channel, row, column), 0 to 255, or as stored where a grey picture has more than 8 bits."""
+    def stored_picture(self, case_id: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """One picture as stored: uint8 (row, column, 3) or (row, column), or uint16 where a grey one has more than 8 bits."""
         from PIL import Image
 
         with Image.open(self.image_path(case_id)) as image:
-            deep = image.mode.startswith("I") and self.modality != "RGB"
-            shown = image if deep else image.convert("RGB" if self.modality == "RGB" else "L")
-            pixels = np.asarray(shown, dtype=np.float32)
+            if self.modality != "RGB" and image.mode.startswith("I"):
+                return np.asarray(image).astype(np.uint16)
+            return np.asarray(image.convert("RGB" if self.modality == "RGB" else "L"))
+
+    def read_picture(self, case_id: str) -> NDArray[np.float32]:
+        """One picture: float32 (channel, row, column), in grey values as stored."""
+        pixels = self.stored_picture(case_id).astype(np.float32)
         return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
     def read_picture_labels(self, case_id: str) -> NDArray[np.uint8]:

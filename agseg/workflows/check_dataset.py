@@ -301,8 +301,7 @@ def _looks(cohort: Cohort, volume: Volume) -> tuple[list[str], list[str]]:
 
 
 def _hash(cohort: Cohort, case: str) -> str:
-    pixels = cohort.read_picture(case).astype(np.uint8)
-    return content_hash(np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0])
+    return content_hash(cohort.stored_picture(case))
 
 
 def _implausible(cohort: Cohort, volume: Volume, mask: LabelMask) -> list[str]:
