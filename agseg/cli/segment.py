@@ -81,7 +81,9 @@ def segment(
     ] = False,
     output_type: Annotated[
         list[str] | None,
-        typer.Option(metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl|obj", help="What to write (repeatable); default nifti."),
+        typer.Option(
+            metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl|obj|viewer", help="What to write (repeatable); default nifti."
+        ),
     ] = None,
     seg_encoding: Annotated[
         str, typer.Option(metavar="binary|labelmap", help="How seg.dcm stores its segments; labelmap is small, but new.")

@@ -41,6 +41,7 @@ class OutputType(StrEnum):
     RTSTRUCT = "rtstruct"
     STL = "stl"
     OBJ = "obj"
+    VIEWER = "viewer"
 
 
 class SegEncoding(StrEnum):

@@ -103,6 +103,12 @@ def _obj(folder: Path, result: Result) -> Written:
     return Written(write_objs(folder, result.mask))
 
 
+def _viewer(folder: Path, result: Result) -> Written:
+    from agseg.io.html.viewer import write_viewer
+
+    return Written(write_viewer(folder, result.volume, result.mask, title=result.study.id))
+
+
 def _dicom(kind: OutputType) -> Callable[[Path, Result], Written]:
     return lambda folder, result: result.dicom.write(kind, folder)
 
@@ -114,6 +120,7 @@ _ALL = (
     Writer(OutputType.RTSTRUCT, _dicom(OutputType.RTSTRUCT), "highdicom", "dicom"),
     Writer(OutputType.STL, _stl),
     Writer(OutputType.OBJ, _obj),
+    Writer(OutputType.VIEWER, _viewer),
 )
 
 WRITERS: dict[str, Writer] = {str(writer.name): writer for writer in _ALL}

@@ -146,8 +146,13 @@ def _hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-POLICY = (
-    f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; "
-    "base-uri 'none'; form-action 'none'"
-)
-"""Nothing is fetched from anywhere; only this style and this script run, whatever a study is called."""
+def policy_of(style: str, script: str) -> str:
+    """A page's content security policy: nothing is fetched from anywhere, and only this style and this script run."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+POLICY = policy_of(STYLE, SCRIPT)
+"""Of the report, whatever a study is called."""

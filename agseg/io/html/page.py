@@ -19,6 +19,7 @@ from agseg.io.html.assets import POLICY, SCRIPT, STYLE
 from agseg.io.html.clip import TIMELINE
 from agseg.io.html.clock import local_time
 from agseg.io.html.left_out import left_out
+from agseg.io.html.patients import patients_of
 from agseg.io.html.study import OUTCOMES, Organ, StudyView, view
 from agseg.io.html.thumbnail import PICTURES
 from agseg.io.html.trend import trend_of
@@ -131,6 +132,7 @@ def render_report(
         studies=[study for study in shown if not study.is_clip],
         clips=[study for study in shown if study.is_clip],
         details=details,
+        patients=patients_of([(study, views[id(study)]) for study in report.studies if id(study) in views]),
         trend=trend_of([*earlier, report.to_dict()]),
         skipped_files=left_out(report.files),
     )
