@@ -28,7 +28,7 @@ def summed(value: Tensor) -> Tensor:
     """
     if process_count() == 1:
         return value
-    added: Tensor = _Sum.apply(value)
+    added: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
     return added
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def evaluate_folders(
             progress(number, len(cases), case)
     if not scores:
         raise next(iter(problems.values()))
-    about = {"tolerance_mm": tolerance_mm}
+    about: dict[str, Any] = {"tolerance_mm": tolerance_mm}
     if problems:
         about[NOT_SCORED] = {case: problem.sentence() for case, problem in problems.items()}
     evaluation = Evaluation("", name or prediction.resolve().name, truth.name, tuple(scores), None, about)

@@ -7,7 +7,6 @@ Attention U-Net, which halves every axis alike; slices much thicker than their p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,30 +20,17 @@ from agseg.labels import Label
 from agseg.training.cohort import PNG, Cohort, open_cohort
 from agseg.training.draws import Affine
 from agseg.training.protocol import OWN
-from agseg.training.recipe import LossName, NetworkChoice, Recipe, to_yaml
+from agseg.training.recipe import LossName, Recipe, to_yaml
 from agseg.training.settings import LoopSettings, Optimiser, Schedule
 from agseg.training.splits import Split, all_folds, default_split
 from agseg.training.survey import AXES, ChannelValues, Survey, survey
 from agseg.weights.entry import Carry, ChannelSpec, InputSpec, Normalisation
+from agseg.workflows.plan_size import Sizing, sized
 
 __all__ = ["PlanRequest", "Proposal", "plan_recipe"]
 
 ANISOTROPY = 3.0
 """Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""
-
-LEAST_SIDE = 4
-"""Voxels that are left of a patch's side at the coarsest level (nnU-Net's)."""
-
-MOST_POOLINGS = 4
-
-WIDTHS = {True: 16, False: 32}
-"""Channels of the first level, in 3D and in 2D."""
-
-MOST_CHANNELS = 320
-"""nnU-Net's limit in 3D."""
-
-BYTES_PER_ACTIVATION = 40
-"""What a voxel and channel of one level costs in training: ten maps of float32 (a rule of thumb, see docs/own-data.md)."""
 
 STEPS_PER_CASE = 500
 STEPS = (2_000, 50_000)
@@ -126,9 +112,10 @@ def _proposal(cohort: Cohort, found: Survey, folds: Sequence[Split], split: str,
     why: dict[str, str] = {}
     spacing = _spacing(found, why)
     architecture = _architecture(spacing, request, why)
-    base = WIDTHS[not request.flat]
-    tile, network, batch = _sized(found, spacing, architecture, base, cohort, request, why)
     regions = () if cohort.meaning is None or not cohort.meaning.regions else tuple(x.index for x in _in_order(cohort))
+    classes = len(cohort.label_set) + (0 if regions else 1)
+    sizing = Sizing(spacing, architecture, request.flat, classes, request.memory_gb)
+    tile, network, batch = sized(found, sizing, why)
     spec = InputSpec(
         found.channels[0].modality,
         axis_codes=AXES,
@@ -213,99 +200,6 @@ def _architecture(spacing: Sequence[float], request: PlanRequest, why: dict[str,
         return "nnunet-plain"
     why["network"] = "the packaged family"
     return "attention-unet"
-
-
-def _sized(
-    found: Survey,
-    spacing: Sequence[float],
-    architecture: str,
-    base: int,
-    cohort: Cohort,
-    request: PlanRequest,
-    why: dict[str, str],
-) -> tuple[tuple[int, int, int], NetworkChoice, int]:
-    """Tile, network and batch that fit the memory."""
-    median = np.median(found.extents_mm / np.array(spacing), axis=0)
-    sides = [max(LEAST_SIDE, round(float(side))) for side in median]
-    dims = 2 if request.flat else 3
-    if request.flat:
-        sides[2] = 1
-    classes = len(cohort.label_set) + (0 if cohort.meaning is not None and cohort.meaning.regions else 1)
-    budget = request.memory_gb * 1e9
-    batch = 2 if dims == 3 else 12
-    while True:
-        strides = _strides(sides, spacing, dims, alike=architecture != "nnunet-plain")
-        multiples = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
-        tile = [_rounded(side, m) for side, m in zip(sides, multiples, strict=False)] + [1] * (3 - dims)
-        widths = [min(base * 2**level, MOST_CHANNELS) for level in range(len(strides))]
-        bytes_ = _bytes(tile, strides, widths) * batch
-        if bytes_ <= budget:
-            break
-        axis = int(np.argmax([side / whole for side, whole in zip(tile[:dims], median, strict=False)]))
-        if tile[axis] <= LEAST_SIDE * multiples[axis]:
-            axis = int(np.argmax(tile[:dims]))
-        if tile[axis] <= LEAST_SIDE * 2:
-            raise RecipeError("no patch fits this memory", value=f"{request.memory_gb} GB", expected="more, with --memory")
-        sides[axis] = max(LEAST_SIDE, tile[axis] - max(multiples[axis], tile[axis] // 8))
-    why["input.tile"] = (
-        f"of a median scan of {' x '.join(str(round(float(s))) for s in median)} voxels, what a batch of {batch} may take of "
-        f"{request.memory_gb:g} GB (about {bytes_ / 1e9:.1f})"
-    )
-    why["batch"] = "the smallest that is not one scan alone" if dims == 3 else "slices are small"
-    config: dict[str, Any] = {"dims": dims, "in_channels": len(found.channels), "classes": classes}
-    if architecture == "nnunet-plain":
-        levels = len(strides)
-        config |= {
-            "features_per_stage": widths,
-            "kernel_sizes": _kernels(strides, spacing, dims),
-            "strides": [list(stride) for stride in strides],
-            "n_conv_per_stage": [2] * levels,
-            "n_conv_per_stage_decoder": [2] * (levels - 1),
-        }
-    else:
-        config["widths"] = widths
-    a, b, c = tile
-    return (a, b, c), NetworkChoice(architecture, config), batch
-
-
-def _strides(sides: Sequence[int], spacing: Sequence[float], dims: int, *, alike: bool) -> list[tuple[int, ...]]:
-    """Pooling per level, the first being none: while a side is long enough; one by one, the finest axes first, or all alike."""
-    size, mm = [float(side) for side in sides[:dims]], [float(side) for side in spacing[:dims]]
-    strides: list[tuple[int, ...]] = [(1,) * dims]
-    while len(strides) <= MOST_POOLINGS:
-        able = [axis for axis in range(dims) if size[axis] >= 2 * LEAST_SIDE]
-        if alike and len(able) < dims and len(strides) > 1:
-            break
-        if not able:
-            break
-        finest = min(mm[axis] for axis in able)
-        halved = range(dims) if alike else [axis for axis in able if mm[axis] < 2 * finest]
-        stride = tuple(2 if axis in halved else 1 for axis in range(dims))
-        size, mm = [s / n for s, n in zip(size, stride, strict=True)], [m * n for m, n in zip(mm, stride, strict=True)]
-        strides.append(stride)
-    return strides if len(strides) > 1 else [*strides, (2,) * dims]
-
-
-def _kernels(strides: Sequence[Sequence[int]], spacing: Sequence[float], dims: int) -> list[list[int]]:
-    """3 along an axis once its spacing is within twice the finest, else 1 (nnU-Net's rule)."""
-    mm, kernels = [float(side) for side in spacing[:dims]], []
-    for stride in strides:
-        mm = [m * n for m, n in zip(mm, stride, strict=True)]
-        kernels.append([3 if side < 2 * min(mm) else 1 for side in mm])
-    return kernels
-
-
-def _rounded(side: int, multiple: int) -> int:
-    """The nearest multiple, at least one."""
-    return max(multiple, round(side / multiple) * multiple)
-
-
-def _bytes(tile: Sequence[int], strides: Sequence[Sequence[int]], widths: Sequence[int]) -> float:
-    voxels, total = float(math.prod(tile)), 0.0
-    for stride, width in zip(strides, widths, strict=True):
-        voxels /= math.prod(stride)
-        total += voxels * width * BYTES_PER_ACTIVATION
-    return total
 
 
 def _normalised(channel: ChannelValues) -> dict[str, Any]:

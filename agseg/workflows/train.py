@@ -33,6 +33,7 @@ from agseg.training.splits import Split, read_split
 from agseg.training.trained import RUN_FILE, SOURCE, Trained, write_run
 from agseg.training.wrappers import EveryScore
 from agseg.workflows.finetune_own import take_what_fits
+from agseg.workflows.take_over import take_over
 
 __all__ = ["RunPlace", "TrainingReport", "run_name", "run_training", "take_over"]
 
@@ -185,14 +186,14 @@ def run_training(
     )
     seconds = time.monotonic() - began
     write_run(place.output, recipe, {**about, "seconds": seconds + spent, "steps_done": result.step})
-    loss = result.loss if math.isfinite(result.loss) else None
+    last = result.loss if math.isfinite(result.loss) else None
     return TrainingReport(
         recipe=recipe.name,
         output=place.output,
         began_at=result.began_at,
         step=result.step,
         steps=settings.steps,
-        loss=loss,
+        loss=last,
         best_score=result.best_score,
         cases=about["cases"],
         seconds=seconds,
@@ -313,33 +314,3 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
         "steps_done": 0,
     }
     return Trained(network, recipe, labels, kept, statistics), about
-
-
-def take_over(network: nn.Module, source: Trained, recipe: Recipe) -> int:
-    """Copy a source's weights: all of them, or the parts that the recipe's ``start`` names; returns how many tensors.
-
-    Raises
-    ------
-    RecipeError
-        If they do not fit.
-    """
-    own = network.network if isinstance(network, EveryScore) else network
-    state, theirs = own.state_dict(), source.bare().state_dict()
-    if recipe.start is None:
-        different = [
-            k for k in state.keys() | theirs.keys() if k not in state or k not in theirs or state[k].shape != theirs[k].shape
-        ]
-        if different:
-            raise RecipeError(
-                "the source is another network", value=sorted(different)[:3], expected=recipe.network.architecture
-            )
-        own.load_state_dict(theirs)
-        return len(theirs)
-    taken = {}
-    for part in recipe.start.parts:
-        fitting = {k: v for k, v in theirs.items() if k.startswith(part) and k in state and state[k].shape == v.shape}
-        if not fitting:
-            raise RecipeError("the source has no such part", value=part, expected=recipe.start.recipe)
-        taken.update(fitting)
-    own.load_state_dict(state | taken)
-    return len(taken)

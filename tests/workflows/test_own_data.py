@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -49,6 +51,19 @@ def place(tmp_path_factory):
         agseg("train", root / "lesions.yaml", "--data", data, "--fold", fold, "-o", run, *TOY, "-q", "--device", "cpu")
         agseg("evaluate", "--run", run, "--data", data, "--masks", "-o", scores, "-q", "--device", "cpu")
     return root
+
+
+def test_every_command_of_the_page_exists_with_its_options():
+    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
+    lines = [line.split("#")[0].split() for line in page.splitlines() if line.startswith("agseg ")]
+    assert len(lines) == 10
+    root = typer.main.get_command(app)
+    for words in lines:
+        command, rest = root, words[1:]
+        while hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {option for param in command.params for option in param.opts}
+        assert {word for word in rest if word.startswith("-")} <= known, words
 
 
 def test_the_plan_says_why_and_is_a_recipe_of_its_own_data(place):
