@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agseg.errors import UsageError, WeightsError
 from agseg.models.catalogue import Facts, check_depth, facts
-from agseg.weights.entry import WeightsEntry
+from agseg.weights.entry import Carry, InputSpec, WeightsEntry
 from agseg.weights.manifest import Manifest
 
-__all__ = ["check_capabilities", "facts_of"]
+__all__ = ["check_capabilities", "check_mirror", "facts_of"]
 
 
 def facts_of(entry: WeightsEntry) -> Facts:
@@ -51,6 +53,28 @@ def check_capabilities(
             expected=f"multiples of {' x '.join(map(str, found.side_multiples or (found.size_multiple,)))}",
             hint="Correct `input: tile` of the entry.",
         )
+
+
+def check_mirror(entries: Sequence[WeightsEntry]) -> None:
+    """Refuse mirroring where no network of the run could do it: silently, nothing would be averaged.
+
+    Raises
+    ------
+    UsageError
+        With the weights' ids.
+    """
+    specs = [spec for entry in entries for spec in (tuple(part.input for part in entry.parts) or (entry.input,))]
+    if not any(_mirrors(spec) for spec in specs):
+        raise UsageError(
+            f"{', '.join(entry.id for entry in entries)}: trained without mirror images, so there are none to average with",
+            value="--mirror",
+            hint="Leave --mirror out: the masks are the same.",
+        )
+
+
+def _mirrors(spec: InputSpec) -> bool:
+    """Along the axes that training mirrored, or along left and right, whose names change places."""
+    return not spec.body_box if spec.carry is Carry.PROBABILITIES else bool(spec.mirror_axes)
 
 
 def _able(manifest: Manifest, what: str) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def _codecs() -> Check:
 
 def _weights(request: DoctorRequest) -> Check:
     try:
-        manifest = Manifest.load(request.manifest)
+        manifest = Manifest.load(request.manifest, home=request.home)
         entry = default_entry(manifest) if request.weights is None else manifest.entry(request.weights)
         states = WeightsCache(request.home, offline=True).verify(entry)
     except AgsegError as error:

@@ -208,7 +208,7 @@ def _chosen(request: CurveRequest) -> PrunableNetwork:
     """The run, or the manifest's entry with its files."""
     if request.weights is not None and Path(request.weights).is_dir():
         return PrunableRun(open_run(Path(request.weights)))
-    manifest = Manifest.load(request.manifest)
+    manifest = Manifest.load(request.manifest, home=request.home)
     entry = _entry(manifest, request.weights)
     cache = WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
     return PrunableEntry(entry, cache.ensure(entry))

@@ -30,7 +30,7 @@ from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import VOLUMETRIC, WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.better_weights import BETTER_WEIGHTS, better_weights
-from agseg.workflows.capabilities import check_capabilities
+from agseg.workflows.capabilities import check_capabilities, check_mirror
 from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.scout import choose_scout
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
@@ -228,6 +228,8 @@ def _checked(
     depth, attention = options.shaping.prune_depth, options.outputs.attention
     for entry, _ in chosen:
         check_capabilities(entry, manifest=manifest, prune_depth=depth, attention=attention)
+    if options.shaping.mirror:
+        check_mirror([entry for entry, _ in chosen])
     scouts = [choose_scout(manifest, entry, organs=makes, wanted=options.scout, named=bool(wanted)) for entry, makes in chosen]
     if request.cluster is not None and not request.part.is_whole:
         raise UsageError("a cluster shares the studies itself", value="--cluster with --num-parts", expected="one of them")

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from agseg.errors import UsageError, WeightsError
+from agseg.weights.entry import Carry
 from agseg.weights.manifest import Manifest
-from agseg.workflows.capabilities import check_capabilities
+from agseg.workflows.capabilities import check_capabilities, check_mirror
 
 MANIFEST = Manifest.load()
 GATED = MANIFEST.entry("attention-unet-abdomen")
@@ -48,3 +49,15 @@ def test_a_tile_that_does_not_go_through_the_network_is_refused():
     odd = replace(GATED, input=replace(GATED.input, tile=(112, 80, 60)))
     with pytest.raises(WeightsError, match="expected multiples of 16"):
         check_capabilities(odd, manifest=MANIFEST)
+
+
+def test_mirroring_that_would_do_nothing_is_said():
+    untrained = replace(GATED.input, carry=Carry.LOGITS, mirror_axes=())
+    plain = replace(GATED, id="nnunet", input=untrained)
+    check_mirror([GATED])
+    check_mirror([plain, GATED])
+    check_mirror([replace(plain, input=replace(untrained, mirror_axes=(0, 2)))])
+    with pytest.raises(UsageError, match="nnunet: trained without mirror images"):
+        check_mirror([plain])
+    with pytest.raises(UsageError, match="obelisk-tcia"):
+        check_mirror([MANIFEST.entry("obelisk-tcia")])
