@@ -1,15 +1,17 @@
-"""How attention grows while a network learns: one strip of pictures per gate, a panel per snapshot.
+"""How attention grows while a network learns: one sheet of pictures per gate, a column per snapshot, a row per plane.
 
 Source: Schlemper et al., Attention Gated Networks (2019), Figure 6, and Li et al., ANU-Net (2020), Figure 12: one image and
-the coefficients of its gates in different training periods. Panels hang together by their step, so a resumed run goes on
-with its strips, and steps that it takes again replace their panels.
+the coefficients of its gates in different training periods; Figure 6 shows sagittal and axial planes, here all three. Gates
+start almost open everywhere and some move little, so each gate has a scale of its own: from the least to the greatest of its
+coefficients in all snapshots, drawn as a bar with both numbers. Panels are kept as numbers and hang together by their step,
+so a resumed run goes on with its sheets, and steps that it takes again replace their panels.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,10 @@ from agseg.io.drawing import SOFT_TISSUE_HU
 from agseg.training.trained import Trained
 from agseg.volume import LabelMask, Quantity, Volume
 
-__all__ = ["FOLDER", "AttentionStrip", "volume_gates"]
+__all__ = ["FOLDER", "AttentionStrip", "View", "volume_gates"]
 
 FOLDER = "attention"
-"""Where the strips go in a run's folder: ``<gate>.png``; ``panels/`` keeps the single pictures."""
+"""Where the sheets go in a run's folder: ``<gate>.png``; ``panels/`` keeps each plane and snapshot, 65535 for 1."""
 
 PANEL_PX = 160
 """Longer side of a panel."""
@@ -36,11 +38,48 @@ _CAPTION_PX = 16
 _GAP_PX = 4
 _INK = (235, 235, 235)
 _TRUTH = (80, 255, 80)
-_COLD, _HOT = (0, 0, 130), (255, 40, 0)
-"""Colours of coefficients 0 and 1; ANU-Net's Figure 12 goes from blue to red as well."""
+_BAR_PX = 52
+"""Width of the scale beside the panels, numbers included."""
 
-Gates = Callable[[nn.Module], Mapping[str, NDArray[np.float32]]]
-"""A network -> per gate its coefficients as a picture, float32 (row, column) in [0, 1]."""
+_COLD, _HOT = (0, 0, 130), (255, 40, 0)
+"""Colours of a gate's least and greatest coefficient; ANU-Net's Figure 12 goes from blue to red as well."""
+
+_FULL = 65535
+"""A coefficient of 1 in a kept panel."""
+
+Gates = Callable[[nn.Module], Mapping[str, Mapping[str, NDArray[np.float32]]]]
+"""A network -> per gate and plane its coefficients as a picture, float32 (row, column) in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One plane of the case that is watched.
+
+    Parameters
+    ----------
+    image
+        Float32 (row, column) in [0, 1]: the first panel.
+    truth
+        Its labelled pixels, bool (row, column), outlined on the second panel.
+    pixel_mm
+        Height and width of a pixel.
+    """
+
+    image: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    pixel_mm: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of its panels."""
+        height, width = self.image.shape[0] * self.pixel_mm[0], self.image.shape[1] * self.pixel_mm[1]
+        scale = PANEL_PX / max(height, width)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def head(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The first two panels, RGB: the image, and the outline of its labels on it."""
+        grey = np.repeat((np.clip(self.image, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+        return grey, np.where(_edge(self.truth)[..., None], np.array(_TRUTH, dtype=np.uint8), grey)
 
 
 class AttentionStrip:
@@ -49,70 +88,64 @@ class AttentionStrip:
     Parameters
     ----------
     folder
-        For the strips.
-    image
-        The case's picture, float32 (row, column) in [0, 1]: the strip's first panel.
-    truth
-        Its labelled pixels, bool (row, column), outlined on the second panel.
+        For the sheets.
+    views
+        The planes that are shown, by name, in order.
     gates
         What is looked at.
-    pixel_mm
-        Height and width of a pixel.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        image: NDArray[np.float32],
-        truth: NDArray[np.bool_],
-        gates: Gates,
-        pixel_mm: tuple[float, float] = (1.0, 1.0),
-    ) -> None:
-        self.folder, self._gates = folder, gates
-        height, width = image.shape[0] * pixel_mm[0], image.shape[1] * pixel_mm[1]
-        scale = PANEL_PX / max(height, width)
-        self._size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        grey = np.repeat((np.clip(image, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
-        outlined = np.where(_edge(truth)[..., None], np.array(_TRUTH, dtype=np.uint8), grey)
-        self._head = (("image", grey), ("label", outlined))
+    def __init__(self, folder: Path, *, views: Mapping[str, View], gates: Gates) -> None:
+        self.folder, self._views, self._gates = folder, dict(views), gates
 
     def resume(self, step: int) -> None:
         """Drop panels of steps that the run is going to take again."""
-        for path in self._panels("*"):
+        for path in (self.folder / "panels").glob("*-step*.png"):
             if _step_of(path) > step:
                 path.unlink()
 
     def __call__(self, step: int, network: nn.Module) -> None:
-        """Take a snapshot after this step and draw the strips anew."""
-        for name, alpha in self._gates(network).items():
-            self._save(self._scaled(_coloured(alpha)), self.folder / "panels" / f"{name}-step{step:08d}.png")
-            self._draw(name)
+        """Take a snapshot after this step and draw the sheets anew."""
+        for gate, planes in self._gates(network).items():
+            for plane, alpha in planes.items():
+                kept = np.rint(np.clip(alpha, 0, 1) * _FULL).astype(np.uint16)
+                self._save(_picture(kept), self.folder / "panels" / f"{gate}-{plane}-step{step:08d}.png")
+            self._draw(gate)
 
-    def _panels(self, name: str) -> list[Path]:
-        return sorted((self.folder / "panels").glob(f"{name}-step*.png"))
+    def _kept(self, gate: str, plane: str) -> dict[int, NDArray[np.float32]]:
+        """The coefficients of every snapshot, by step."""
+        import PIL.Image
 
-    def _draw(self, name: str) -> None:
+        found: dict[int, NDArray[np.float32]] = {}
+        for path in sorted((self.folder / "panels").glob(f"{gate}-{plane}-step*.png")):
+            with PIL.Image.open(path) as panel:
+                found[_step_of(path)] = np.asarray(panel).astype(np.float32) / np.float32(_FULL)
+        return found
+
+    def _draw(self, gate: str) -> None:
         import PIL.Image
         from PIL import ImageDraw
 
-        panels: list[tuple[str, Any]] = [(caption, self._scaled(pixels)) for caption, pixels in self._head]
-        for path in self._panels(name):
-            with PIL.Image.open(path) as panel:
-                panels.append((f"step {_step_of(path)}", panel.convert("RGB")))
-        width, height = self._size
-        strip = PIL.Image.new("RGB", (len(panels) * (width + _GAP_PX) - _GAP_PX, height + _CAPTION_PX))
-        draw = ImageDraw.Draw(strip)
-        for number, (caption, panel) in enumerate(panels):
-            left = number * (width + _GAP_PX)
-            strip.paste(panel, (left, _CAPTION_PX))
-            draw.text((left + width // 2, _CAPTION_PX // 2), caption, fill=_INK, anchor="mm")
-        self._save(strip, self.folder / f"{name}.png")
-
-    def _scaled(self, pixels: NDArray[np.uint8]) -> Any:
-        import PIL.Image
-
-        return PIL.Image.fromarray(pixels).resize(self._size, PIL.Image.Resampling.BILINEAR)
+        rows = {plane: self._kept(gate, plane) for plane in self._views}
+        low, high = _scale([alpha for row in rows.values() for alpha in row.values()])
+        columns = 2 + max(len(row) for row in rows.values())
+        width = max(view.size[0] for view in self._views.values())
+        height = sum(view.size[1] + _CAPTION_PX for view in self._views.values())
+        sheet = PIL.Image.new("RGB", (columns * (width + _GAP_PX) + _BAR_PX, height))
+        draw = ImageDraw.Draw(sheet)
+        top = 0
+        for plane, view in self._views.items():
+            image, label = view.head()
+            panels = [(plane, image), ("label", label)]
+            panels += [(f"step {step}", _coloured(alpha, low, high)) for step, alpha in rows[plane].items()]
+            for number, (caption, pixels) in enumerate(panels):
+                left = number * (width + _GAP_PX) + (width - view.size[0]) // 2
+                shown = _picture(pixels).resize(view.size, PIL.Image.Resampling.BILINEAR)
+                sheet.paste(shown, (left, top + _CAPTION_PX))
+                draw.text((left + view.size[0] // 2, top + _CAPTION_PX // 2), caption, fill=_INK, anchor="mm")
+            top += view.size[1] + _CAPTION_PX
+        _bar(sheet, draw, left=columns * (width + _GAP_PX), low=low, high=high)
+        self._save(sheet, self.folder / f"{gate}.png")
 
     def _save(self, picture: Any, path: Path) -> None:
         make_folder(path.parent)
@@ -120,15 +153,24 @@ class AttentionStrip:
             picture.save(temporary, format="PNG")
 
 
+def _bar(sheet: Any, draw: Any, *, left: int, low: float, high: float) -> None:
+    """The scale of a gate, its greatest coefficient on top."""
+    first, last = _CAPTION_PX, sheet.height - _CAPTION_PX
+    shares = np.linspace(high, low, max(last - first, 1), dtype=np.float32)[:, None]
+    sheet.paste(_picture(_coloured(np.repeat(shares, 12, axis=1), low, high)), (left, first))
+    for value, at in ((high, first), (low, last)):
+        draw.text((left + 16, at), f"{value:.3f}", fill=_INK, anchor="lm")
+
+
 def volume_gates(
     folder: Path, trained: Trained, volume: Volume, mask: LabelMask, *, described: Callable[[nn.Module], Trained]
 ) -> AttentionStrip:
-    """Strips of the axial slice of a scan that shows most of its labels.
+    """Sheets of the axial, coronal and sagittal slices of a scan that show most of its labels.
 
     Parameters
     ----------
     folder
-        For the strips.
+        For the sheets.
     trained
         The network at the start, for its input.
     volume, mask
@@ -151,26 +193,47 @@ def volume_gates(
         return ras[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
 
     labelled = turned(mask.labels) > 0
-    k = int(np.argmax(np.count_nonzero(labelled, axis=(0, 1))))
+    most = [int(np.argmax(np.count_nonzero(labelled, axis=tuple(a for a in range(3) if a != axis)))) for axis in range(3)]
 
-    def axial(values: NDArray[Any]) -> NDArray[Any]:
-        """Radiological display: the patient's right on the left, anterior up."""
-        return turned(values)[:, :, k].T[::-1, ::-1]
+    def planes(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Radiological display: the patient's right on the left, anterior or head up; sagittal planes look at the left side."""
+        ras = turned(values)
+        return {
+            "axial": ras[:, :, most[2]].T[::-1, ::-1],
+            "coronal": ras[:, most[1], :].T[::-1, ::-1],
+            "sagittal": ras[most[0], :, :].T[::-1, ::-1],
+        }
 
-    def look(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    def look(network: nn.Module) -> dict[str, dict[str, NDArray[np.float32]]]:
         now = replace(described(network), kept=None)  # gates know nothing of dropped logits
         maps = gate_maps(volume, now.ready(), now.inference_spec)
-        return {gate.name: np.asarray(axial(gate.alpha), dtype=np.float32) for gate in maps}
+        return {gate.name: {plane: np.asarray(a, np.float32) for plane, a in planes(gate.alpha).items()} for gate in maps}
 
-    shown = axial(volume.voxels).astype(np.float32)
-    low, high = SOFT_TISSUE_HU if volume.quantity is Quantity.HU else np.percentile(shown, (1, 99))
-    image = np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
-    truth = axial(mask.labels) > 0
-    return AttentionStrip(folder, image=image, truth=truth, gates=look, pixel_mm=(spacing[1], spacing[0]))
+    pixels_mm = {"axial": (spacing[1], spacing[0]), "coronal": (spacing[2], spacing[0]), "sagittal": (spacing[2], spacing[1])}
+    truth = planes(mask.labels)
+    views = {}
+    for plane, values in planes(volume.voxels).items():
+        shown = values.astype(np.float32)
+        low, high = SOFT_TISSUE_HU if volume.quantity is Quantity.HU else np.percentile(shown, (1, 99))
+        image = np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+        views[plane] = View(image, truth[plane] > 0, pixels_mm[plane])
+    return AttentionStrip(folder, views=views, gates=look)
 
 
-def _coloured(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
-    share = np.clip(alpha, 0, 1)[..., None]
+def _scale(maps: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
+    """Least and greatest coefficient; 0 and 1 where all are one."""
+    low, high = min(float(a.min()) for a in maps), max(float(a.max()) for a in maps)
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def _picture(pixels: NDArray[Any]) -> Any:
+    import PIL.Image
+
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _coloured(alpha: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    share = np.clip((alpha - low) / (high - low), 0, 1)[..., None]
     return np.asarray(np.rint((1 - share) * np.array(_COLD) + share * np.array(_HOT)), dtype=np.uint8)
 
 
