@@ -8,6 +8,7 @@ import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,12 +35,12 @@ class NetworkUsedError(RuntimeError):
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     real_connect, real_lookup = socket.socket.connect, socket.getaddrinfo
 
-    def connect(self: socket.socket, address: object) -> None:
+    def connect(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
             raise NetworkUsedError(f"a test tried to connect to {address[0]}")
         return real_connect(self, address)
 
-    def lookup(host: object, *args: object, **kwargs: object) -> object:
+    def lookup(host: Any, *args: Any, **kwargs: Any) -> object:
         name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
         if not name.startswith(_LOOPBACK) and name not in ("", "0.0.0.0", socket.gethostname()):
             raise NetworkUsedError(f"a test tried to look up {name}")

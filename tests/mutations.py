@@ -268,7 +268,7 @@ def _video_cases(name: str) -> Callable[[Path, int, random.Random], None]:
     def write(folder: Path, count: int, draw: random.Random) -> None:
         frames = np.zeros((3, 48, 64, 3), dtype=np.uint8)
         frames[:, 10:30, 10:40] = 180
-        scans.write_video(folder / name, frames)
+        scans.write_video(folder / name, list(frames))
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         # The index of an mp4 is often at its end.

@@ -269,7 +269,7 @@ def _item(**values: object) -> DicomSequence:
     return DicomSequence([item])
 
 
-def edit_dicom(path: Path, change: Callable[[FileDataset], None]) -> None:
+def edit_dicom(path: Path, change: Callable[[FileDataset], object]) -> None:
     """Change a written file in place."""
     dataset = pydicom.dcmread(path)
     change(dataset)

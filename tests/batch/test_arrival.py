@@ -34,7 +34,7 @@ def study(tmp_path: Path) -> Study:
 
 def changed(study: Study, act: object) -> bool:
     states, listing = states_of(study), files_beside(study)
-    act()  # type: ignore[operator]
+    act()
     try:
         check_unchanged(study, states, listing=listing)
     except InputError as error:

@@ -20,6 +20,7 @@ from agseg.batch.cluster import Cluster, ClusterKind
 from agseg.batch.dask_engine import DaskEngine
 from agseg.batch.job import StudyTask
 from agseg.batch.probe import Probe
+from agseg.batch.provenance import Provenance
 from agseg.errors import UsageError
 from agseg.study import Study, StudyKind
 from tests.batch.fakes import job, write_study
@@ -87,7 +88,9 @@ def probe(tmp_path: Path) -> Probe:
     marker = tmp_path / "out" / "marker"
     marker.write_text("token")
     study = Study("a", tmp_path, (write_study(tmp_path / "a.nii.gz"),), StudyKind.NIFTI)
-    return Probe(marker, "token", StudyTask(study, tmp_path / "out", "a", {}, states_of(study)))
+    return Probe(
+        marker, "token", StudyTask(study, tmp_path / "out", "a", Provenance("run", "0", (), {}, None, (), ""), states_of(study))
+    )
 
 
 def test_a_worker_that_sees_the_same_may_take_part(probe: Probe) -> None:

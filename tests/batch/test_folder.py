@@ -4,9 +4,11 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agseg.batch.folder import StudyFolder, edited_files, read_record
 from agseg.batch.handover import pack, unpack
@@ -172,8 +174,8 @@ def test_leftovers_of_a_killed_run_are_swept_and_others_stay(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_a_volume_arrives_as_it_left(order: str, dtype: type, rng: np.random.Generator) -> None:
-    voxels = np.array(rng.normal(size=(3, 4, 5)) * 100, dtype=dtype, order=order)
+def test_a_volume_arrives_as_it_left(order: Any, dtype: type, rng: np.random.Generator) -> None:
+    voxels: NDArray[Any] = np.array(rng.normal(size=(3, 4, 5)) * 100, dtype=dtype, order=order)
     sent = Volume(voxels, Grid((3, 4, 5), np.array([[0.1, 0, 0, 1 / 3], [0, 0.7, 0, -2], [0, 0, 5, 9], [0, 0, 0, 1.0]])))
     header, descriptor = pack(sent)
     got = unpack(json.loads(json.dumps(header)), descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_parts_never_give_one_folder_to_two_studies(tmp_path: Path) -> None:
 def test_a_part_leaves_what_another_machine_writes_and_a_whole_run_sweeps_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.os, "getpid", lambda: DEAD)
+    monkeypatch.setattr(os, "getpid", lambda: DEAD)
     ours = tmp_path / temporary_name()
     monkeypatch.setattr(module, "_machine", lambda: "0123abcd")
     theirs = tmp_path / temporary_name()

@@ -107,7 +107,7 @@ class _Noted:
         self.calls = calls
         self.environment: dict[str, Any] = {}
 
-    def __call__(self, _job: Any, **_told: Any) -> _Noted:
+    def __call__(self, job: Any, **_told: Any) -> _Noted:
         return self
 
     def prepare(self) -> None:

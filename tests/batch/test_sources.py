@@ -70,7 +70,7 @@ def test_the_key_is_made_once_for_its_owner_alone_and_never_replaced(tmp_path: P
 def write_patient(folder: Path, *, series: int = 2) -> list[Path]:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
 
-    def described(dataset, _number):  # type: ignore[no-untyped-def]
+    def described(dataset, _number):
         dataset.SeriesDescription = HEADERS["SeriesDescription"]
 
     return phantoms.write_dicom(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +44,8 @@ class Steps:
         crop = np.clip(image[box], *self.window)
         crop = ((crop - np.float32(self.mean_std[0])) / np.float32(self.mean_std[1])).astype(np.float32)
         shape = [round(o / n * size) for o, n, size in zip(old, new, crop.shape, strict=True)]
-        logits = self.logits(torch.from_numpy(resampled(crop, shape, old, new, order=3)))
-        logits = np.stack([resampled(channel, crop.shape, new, old, order=1) for channel in logits.numpy()])
+        scores = self.logits(torch.from_numpy(resampled(crop, shape, old, new, order=3))).numpy()
+        logits = np.stack([resampled(channel, crop.shape, new, old, order=1) for channel in scores])
         if self.regions:
             found = np.zeros(crop.shape, dtype=np.uint8)
             for channel, label in zip(logits, self.regions, strict=True):
@@ -67,7 +68,8 @@ class Steps:
         padded[inside] = image
         weights = gaussian(self.patch)
         weights = weights[None] if flat else weights
-        summed = divisor = 0.0
+        summed: Any = 0.0
+        divisor: Any = 0.0
         for corner in itertools.product(*(starts(t, side, self.step) for t, side in zip(total, patch, strict=True))):
             where = tuple(slice(c, c + side) for c, side in zip(corner, patch, strict=True))
             tile = padded[where][None, None]

@@ -97,6 +97,9 @@ def theirs(volume: Volume, spec: InputSpec, networks: tuple[nn.Module, ...], *, 
     grid, permutation, flips = volume.grid.reoriented(read)
     turned = volume.voxels.transpose(permutation)[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
     flat = spec.tile[0] == 1
+    assert spec.spacing_mm is not None
+    assert spec.window_hu is not None
+    assert spec.mean_std is not None
     steps = Steps(
         spacing=spec.spacing_mm[1:] if flat else spec.spacing_mm,
         patch=spec.tile[1:] if flat else spec.tile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def network(calls: list[int]) -> ReadyNetwork:
 
 def entry(spec=COARSE) -> WeightsEntry:
     file = WeightsFile("a.safetensors", FileSource(SourceKind.LOCAL, path="a"), "0" * 64, 1)
-    words = dict.fromkeys(("licence", "citation", "attribution", "intended_use"), "-")
+    words: dict[str, Any] = dict.fromkeys(("licence", "citation", "attribution", "intended_use"), "-")
     labels = LabelSet.from_mapping({1: "pancreas"})
     return WeightsEntry(
         "coarse", architecture="unet", format=WeightsFormat.SAFETENSORS, files=(file,), input=spec, labels=labels, **words

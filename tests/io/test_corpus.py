@@ -39,7 +39,7 @@ def run_inspect(path: Path, points: list[list[float]]) -> tuple[dict, str]:
     """What ``agseg inspect --json`` prints, and everything that went to the terminal on the way."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        document = inspect([path], at_lps_mm=[tuple(point) for point in points]).to_dict()
+        document = inspect([path], at_lps_mm=[(x, y, z) for x, y, z in points]).to_dict()
     return document, json.dumps(document, ensure_ascii=False) + out.getvalue() + err.getvalue()
 
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from agseg.errors import Code, UsageError
 from agseg.io import discover as discover_module
-from agseg.io import walk as walk_module
 from agseg.io.discover import discover
 from agseg.io.finished import contents_of
 from agseg.study import Discovery, StudyKind
@@ -84,7 +83,7 @@ def before_stat(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) ->
             act(Path(self.path))
             return Path(self.path).stat(follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr(walk_module.os, "scandir", lambda folder: nullcontext([Entry(entry) for entry in real(folder)]))
+    monkeypatch.setattr(os, "scandir", lambda folder: nullcontext([Entry(entry) for entry in real(folder)]))
 
 
 class TestLedger:

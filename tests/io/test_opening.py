@@ -115,7 +115,7 @@ def a_still(folder: Path) -> None:
 
 
 def a_video(folder: Path) -> None:
-    scans.write_video(folder / "x.mp4", FRAMES)
+    scans.write_video(folder / "x.mp4", list(FRAMES))
 
 
 @pytest.mark.parametrize("make", [a_cine, a_compressed_cine, a_subsampled_cine, a_still, a_video])

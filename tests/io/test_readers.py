@@ -35,7 +35,7 @@ class Toy:
 
 def toy_header(path: Path) -> Toy:
     content = path.read_bytes()
-    shape = tuple(content[4:7])
+    shape = (content[4], content[5], content[6])
     if len(content) != 7 + 2 * int(np.prod(shape)):
         raise InputError("the file is shorter than its voxels", code=Code.TRUNCATED, path=path)
     stored = np.frombuffer(content[7:], dtype="<i2").reshape(shape, order="F")

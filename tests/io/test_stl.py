@@ -20,7 +20,7 @@ CENTRE_MM, RADII_MM = np.array([4.0, -6.0, 5.0]), np.array([15.0, 20.0, 18.0])
 
 def ellipsoid(grid: Grid) -> np.ndarray:
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
-    return np.linalg.norm((grid.to_world(index) - CENTRE_MM) / RADII_MM, axis=-1) <= 1
+    return np.linalg.norm((grid.to_world(index.astype(np.float64)) - CENTRE_MM) / RADII_MM, axis=-1) <= 1
 
 
 def read_stl(path: Path) -> np.ndarray:

@@ -47,9 +47,9 @@ def test_neither_depends_on_how_the_array_lies_in_memory(monkeypatch: pytest.Mon
     expected = shapes(labels, grid)
     for turned in (np.asfortranarray(labels), np.flip(np.flip(labels, 0).copy(), 0)):
         assert shapes(turned, grid) == expected
-    turned, permutation, flips = grid.reoriented("SPL")
+    other, permutation, flips = grid.reoriented("SPL")
     moved = labels.transpose(permutation)[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
-    for label, shape in shapes(moved, turned).items():
+    for label, shape in shapes(moved, other).items():
         assert shape.extent_mm == expected[label].extent_mm
         assert shape.surface_cm2 == pytest.approx(expected[label].surface_cm2)
 

@@ -72,7 +72,7 @@ class Place:
         """
         log = self.root / "audit.json"
         command = [sys.executable, "-c", WATCHED, str(source), str(log), *map(str, arguments)]
-        silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        silence: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, cwd=self.root, env={**self.environment, **(more or {})}, **silence) as process:
             while until is not None and not until.exists():
                 assert process.poll() is None

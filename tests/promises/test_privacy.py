@@ -112,8 +112,9 @@ def test_promise_36_torch_files_are_loaded_with_weights_only() -> None:
     assert loads
     for call in loads:
         given = {word.arg: word.value for word in call.keywords}
-        assert isinstance(given.get("weights_only"), ast.Constant)
-        assert given["weights_only"].value is True
+        only = given.get("weights_only")
+        assert isinstance(only, ast.Constant)
+        assert only.value is True
 
 
 def test_promise_37_a_run_with_its_weights_at_hand_uses_no_network(night: Night) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_goes_on(tmp_path: P
         if news.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    arguments = {"source": Numbered(1), "loss": LOSSES["soft-dice"], "settings": settings, "accelerator": "cpu"}
+    arguments: dict[str, Any] = {"source": Numbered(1), "loss": LOSSES["soft-dice"], "settings": settings, "accelerator": "cpu"}
     before = signal.getsignal(signal.SIGTERM)
     stopped = train(_network(), folder=tmp_path / "run", progress=send, **arguments)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -129,7 +130,7 @@ def test_a_logged_loss_is_the_mean_since_the_line_before_and_a_score_has_parts(t
     heard: list[Progress] = []
     settings = LoopSettings(steps=4, log_every=2, validate_every=4)
     each = LoopSettings(steps=4, log_every=1)
-    arguments = {"source": Numbered(1), "loss": LOSSES["soft-dice"], "accelerator": "cpu"}
+    arguments: dict[str, Any] = {"source": Numbered(1), "loss": LOSSES["soft-dice"], "accelerator": "cpu"}
     train(_network(), folder=tmp_path / "each", settings=each, **arguments)
     score = Score(0.5, {"liver": 0.6, "tumour": 0.4})
     train(_network(), folder=tmp_path / "mean", settings=settings, validate=lambda _: score, progress=heard.append, **arguments)

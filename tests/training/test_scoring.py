@@ -47,7 +47,7 @@ def test_a_tilted_scan_is_measured_where_its_voxels_are() -> None:
 def test_every_orientation_of_the_array_scores_the_same(codes: str) -> None:
     grid, permutation, flips = RAS.reoriented(codes)
     flipped = [axis for axis, flip in enumerate(flips) if flip]
-    truth, prediction = (np.flip(labels.transpose(permutation), flipped) for labels in pair())
+    truth, prediction = (np.flip(labels.transpose(permutation), tuple(flipped)) for labels in pair())
     (found,) = score_masks("a", LabelMask(prediction, grid, ORGAN), LabelMask(truth, grid, ORGAN), organs=["liver"])
     plain_truth, plain_prediction = pair()
     (plain,) = score_masks("a", LabelMask(plain_prediction, RAS, ORGAN), LabelMask(plain_truth, RAS, ORGAN), organs=["liver"])

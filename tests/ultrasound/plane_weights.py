@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from agseg.ultrasound.timeline import PLANES
 
@@ -20,7 +21,7 @@ def write_plane_weights(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(3)
-    module = build("ag-sononet-8", {})
+    module: Any = build("ag-sononet-8", {})
     with torch.no_grad():
         for number, head in enumerate(module.head):
             head.bias.zero_()

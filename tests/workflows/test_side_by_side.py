@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,10 +86,10 @@ def test_asking_for_the_liver_tomorrow_keeps_todays_pancreas(site: Path) -> None
 
 @pytest.mark.parametrize("first", [{}, {"multilabel": True}, {"kinds": ("dicom-seg",)}])
 def test_an_output_that_is_missing_is_written_from_the_masks_as_a_run_for_it_would_have(
-    site: Path, first: dict[str, object]
+    site: Path, first: dict[str, Any]
 ) -> None:
     pytest.importorskip("highdicom")
-    wanted = {"kinds": ("nifti", "stl", "rtstruct"), "preview": True}
+    wanted: dict[str, Any] = {"kinds": ("nifti", "stl", "rtstruct"), "preview": True}
     run(site, "pancreas", "kidney_left", **first)
     assert one(run(site, "pancreas", "kidney_left", **first)).status is S
     later = one(run(site, "pancreas", "kidney_left", **wanted))

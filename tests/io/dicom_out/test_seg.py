@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -187,14 +188,13 @@ def test_promise_9_the_same_result_has_the_same_uids(tmp_path: Path) -> None:
     assert uids("b", parameters={"organ": ["liver"], "overlap": 0.5}) == first
     changed = mask.labels.copy()
     changed[5, 5, 4] = 1 if changed[5, 5, 4] != 1 else 3
-    for number, change in enumerate(
-        (
-            {"mask": LabelMask(changed, mask.grid, mask.label_set)},
-            {"parameters": {"overlap": 0.25}},
-            {"weights": (replace(WEIGHTS[0], sha256="00" * 32),)},
-            {"weights": (*WEIGHTS, replace(WEIGHTS[0], id="second", sha256="11" * 32))},
-        )
-    ):
+    changes: tuple[dict[str, Any], ...] = (
+        {"mask": LabelMask(changed, mask.grid, mask.label_set)},
+        {"parameters": {"overlap": 0.25}},
+        {"weights": (replace(WEIGHTS[0], sha256="00" * 32),)},
+        {"weights": (*WEIGHTS, replace(WEIGHTS[0], id="second", sha256="11" * 32))},
+    )
+    for number, change in enumerate(changes):
         assert not set(uids(f"c{number}", **change)) & set(first)
     # The same images, filed again under the right patient or in the right study: an archive must not take them for known.
     for keyword, value in (("PatientID", "ph-2"), ("StudyInstanceUID", "1.2.826.0.1.3680043.8.498.77.99")):

@@ -19,7 +19,7 @@ NAME = "测试^甲"
 
 def read(*, charset: str | list[str] | None, name: bytes, **tags) -> list[pydicom.Dataset]:
     """Headers as a reader finds them: the bytes of the name, whatever the character set claims."""
-    headers = []
+    headers: list[pydicom.Dataset] = []
     for header in make_series().headers:
         header.PatientName = "N" * len(name)
         header.StudyDescription = "S" * len(name)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pydicom
 from pydicom import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
-from pynetdicom.sop_class import (
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     CTImageStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -64,7 +64,7 @@ def dimse_archive(shelf: Shelf, *, title: str = "ARCHIVE", mover_port: int = 0) 
     entity.require_called_aet = True
     entity.maximum_pdu_size = 0
     for context in AllStoragePresentationContexts:
-        entity.add_supported_context(context.abstract_syntax, TRANSFER_SYNTAXES, scu_role=True, scp_role=True)
+        entity.add_supported_context(str(context.abstract_syntax), TRANSFER_SYNTAXES, scu_role=True, scp_role=True)
     for model in (
         StudyRootQueryRetrieveInformationModelFind,
         StudyRootQueryRetrieveInformationModelGet,

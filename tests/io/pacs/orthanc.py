@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -50,7 +51,7 @@ def orthanc(folder: Path) -> Iterator[None]:
             process.wait(timeout=20)
 
 
-def in_a_namespace(script: Path, folder: Path, *, timeout_s: float) -> dict[str, object]:
+def in_a_namespace(script: Path, folder: Path, *, timeout_s: float) -> dict[str, Any]:
     """What a script prints as JSON, run where only it and its Orthanc are on the network; the test is skipped elsewhere."""
     for tool in ("Orthanc", "unshare", "ip"):
         if shutil.which(tool) is None:

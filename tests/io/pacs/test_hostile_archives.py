@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -364,7 +365,7 @@ def test_an_archive_of_implicit_vr_alone_takes_our_results(tmp_path: Path) -> No
         came.append(event.context.transfer_syntax)
         return 0
 
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, lambda _event: iter(()))]
+    handlers: list[Any] = [(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, lambda _event: iter(()))]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     try:
         write_results(tmp_path / "out")
