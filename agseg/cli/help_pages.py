@@ -109,7 +109,7 @@ class Shelf(typer.Typer):
 
 
 def _long(parameter: Any) -> str:
-    return next((option for option in parameter.opts if option.startswith("--")), parameter.opts[0])
+    return str(next((option for option in parameter.opts if option.startswith("--")), parameter.opts[0]))
 
 
 def _records(ctx: Any, parameters: list[Any]) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def version_lines() -> Iterator[str]:
     except (AgsegError, OSError) as error:
         yield f"weights: not known ({type(error).__name__}; agseg doctor says more)"
         return
-    yield "weights " + (", ".join(f"{entry.id} {entry.sha256[:12]}" for entry in here) or "none")
+    yield "weights " + (", ".join(f"{entry.id} {(entry.sha256 or '')[:12]}" for entry in here) or "none")
 
 
 def _commit(package: Path) -> str | None:

@@ -37,7 +37,7 @@ def values(text: str) -> dict[str, float]:
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):
-            name, number = re.fullmatch(r'([a-z_]+(?:\{[a-z]+="[a-z]+"\})?) (\S+)', line).groups()  # type: ignore[union-attr]
+            name, number = re.fullmatch(r'([a-z_]+(?:\{[a-z]+="[a-z]+"\})?) (\S+)', line).groups()
             found[name] = float(number)
     return found
 
