@@ -244,10 +244,17 @@ def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:
     if any(study.organs for study in report.studies):
         console.print_table(volumes_table(report))
     left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
+    would = [study for study in left_out if dry_run and study.status.value == "deferred" and study.code is None]
+    left_out = [study for study in left_out if study not in would]
     if left_out:
-        console.print_table(reasons_table(left_out, title="Not done: a dry run" if dry_run else "Not segmented"))
+        console.print_table(reasons_table(left_out, title="Not to be done" if dry_run else "Not segmented"))
+    if would:
+        console.print_line(f"To be read now, and segmented if they can be: {len(would)}")
+        for study in would:
+            console.print_line(f"  {study.input}")
     _say_what_is_missing(report)
-    counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
+    told = {**report.counts, "deferred": report.counts["deferred"] - len(would), "to be done": len(would)}
+    counts = ", ".join(f"{count} {status}" for status, count in told.items() if count)
     weights = f" with {', '.join(one.id for one in report.weights)}" if report.weights else ""
     device = report.environment.get("device")
     if counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,12 @@ from agseg.cli import console, options
 from agseg.cli.help_pages import Shelf
 from agseg.cli.options import Debug, Json, Quiet
 from agseg.cli.summaries import Summaries
-from agseg.errors import ExitCode, UsageError
+from agseg.errors import AgsegError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from agseg.weights.cache import WeightsCache
     from agseg.weights.manifest import Manifest
+    from agseg.workflows.weights import Imported
 
 __all__ = ["register"]
 
@@ -178,6 +179,7 @@ def import_(
     from agseg.workflows.weights import Imported, import_weights
 
     console.setup_logging(quiet=quiet, debug=debug)
+    refused: AgsegError | None = None
     if any(is_model(path) for path in paths):
         if len(paths) != 1:
             raise UsageError("one model at a time", value=len(paths), hint="A folder with a parts.yaml makes several one.")
@@ -196,13 +198,29 @@ def import_(
         done = [Imported(entry.id, file.filename, 0) for file in entry.files]
     else:
         loaded, cache = _opened(manifest, offline=True)
-        done = [file for path in paths for file in import_weights(loaded, cache, path, as_id=as_id)]
+        done, refused = _each(paths, lambda path: import_weights(loaded, cache, path, as_id=as_id))
     if as_json:
         console.document([file.to_dict() for file in done])
     elif not quiet:
         for file in done:
             rest = "complete" if file.missing == 0 else f"{file.missing} more to come"
             console.note(f"{file.filename} imported into {file.id} ({rest})")
+    if refused is not None:
+        raise refused
+
+
+def _each(paths: list[Path], take: Callable[[Path], Iterable[Imported]]) -> tuple[list[Imported], AgsegError | None]:
+    """What became of every path: one that cannot be imported (a licence beside the weights) keeps no other from it."""
+    done: list[Imported] = []
+    refused: list[AgsegError] = []
+    for path in paths:
+        try:
+            done.extend(take(path))
+        except AgsegError as error:
+            refused.append(error)
+    for error in refused[:-1]:
+        console.fail(error)
+    return done, refused[-1] if refused else None
 
 
 def export(

@@ -28,6 +28,8 @@ from agseg.weights.manifest import Manifest
 
 __all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "installed_weights", "sample_trilinear"]
 
+INSPECT_SCHEMA = "agseg.inspect/1"
+
 OUTSIDE_TOLERANCE = 1e-3
 """A point may lie this far (voxels) outside the outermost voxel centres and still be sampled there."""
 
@@ -103,6 +105,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """The document that ``agseg inspect --json`` prints."""
         return {
+            "schema": INSPECT_SCHEMA,
             "studies": [study.to_dict() for study in self.studies],
             "skipped_files": [
                 {"path": below, "reason": str(skip.reason), "detail": skip.detail} for below, skip in self.skipped

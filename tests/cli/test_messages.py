@@ -17,6 +17,7 @@ from agseg.io.video.clips import find_clips
 from agseg.report import BatchReport
 from agseg.training.datasets import dataset_names
 from agseg.weights.manifest import Manifest
+from tests import mutations, phantoms
 
 
 @pytest.fixture
@@ -187,3 +188,16 @@ def _left_out(folder: Path, command: str) -> dict[str, object]:
     found = discover([folder]) if command == "segment" else find_clips([folder])
     skipped = [{"file": skip.path.name, "reason": str(skip.reason), "detail": skip.detail} for skip in found.skipped]
     return {"skipped": {"some": 1}, "left_out": skipped}
+
+
+def test_a_dry_run_names_what_would_be_done_once(place: Path) -> None:
+    affine = phantoms.coded_affine("RAS", mutations.SHAPE, mutations.SPACING)
+    for name in ("a", "b"):
+        phantoms.write_nifti(place / "folder" / f"{name}.nii.gz", mutations.voxels(), affine)
+    outcome = CliRunner().invoke(app, ["segment", "folder", "--dry-run"])
+    said = outcome.stdout + outcome.stderr
+    assert outcome.exit_code == 0
+    assert said.count("To be read now") == 1
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")][:2] == ["a", "b"]
+    assert "2 to be done" in said
+    assert "deferred" not in said

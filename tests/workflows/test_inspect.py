@@ -96,7 +96,7 @@ class TestCommand:
         result = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json", "--at-lps=0,0,0", "--at_lps=900,0,0"])
         assert result.exit_code == 3
         document = json.loads(result.stdout)
-        assert set(document) == {"studies", "skipped_files", "exit_code"}
+        assert set(document) == {"schema", "studies", "skipped_files", "exit_code"}
         good, bad = document["studies"]
         expected = {
             "input", "status", "code", "message", "warnings", "kind", "modality", "shape", "spacing_mm", "voxel_volume_mm3",
