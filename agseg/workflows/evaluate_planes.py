@@ -94,7 +94,7 @@ def evaluate_planes(truth: Path, prediction: Path, *, output: Path, against: Seq
             "the truth has boxes and the prediction has none for any of its frames",
             path=prediction,
             expected=f"columns {', '.join(_CORNERS)}",
-            hint="To score planes alone, leave the boxes out of the truth.",
+            hint="agseg classify-us --annotate draws one at every frame that is a plane.",
         )
     boxes = score_boxes(list(boxed.values()), [found[frame].box for frame in boxed], [true[frame].label for frame in boxed])
     name = prediction.resolve().parent.name if prediction.stem == "frames" else prediction.stem

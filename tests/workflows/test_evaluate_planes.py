@@ -1,11 +1,18 @@
 """Tables of planes and boxes are scored frame by frame."""
 
+import csv
 import json
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
+from agseg.workflows.classify_us import ClassifyRequest, classify_us
 from agseg.workflows.evaluate_planes import evaluate_planes
+from tests.ultrasound.plane_weights import NAME, write_plane_weights
+from tests.ultrasound.scans import fan_frame
 
 
 def table(path, text):
@@ -74,3 +81,41 @@ def test_a_frame_that_stands_twice_is_refused_with_its_lines(tmp_path, side):
         evaluate_planes(*pair, output=tmp_path / "out")
     assert caught.value.path == twice
     assert not (tmp_path / "out").exists()
+
+
+def test_table_7_comes_from_the_documented_commands(tmp_path):
+    """classify-us --annotate draws a box at every frame of a plane; a truth that is half of each box has IoU one half."""
+    pytest.importorskip("av")
+    (tmp_path / "stills").mkdir()
+    for number in range(5):
+        pixels = fan_frame((320, 240), box=(60, 30, 260, 230), seed=number)
+        Image.fromarray(pixels).save(tmp_path / f"stills/{number}.png")
+    request = ClassifyRequest(
+        (tmp_path / "stills",),
+        output=tmp_path / "out",
+        home=tmp_path / "home",
+        weights=NAME,
+        offline=True,
+        device="cpu",
+        manifest=write_plane_weights(tmp_path / "site"),
+        annotated=True,
+    )
+    assert classify_us(request).exit_code == 0
+    found = tmp_path / "out/stills/frames.csv"
+    with found.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    boxed = [row for row in rows if row["x0"]]
+    assert len(boxed) == len([row for row in rows if row["state"] == "plane"]) > 0
+    lines = ["frame,label,x0,y0,x1,y1"]
+    for row in boxed:
+        x0, y0, x1, y1 = (int(row[corner]) for corner in ("x0", "y0", "x1", "y1"))
+        x1 = x0 + (x1 - x0) // 2
+        lines.append(f"{row['frame']},{row['label']},{x0},{y0},{x1},{y1}")
+    truth = table(tmp_path / "truth.csv", "\n".join(lines) + "\n")
+    done = CliRunner().invoke(app, ["evaluate", str(truth), str(found), "-o", str(tmp_path / "scores"), "--json"])
+    assert done.exit_code == 0, done.output
+    scores = json.loads(done.stdout)
+    assert scores["boxes_in_prediction"] == len(boxed)
+    for boxes in scores["boxes"].values():
+        assert boxes["iou"]["mean"] == pytest.approx(0.5, abs=0.02)
+        assert boxes["relative_correct"] == 1
