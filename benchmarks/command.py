@@ -26,7 +26,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.same_masks import ROOT, compare, segment_command
+from benchmarks.same_masks import ROOT, SAME_NETWORK, compare, segment_command
 
 WORK = ROOT / "build" / "bench" / "command"
 RUNS = WORK / "runs.jsonl"
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another working copy with its .venv")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--options", default="", help="more options of agseg segment, for both checkouts")
+    parser.add_argument("--options", default=SAME_NETWORK, help="more options of agseg segment, for both checkouts")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME=COMMAND", help="{input} and {output} are filled in"
     )

@@ -18,9 +18,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Difference", "compare", "segment_command"]
+__all__ = ["SAME_NETWORK", "Difference", "compare", "segment_command"]
 
 ROOT = Path(__file__).resolve().parents[1]
+SAME_NETWORK = "--weights attention-unet-abdomen"
+"""Options by which both checkouts run one network: the default ones of older checkouts are others."""
+
 RECORDS = frozenset({"study.json", "run.json", "report.html", "volumes.csv", ".agseg.lock"})
 """They name times, versions and runs."""
 
@@ -62,7 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Whether two checkouts make the same masks.")
     parser.add_argument("inputs", type=Path, nargs="+")
     parser.add_argument("--against", type=Path, required=True, metavar="CHECKOUT")
-    parser.add_argument("--options", default="", help="more options of agseg segment, for both")
+    parser.add_argument("--options", default=SAME_NETWORK, help="more options of agseg segment, for both")
     chosen = parser.parse_args()
     inputs = [path.resolve() for path in chosen.inputs]
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from agseg.errors import RecipeError
 from agseg.grid import Grid
 from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
+from agseg.inference.segment import Segmentation
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.io.resources import resource_path
@@ -30,7 +31,7 @@ from agseg.training.anatomy import structures_on
 from agseg.training.cases import IGNORE
 from agseg.training.negatives import Scene, make_scene
 from agseg.training.open_cases import OpenCase, PretrainRecipe, class_table, label_path
-from agseg.volume import LabelMask, Volume
+from agseg.volume import Volume
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
@@ -50,13 +51,17 @@ HOME = Path("build") / "home"
 SCENE_SEED, SCENE_SPACING_MM = 1000, 2.0
 """Made-up scenes other than those that are trained on, and finer."""
 
-Segment = Callable[[Volume], LabelMask]
+Segment = Callable[[Volume], Segmentation]
 """The product's prediction path with one network."""
 
 
 @dataclass(frozen=True)
 class OrganScore:
-    """One organ of one scan that training did not see; voxels whose label is open are not counted."""
+    """One organ of one scan that training did not see; voxels whose label is open are not counted.
+
+    ``sure`` is the mean winning probability over the organ's voxels, as in every record, and ``right`` the part of them that
+    the labels agree with: a network whose probabilities can be trusted has both alike. ``sure`` alone counts open voxels too.
+    """
 
     case: str
     phase: str
@@ -66,6 +71,8 @@ class OrganScore:
     surface_dice: float
     truth_ml: float
     found_ml: float
+    sure: float
+    right: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def evaluate_left_out(recipe: PretrainRecipe, data: Path, segment: Segment) -> l
     return scores
 
 
-def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Volume, found: LabelMask) -> list[OrganScore]:
+def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Volume, found: Segmentation) -> list[OrganScore]:
     """The organs that the case's labels know and show; what lies beyond the label map is not counted either."""
     grid = volume.grid
     truth = class_table(recipe)[structures_on(grid, labels, outside=IGNORE)]
@@ -97,7 +104,7 @@ def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Vol
         wanted = (truth == label.index) & counted
         if (case.known is not None and label.index not in case.known) or not wanted.any():
             continue
-        mask = found.of(label.name) & counted
+        mask = found.mask.of(label.name) & counted
         where = {"truth": wanted, "spacing_mm": grid.spacing_mm, "axes_mm": axes_mm}
         scores.append(
             OrganScore(
@@ -109,6 +116,8 @@ def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Vol
                 surface_dice=surface_dice(mask, **where, tolerance_mm=TOLERANCE_MM),
                 truth_ml=float(wanted.sum()) * grid.voxel_volume_ml,
                 found_ml=float(mask.sum()) * grid.voxel_volume_ml,
+                sure=found.probability.get(label.name, math.nan),
+                right=float((mask & wanted).sum() / mask.sum()) if mask.any() else math.nan,
             )
         )
     return scores
@@ -119,14 +128,14 @@ def evaluate_negatives(recipe: PretrainRecipe, data: Path, segment: Segment) -> 
     found = []
     for name, place in recipe.negatives.items():
         volume = _only_study(data / place)
-        mask = segment(volume)
+        mask = segment(volume).mask
         found.append(Invented(name, float((mask.labels > 0).sum()) * volume.grid.voxel_volume_ml))
         _log.info("%s done", name)
     for scene in Scene:
         made = make_scene(scene, seed=SCENE_SEED, spacing_mm=SCENE_SPACING_MM)
         i, j, k = made.image.shape
         grid = Grid((i, j, k), np.diag([SCENE_SPACING_MM] * 3 + [1.0]))
-        mask = segment(Volume(made.image.numpy(), grid))
+        mask = segment(Volume(made.image.numpy(), grid)).mask
         found.append(Invented(f"made-up {scene}", float((mask.labels > 0).sum()) * grid.voxel_volume_ml))
     return found
 
@@ -139,7 +148,7 @@ def _only_study(place: Path) -> Volume:
 
 
 def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
-    """Dice / S2S (mm) / surface Dice per scan and organ, means per organ and per phase, and what was invented (Markdown)."""
+    """Dice / S2S (mm) / surface Dice per scan and organ, means, how sure and how right, and what was invented (Markdown)."""
     organs = list(dict.fromkeys(score.organ for score in scores))
     lines = ["| scan | phase | " + " | ".join(organs) + " |", "|---" * (len(organs) + 2) + "|"]
     for case, phase in dict.fromkeys((score.case, score.phase) for score in scores):
@@ -149,6 +158,10 @@ def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
     for group in [*dict.fromkeys(score.phase for score in scores), "all"]:
         means = [_mean(s.dice for s in scores if s.organ == organ and group in ("all", s.phase)) for organ in organs]
         lines.append(f"| mean | {group} | " + " | ".join(_number(mean) for mean in means) + " |")
+    lines += ["", "| | " + " | ".join(organs) + " |", "|---" * (len(organs) + 1) + "|"]
+    for name, value in (("mean winning probability", "sure"), ("part of what is found that is right", "right")):
+        means = [_mean(getattr(s, value) for s in scores if s.organ == organ) for organ in organs]
+        lines.append(f"| {name} | " + " | ".join(_number(mean) for mean in means) + " |")
     lines += ["", "| without organs | found (ml) |", "|---|---|"]
     lines += [f"| {item.name} | {item.found_ml:.1f} |" for item in negatives]
     return "\n".join(lines) + "\n"
@@ -170,9 +183,9 @@ def _number(value: float, places: int = 2) -> str:
 def _rows(scores: Sequence[OrganScore]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["case", "phase", "organ", "dice", "s2s_mm", "surface_dice_2mm", "truth_ml", "found_ml"])
+    writer.writerow(["case", "phase", "organ", "dice", "s2s_mm", "surface_dice_2mm", "truth_ml", "found_ml", "sure", "right"])
     for s in scores:
-        values = (s.dice, s.s2s_mm, s.surface_dice, s.truth_ml, s.found_ml)
+        values = (s.dice, s.s2s_mm, s.surface_dice, s.truth_ml, s.found_ml, s.sure, s.right)
         writer.writerow([s.case, s.phase, s.organ, *(f"{value:.4f}" for value in values)])
     return out.getvalue()
 
@@ -216,8 +229,8 @@ def main(arguments: Sequence[str]) -> None:
     paths = (file,) if file is not None else WeightsCache(HOME, offline=True).ensure(entry)
     network = load_network(entry, paths, device=torch.device("cpu"))
 
-    def segment(volume: Volume) -> LabelMask:
-        return segment_with_entry(volume, network, entry).mask
+    def segment(volume: Volume) -> Segmentation:
+        return segment_with_entry(volume, network, entry)
 
     scores, negatives = evaluate_left_out(recipe, OPEN_SCANS, segment), evaluate_negatives(recipe, OPEN_SCANS, segment)
     output = OUTPUT / (entry.id if file is None else file.stem)

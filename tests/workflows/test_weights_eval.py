@@ -10,6 +10,7 @@ import pytest
 
 from agseg.errors import RecipeError
 from agseg.grid import Grid
+from agseg.inference.segment import Segmentation
 from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.labels import LabelSet
 from agseg.training.cases import IGNORE
@@ -58,11 +59,11 @@ def recipe(tmp_path: Path) -> PretrainRecipe:
 
 
 def _finds(*boxes: tuple[int, tuple[slice, slice, slice]]):
-    def segment(volume: Volume) -> LabelMask:
+    def segment(volume: Volume) -> Segmentation:
         found = np.zeros(volume.grid.shape, dtype=np.uint8)
         for label, box in boxes:
             found[box] = label
-        return LabelMask(found, volume.grid, LabelSet.from_mapping(LABELS))
+        return Segmentation(LabelMask(found, volume.grid, LabelSet.from_mapping(LABELS)), {"liver": 0.9}, {}, {})
 
     return segment
 
@@ -79,6 +80,16 @@ def test_scores_are_by_organ_and_open_voxels_do_not_count(recipe: PretrainRecipe
     assert liver.truth_ml == pytest.approx(8 * 8 * 6 * 0.008)
     assert spleen.dice == pytest.approx(2 / 3)
     assert 0 < spleen.surface_dice < 1
+
+
+def test_how_sure_stands_beside_how_right(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    too_large = (1, (slice(2, 10), slice(2, 10), slice(0, 10)))
+    liver, spleen = evaluate_left_out(recipe, tmp_path, _finds(too_large))
+    assert (liver.sure, liver.right) == (0.9, pytest.approx(6 / 8))
+    assert np.isnan([spleen.sure, spleen.right]).all()  # nothing was found
+    lines = table([liver, spleen], []).splitlines()
+    assert "| mean winning probability | 0.90 |  |" in lines
+    assert "| part of what is found that is right | 0.75 |  |" in lines
 
 
 def test_an_organ_that_the_labels_do_not_know_is_not_scored(recipe: PretrainRecipe, tmp_path: Path) -> None:
