@@ -13,6 +13,7 @@ from agseg.inference.cleanup import clean_up, keep_largest, keep_only
 from agseg.inference.clock import Clock
 from agseg.inference.crop import Box, body_frame, box_frame
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
+from agseg.inference.fixed_box import segment_in_boxes
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, frame_of
@@ -20,7 +21,6 @@ from agseg.inference.restore import Restored, Restorer
 from agseg.inference.soundness import NonFiniteScoresError, check_classes, check_heads
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
-from agseg.inference.windows import segment_windows
 from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.slabs import memory_order
@@ -209,7 +209,7 @@ def _with_fallbacks(job: _Job, network: Predictor) -> tuple[Restored, tuple[Warn
 def _run(job: _Job, network: Predictor) -> Restored:
     volume, spec = job.volume, job.spec
     if spec.body_box:
-        restored = segment_windows(volume, network, spec, job.labels, progress=job.progress)
+        restored = segment_in_boxes(volume, network, spec, job.labels, progress=job.progress)
         job.clock.lap("predict")
         return restored
     frame = None

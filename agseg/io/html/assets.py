@@ -42,6 +42,7 @@ th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending]
 .s-done,.s-skipped{color:var(--good)}.s-rejected,.s-failed{color:var(--bad);font-weight:600}.s-deferred{color:var(--warn)}
 .look{color:var(--warn);font-weight:600}
 .controls{display:flex;flex-wrap:wrap;gap:1rem;align-items:end;background:var(--band);padding:.7rem 1rem;border-radius:.4rem}
+.controls{margin-top:1.5rem}
 .controls[hidden]{display:none}
 .controls label{display:block;font-size:.9rem;color:var(--soft)}
 input,select{font:inherit;padding:.3rem .5rem;border:1px solid #6b7680;border-radius:.25rem;

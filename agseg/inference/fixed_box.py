@@ -1,7 +1,7 @@
-"""Networks that see a box around the body at a fixed size (OBELISK): long scans in windows, blended where they overlap.
+"""Networks that see a box around the body at a fixed size (OBELISK): long scans in sections, blended where they overlap.
 
-The box is the median over a window's slices of each slice's body extents: the widest slice would make it too loose at the
-level of the liver, and the result depends on it. Outside its box a window says background.
+The box is the median over a section's slices of each slice's body extents: the widest slice would make it too loose at the
+level of the liver, and the result depends on it. Outside its box a section says background.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from agseg.labels import LabelSet
 from agseg.volume import Volume
 from agseg.weights.entry import InputSpec
 
-__all__ = ["Window", "plan_windows", "segment_windows"]
+__all__ = ["Section", "plan_sections", "segment_in_boxes"]
 
-WINDOW_OVERLAP = 1 / 3
-"""Fraction of a window's height that it shares with the next one."""
+SHARED_PART = 1 / 3
+"""Fraction of a section's height that it shares with the next one."""
 
 SLAB = 8
 """Slices restored at a time."""
 
 
 @dataclass(frozen=True)
-class Window:
+class Section:
     """Slices ``first`` up to ``last`` across the long axis, and the box in which the network sees them."""
 
     first: int
@@ -46,26 +46,26 @@ class Window:
     box: Box
 
 
-def plan_windows(volume: Volume, axis: int, height_mm: float) -> tuple[Window, ...]:
-    """Windows of about ``height_mm`` that cover all slices with a body in them.
+def plan_sections(volume: Volume, axis: int, height_mm: float) -> tuple[Section, ...]:
+    """Sections of about ``height_mm`` that cover all slices with a body in them.
 
-    A scan up to 1.25 times that height is one window: the weights were trained on scans of differing height.
+    A scan up to 1.25 times that height is one section: the weights were trained on scans of differing height.
     """
     count, spacing = volume.grid.shape[axis], volume.grid.spacing_mm[axis]
     extents = body_extents(volume, axis)
     total_mm = count * spacing
-    number = 1 if total_mm <= 1.25 * height_mm else int(np.ceil((total_mm / height_mm - WINDOW_OVERLAP) / (1 - WINDOW_OVERLAP)))
+    number = 1 if total_mm <= 1.25 * height_mm else int(np.ceil((total_mm / height_mm - SHARED_PART) / (1 - SHARED_PART)))
     size = count if number == 1 else min(count, round(height_mm / spacing))
     firsts = [0] if number == 1 else np.linspace(0, count - size, number).round().astype(int).tolist()
-    windows = []
+    sections = []
     for first in firsts:
         box = median_box(extents, axis, first, first + size)
         if box is not None:
-            windows.append(Window(first, first + size, box))
-    return tuple(windows)
+            sections.append(Section(first, first + size, box))
+    return tuple(sections)
 
 
-def segment_windows(
+def segment_in_boxes(
     volume: Volume,
     network: Predictor,
     spec: InputSpec,
@@ -78,7 +78,7 @@ def segment_windows(
     Raises
     ------
     InferenceError
-        If the spec lacks its fixed shape or window height, or scores are not finite.
+        If the spec lacks its fixed shape or section height, or scores are not finite.
     WeightsError
         If the labels name a class that the network does not have.
     """
@@ -86,11 +86,11 @@ def segment_windows(
         raise InferenceError("these weights lack fixed_shape or window_height_mm", code=Code.INFERENCE)
     _, permutation, _ = volume.grid.reoriented("RAS")
     axis = permutation[2]
-    windows = plan_windows(volume, axis, spec.window_height_mm)
+    sections = plan_sections(volume, axis, spec.window_height_mm)
     found = np.zeros(volume.grid.shape, dtype=np.uint8, order="F")
     won, total = np.zeros(256), np.zeros(256)
-    scored = _scored(volume, network, spec, labels, windows, progress)
-    active: list[tuple[Window, Frame, Tensor]] = []
+    scored = _scored(volume, network, spec, labels, sections, progress)
+    active: list[tuple[Section, Frame, Tensor]] = []
     upcoming = next(scored, None)
     for low in range(0, volume.grid.shape[axis], SLAB):
         high = min(low + SLAB, volume.grid.shape[axis])
@@ -113,30 +113,30 @@ def _scored(
     network: Predictor,
     spec: InputSpec,
     labels: LabelSet,
-    windows: tuple[Window, ...],
+    sections: tuple[Section, ...],
     progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[Window, Frame, Tensor]]:
-    """Each window's probabilities (classes, *fixed shape), on the CPU, just before they are needed."""
+) -> Iterator[tuple[Section, Frame, Tensor]]:
+    """Each section's probabilities (classes, *fixed shape), on the CPU, just before they are needed."""
     if spec.fixed_shape is None:
         return
-    for number, window in enumerate(windows):
+    for number, section in enumerate(sections):
         frame = Frame.of_box(
             volume.grid,
             axis_codes=spec.axis_codes,
             shape=spec.fixed_shape,
-            start=window.box.start,
-            stop=window.box.stop,
+            start=section.box.start,
+            stop=section.box.stop,
         )
         tensor = normalise(sample(volume, frame, antialias=spec.antialias), spec)
         scores = probabilities(network(tensor[None, None]), network)[0].cpu()
         check_probabilities(scores, labels)
         if progress is not None:
-            progress(number + 1, len(windows))
-        yield window, frame, scores
+            progress(number + 1, len(sections))
+        yield section, frame, scores
 
 
 def _slab(
-    active: list[tuple[Window, Frame, Tensor]], axis: int, low: int, high: int, shape: tuple[int, int, int]
+    active: list[tuple[Section, Frame, Tensor]], axis: int, low: int, high: int, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Labels and winning probabilities of slices ``low`` up to ``high`` in (i, j, k) order."""
     size = [high - low if a == axis else shape[a] for a in range(3)]
@@ -146,8 +146,8 @@ def _slab(
     label = torch.zeros(size, dtype=torch.uint8)
     for c in range(active[0][2].shape[0]):
         blended = torch.zeros(size)
-        for (window, frame, scores), weight in zip(active, weights, strict=True):
-            first, last = max(low, window.first), min(high, window.last)
+        for (section, frame, scores), weight in zip(active, weights, strict=True):
+            first, last = max(low, section.first), min(high, section.last)
             if first >= last:
                 continue
             region = [slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True)]
@@ -163,7 +163,7 @@ def _slab(
             if c == 0:
                 covered[tuple(region)] += factor.reshape(along).numpy()
         if c == 0:
-            best = blended + (1.0 - torch.from_numpy(covered))  # outside a window's box it is background
+            best = blended + (1.0 - torch.from_numpy(covered))  # outside a section's box it is background
             continue
         better = blended > best
         best = torch.where(better, blended, best)
@@ -171,12 +171,12 @@ def _slab(
     return label.numpy(), best.numpy()
 
 
-def _slice_weights(active: list[tuple[Window, Frame, Tensor]], low: int, high: int) -> list[NDArray[np.float64]]:
-    """Weight of each window per slice: a ramp from its ends, normalised so that the windows sum to 1."""
+def _slice_weights(active: list[tuple[Section, Frame, Tensor]], low: int, high: int) -> list[NDArray[np.float64]]:
+    """Weight of each section per slice: a ramp from its ends, normalised so that the sections sum to 1."""
     slices = np.arange(low, high)
     raw = []
-    for window, _, _ in active:
-        inside = np.minimum(slices - window.first + 1, window.last - slices).astype(np.float64)
+    for section, _, _ in active:
+        inside = np.minimum(slices - section.first + 1, section.last - slices).astype(np.float64)
         raw.append(np.maximum(inside, 0.0))
     total = np.maximum(np.sum(raw, axis=0), 1e-9)
     return [weight / total for weight in raw]
