@@ -1,4 +1,4 @@
-"""Is a study still arriving? Its files are compared between the moment they were found and the moment they are read."""
+"""Detection of studies that are still being written: file states are compared when found and when read."""
 
 from __future__ import annotations
 

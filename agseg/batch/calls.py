@@ -1,4 +1,4 @@
-"""Questions about files that nobody trusts, answered by a child process: the parent opens none of them.
+"""Function calls in a child process, for questions about untrusted files: the parent opens none of them.
 
 A child that dies, hangs or grows costs the file that it was at. The answer comes as JSON; the parent unpickles nothing.
 """

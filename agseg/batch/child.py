@@ -1,4 +1,4 @@
-"""What runs in a reader process, a frame reader, the model process, or the writer process.
+"""Entry point of the child processes: reader, frame reader, model, writer, answerer.
 
 It answers in JSON and raw bytes: the parent unpickles nothing from a child.
 """

@@ -1,4 +1,4 @@
-"""The processes of one run: readers, the model, the writer. Started within their limits, replaced, ended."""
+"""Process pool of one run: readers, the model, the writer; started within their limits, replaced, ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of each study that was found: done before, refused before, still arriving, or to be done now."""
+"""Plan of a run: for each study found, whether it is done already, rejected before, still arriving, or to be done now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model leaves of a study for the writer: its labels, and what is known about how they came to be."""
+"""Hand-over from the model to the writer: the labels of a study and the facts for its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a study's earlier result still holds, and what is left to do.
+"""Comparison of what was asked for with a study's earlier result: what still holds, and what is left to do.
 
 The folder of a study holds the organs of all networks that were asked for, now and before: one that is asked for today joins
 those of yesterday, as long as they were made from the same files. A network runs only for masks that are not there, and an

@@ -1,4 +1,4 @@
-"""What a run tells whoever is watching, as it goes."""
+"""Progress events of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One number for a whole run, and for the parts of one run together."""
+"""Exit code of a run, and of the parts of one run together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has this study been done before, the same way? Input, weights, their usage, parameters and version make one key."""
+"""Resume keys: digests of input, weights, settings and version that tell whether a study has been done the same way before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What discovery found, as JSON: it crosses from the child that opened the files to the parent, which lists them by number.
+"""JSON form of a discovery, for the pipe from the child that opened the files to the parent, which lists them by number.
 
 A child can name no file that the parent has not listed, and no reason or kind of text that the parent does not check.
 """

@@ -1,4 +1,4 @@
-"""Clips decoded in a process of their own: a decoder that crashes, hangs or eats memory costs the clip, never the run.
+"""Video decoding in a child process: a decoder that crashes, hangs or eats memory costs the clip, never the run.
 
 Decoding also goes on while the parent works: the child is always a frame ahead.
 """

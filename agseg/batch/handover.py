@@ -1,4 +1,4 @@
-"""Hands a volume from the process that read it to those that segment and write it, without a copy on any disk.
+"""Transfer of volumes between processes through anonymous memory, without a copy on any disk.
 
 The voxels lie in anonymous memory (``memfd``, or an unlinked temporary file where the system has none); only its descriptor
 and a small JSON header travel. Nothing has to be cleaned up, whatever dies.

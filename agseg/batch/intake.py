@@ -1,4 +1,4 @@
-"""The way in: a child process opens the input files for the parent, which only walks the folders.
+"""Access to the input files through a child process; the parent only walks the folders.
 
 Discovery, fingerprints and identifiers are asked of it. A file at which it dies, hangs or grows is refused with that reason,
 and the next child goes on behind it.

@@ -1,4 +1,4 @@
-"""What is to be done: a whole run, its limits, and one study of it. Everything here crosses a process boundary."""
+"""Types that describe a run: the job, its limits, and one study of it. Everything here crosses a process boundary."""
 
 from __future__ import annotations
 

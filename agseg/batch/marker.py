@@ -1,4 +1,4 @@
-"""A number that a child process writes and its parent reads, without a message: which item it is at, should it die there."""
+"""Shared integer that a child process writes and its parent reads: which file the child was at when it died."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory this machine, or the container it pretends to be, has, and how much a process uses."""
+"""Memory of this machine or container, and of a process."""
 
 from __future__ import annotations
 

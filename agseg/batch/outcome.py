@@ -1,4 +1,4 @@
-"""What an exception means for the study it happened in, as data that crosses a process boundary as JSON."""
+"""Mapping of exceptions to a study's status and reason code, as data that crosses a process boundary as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished result steps aside when its study is now refused or fails: nothing of it is lost, nothing of it passes as current.
+"""Set aside a finished result whose study is now rejected or fails: nothing of it is lost, or passes as current.
 
 Its files go into ``<study>/outdated-<12 hex>/``, with a ``study.json`` whose status is ``outdated``. The record in the study's
 own folder goes first, so that at no moment a result that is being moved looks finished; what an interruption leaves, the next

@@ -1,4 +1,4 @@
-"""The run's output folder: made or checked before anything else, locked, swept of what an interrupted run left.
+"""The run's output folder: created or checked first, locked, and cleared of what an interrupted run left.
 
 Two whole runs on one folder exclude each other. Parts of one run (``--num-parts``) share the folder: each holds the run's
 lock shared and its own part's lock alone, so a whole run and a part exclude each other, and so do two of the same part.

@@ -1,4 +1,4 @@
-"""What a result was made from and by; it is written to study.json, and decides whether the result still holds."""
+"""What a result was made from and with; written to study.json, it decides whether the result still holds."""
 
 from __future__ import annotations
 

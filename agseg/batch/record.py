@@ -1,4 +1,4 @@
-"""Writes what a run leaves beside its studies: run.json, volumes.csv, report.html, and the earlier runs' records.
+"""Writes the files of a whole run: run.json, volumes.csv, report.html, and the records of earlier runs.
 
 Parts of one run (``--num-parts``) each keep their own record, ``run.part-<index>-of-<count>.json``; run.json, volumes.csv and
 report.html unite the newest record of every part. The record of an earlier run is filed below ``runs`` by the run's id.

@@ -1,4 +1,4 @@
-"""Which run a process belongs to: an id and a number, so that no clock has to tell two runs, or two parts of one, apart.
+"""Identity of a run: an id and a number, so that no clock has to tell two runs, or two parts of one, apart.
 
 A run without parts is a run of its own. The parts of one run (``--num-parts``) find each other in the output folder: the first
 one opens a run there, the others join it. A part that has written its record in the open run already begins the next run.

@@ -1,4 +1,4 @@
-"""Where a study waits between two processes: read and not yet in the model, segmented and not yet with the writer."""
+"""Queues between processes: studies that are read but not yet in the model, segmented but not yet with the writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drives readers, the model and the writer process through a list of studies; a child that dies costs the study it held.
+"""Supervisor of the reader, model and writer processes; a child that dies costs the study it held.
 
 One thread, one loop: give work, wait for a pipe to speak, look at clocks and memory. It must be the thread that started the
 children, because on Linux they are tied to its life.

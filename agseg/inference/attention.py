@@ -1,4 +1,4 @@
-"""The coefficients of attention gates, carried to the source grid: where the network looked.
+"""Attention-gate coefficients, resampled to the source grid.
 
 Source: Attention Gated Networks (2019), equation 2: the coefficients alpha in [0, 1] of each gate.
 """

@@ -1,4 +1,4 @@
-"""Where the patient is in a CT: a box around the body, without the table."""
+"""Body mask and bounding boxes of a CT, without the table."""
 
 from __future__ import annotations
 

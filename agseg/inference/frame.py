@@ -1,4 +1,4 @@
-"""How a model grid lies on a source grid: the three axis maps, kept so that the mask finds its way back."""
+"""Mapping between a model grid and its source grid: three axis maps, kept so that the mask can be carried back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network made ready to run: loaded strictly, batch norm folded in, on its device, in its precision."""
+"""Loaded networks: strict loading, batch norm folded in, device and precision set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a network needs beyond its own weights."""
+"""Estimate of the memory a network needs beyond its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pipeline must know of something that scores tiles.
+"""Predictor protocol: tiles in, scores out, and what the pipeline must know beside them.
 
 :class:`~agseg.inference.network.ReadyNetwork` is the first of its kind. Another inference engine is one file with a class of
 this shape, see docs/extending.md.

@@ -1,4 +1,4 @@
-"""From a Volume to what a network was trained to see (its InputSpec).
+"""Preprocessing: a Volume resampled and normalised to a network's InputSpec.
 
 The first way resamples and then normalises. nnU-Net's normalises first, over the box of voxels that are not 0, resamples with
 cubic splines and clips what they overshoot; thick slices are never blended.

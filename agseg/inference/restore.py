@@ -1,4 +1,4 @@
-"""From scores on the model grid to labels on the source grid, block by block.
+"""Postprocessing: scores on the model grid to labels on the source grid, block by block.
 
 What a voxel's label is, :mod:`agseg.inference.decide` says; regions where background wins are never interpolated. A block
 together with one layer of voxels of its lower neighbours is all that the source voxels inside it depend on.

@@ -1,4 +1,4 @@
-"""A first look with a coarse network, so that a fine one computes only where the wanted organs are.
+"""Coarse-to-fine inference: a coarse network finds the organs, the fine one computes only there.
 
 What a first look misses is lost to the fine network. So anything but organs that are all there, and all inside the scan, means
 the whole scan: a doubt costs time, not a mask.

@@ -1,4 +1,4 @@
-"""Tiles over a model grid, and how their scores become one map without ever holding the whole of it.
+"""Tiles over a model grid, and blending of their scores without ever holding the whole map.
 
 Laws (tests/inference/test_tiling.py): every voxel is covered; a constant network gives a constant map at any tiling; blocks
 come out in order and cover the grid exactly once.

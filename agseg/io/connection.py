@@ -1,4 +1,4 @@
-"""Why a connection came to nothing, in words: for the person who must ask the keeper of a server, a proxy or a network."""
+"""Human-readable reasons for failed connections, for whoever must ask the administrator of a server, proxy or network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which studies lie below the inputs, and why every other file does not belong to one.
+"""Discovery: the studies below the inputs, and why every other file belongs to none.
 
 Law of the ledger: every file is in exactly one study or in ``skipped``. Only headers are read here (and the first voxels of
 NIfTI, MetaImage and NRRD, to tell label maps apart).

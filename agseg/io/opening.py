@@ -1,4 +1,4 @@
-"""Opening a file that somebody else wrote: no link is followed, and nothing but a regular file is read.
+"""Safe opening of files that somebody else wrote: no link is followed, and only regular files are read.
 
 Between listing a folder and opening a file its name may have become a link, a pipe or a device. So the descriptor that was
 opened is examined, not the name, and opening waits for nobody (``O_NONBLOCK``: a pipe without a writer would hang for ever).

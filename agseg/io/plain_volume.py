@@ -1,4 +1,4 @@
-"""Formats that carry no modality: from a checked header and stored voxels to the Volume of the scan that was looked for."""
+"""Volumes from formats without a modality: header checks, stored voxels, and whether they are the scan looked for."""
 
 from __future__ import annotations
 

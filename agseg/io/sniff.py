@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes. The suffix only says what its owner believed."""
+"""File types by their first bytes; suffixes are never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the object that an archive holds is the one that we have.
+"""Comparison of an object in an archive with the one that we have.
 
 An archive may send it in another transfer syntax, and may have put right what belongs to the patient's and the study's
 records (a name, an accession number). Everything else must be as it was sent, and the patient the same.

@@ -1,4 +1,4 @@
-"""What is asked of an archive, and the studies and series that it answers with."""
+"""Queries to an archive, and the studies and series in its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why an archive cannot be reached: what a person at the telephone with its keeper needs to know."""
+"""Human-readable reasons why an archive cannot be reached."""
 
 from __future__ import annotations
 
