@@ -164,6 +164,10 @@ def import_(
             help="Model: what its training scans were turned to (RAS, LPS, ...), or stored: not turned.",
         ),
     ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(metavar="CT|MR", help="Model: of its training scans; default: by its normalisation and channel name."),
+    ] = None,
     folds: Annotated[str, typer.Option(metavar="0,1,...", help="Model: these folds; default: all that are there.")] = "",
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Model: its licence, for every record.")] = None,
     organ_names: Annotated[
@@ -190,6 +194,7 @@ def import_(
             as_id=as_id,
             home=options.home(),
             orientation=orientation,
+            modality=modality,
             folds=tuple(part.strip() for part in folds.split(",") if part.strip()),
             licence=licence,
             organ_names=organ_names,

@@ -176,6 +176,8 @@ class WeightsEntry:
                 raise FieldError(name, "names an organ that the entry does not know", value=strangers[0])
         for rule in self.cleanup.values():
             check_enum("cleanup", rule, Cleanup)
+        if len({part.input.modality for part in self.parts}) > 1:
+            raise FieldError("parts", "all parts see one scan, so they have one modality")
         if self.parts and sorted(name for part in self.parts for name in part.files) != sorted(f.filename for f in self.files):
             raise FieldError("parts", "every file must belong to exactly one part")
 

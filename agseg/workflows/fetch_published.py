@@ -82,6 +82,7 @@ def _request(model: PublishedModel, source: Path, home: Path) -> ImportRequest:
         as_id=model.id,
         home=home,
         orientation=model.orientation,
+        modality=model.modality,
         licence=f"{model.licence} ({model.licence_class})",
         citation=model.citation,
         input=model.input,

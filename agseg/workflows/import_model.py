@@ -23,7 +23,7 @@ from agseg.binding import read
 from agseg.errors import UsageError, WeightsError
 from agseg.io.atomic import make_folder, write_text
 from agseg.weights.digest import Digest
-from agseg.weights.entry import AXIS_CODES, WEIGHTS_ID, WeightsEntry
+from agseg.weights.entry import AXIS_CODES, VOLUMETRIC, WEIGHTS_ID, WeightsEntry
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 from agseg.weights.nnunet.archive import unpacked
 from agseg.weights.nnunet.folder import ModelFolder, Parts, find_models, read_parts
@@ -37,6 +37,9 @@ __all__ = ["ImportRequest", "import_model", "is_model", "register"]
 
 STORED = "stored"
 """The orientation of scans that are given to the network as their files hold them."""
+
+EMISSION = ("PT", "PET", "SUV", "NM", "SPECT")
+"""How channels of PET and SPECT are named: their values are neither HU nor the signal of an MR."""
 
 CITATION = "Isensee et al., nnU-Net, Nature Methods 18 (2021), and the publication of this model."
 INTENDED_USE = "Research. Imported by this site from a model folder of nnU-Net v2; see the model's own documentation."
@@ -56,6 +59,8 @@ class ImportRequest:
         Folder of the weights cache and of the site's entries.
     orientation
         What training scans were turned to: axis codes such as ``RAS``, or ``stored``. None where the plan says it.
+    modality
+        Of its training scans, ``"CT"`` or ``"MR"``; None goes by the plan and the channel's name.
     folds
         Which folds; empty means all that are there.
     licence
@@ -70,6 +75,7 @@ class ImportRequest:
     as_id: str
     home: Path
     orientation: str | None = None
+    modality: str | None = None
     folds: tuple[str, ...] = ()
     licence: str | None = None
     organ_names: Path | None = None
@@ -83,6 +89,8 @@ class ImportRequest:
             raise UsageError("agseg's own manifest has weights of this name", value=self.as_id, expected="another --as ID")
         if self.orientation is not None and self.orientation != STORED and self.orientation not in AXIS_CODES:
             raise UsageError("not an orientation", value=self.orientation, expected="stored, RAS, LPS, ...")
+        if self.modality is not None and self.modality not in VOLUMETRIC:
+            raise UsageError("not a modality of scans", value=self.modality, expected=" or ".join(VOLUMETRIC))
         if bad := [fold for fold in self.folds if not re.fullmatch(r"\d+|all", fold)]:
             raise UsageError("not a fold", value=bad[0], expected="numbers, or all", hint="For example --folds 0,1")
         if not self.source.exists():
@@ -258,7 +266,15 @@ def _input(plan: Plan, request: ImportRequest, mirror_axes: tuple[int, ...]) -> 
     orientation = said or wanted
     assert orientation is not None  # one of them is
     shift = 3 - plan.config["dims"]
-    content = {**plan.input, "axis_codes": plan.axis_codes(orientation)}
+    if request.modality is None and plan.channels[0].strip().upper().startswith(EMISSION):
+        raise WeightsError(
+            "the model was trained on emission scans, which are not segmented",
+            value=plan.channels[0],
+            expected=" or ".join(VOLUMETRIC),
+            hint="If the channel is only named so: --modality CT, or MR.",
+        )
+    said_modality = {} if request.modality is None else {"modality": request.modality}
+    content = {**plan.input, **said_modality, "axis_codes": plan.axis_codes(orientation)}
     if mirror_axes:
         content["mirror_axes"] = [axis + shift for axis in mirror_axes]
     if plan.regions:

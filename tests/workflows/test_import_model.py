@@ -112,6 +112,27 @@ def test_orientation_must_be_said_where_the_plan_does_not(tmp_path):
         imported(write_model(tmp_path / "other"), tmp_path / "home", orientation="LPS")
 
 
+@pytest.mark.parametrize(
+    ("channel", "scheme", "said", "expected"),
+    [
+        ("CT", "CTNormalization", None, "CT"), ("T2w", "ZScoreNormalization", None, "MR"),
+        ("CT", "ZScoreNormalization", None, "CT"), ("CT", "ZScoreNormalization", "MR", "MR"),
+        ("PET", "CTNormalization", "CT", "CT"),
+    ],
+)  # fmt: skip
+def test_the_modality_is_the_plans_unless_it_is_said(tmp_path, channel, scheme, said, expected):
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["3d_fullres"]["normalization_schemes"] = [scheme]
+    folder = write_model(tmp_path / "model", plans=plans, dataset=DATASET | {"channel_names": {"0": channel}})
+    assert imported(folder, tmp_path / "home", modality=said).input.modality == expected
+
+
+def test_models_of_emission_scans_are_refused(tmp_path):
+    folder = write_model(tmp_path / "model", dataset=DATASET | {"channel_names": {"0": "PET"}})
+    with pytest.raises(WeightsError, match="emission"):
+        imported(folder, tmp_path / "home")
+
+
 def test_regions_and_the_ignore_label(tmp_path):
     labels = {"background": 0, "organs": [1, 2, 3], "kidney": [2], "spleen": 3, "ignore": 4}
     dataset = DATASET | {"labels": labels, "regions_class_order": [1, 2, 3]}
