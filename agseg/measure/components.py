@@ -1,4 +1,4 @@
-"""Connected components of each label, from runs: the stretches of one label along the fastest axis of memory.
+"""Connected components of each label, from runs along the fastest axis of memory.
 
 An organ of millions of voxels has some ten thousand runs, and neither an image of numbers nor a copy of the organ's box is
 needed to tell which of them touch. What it costs grows with the organs' surfaces, not with the volume.

@@ -1,4 +1,4 @@
-"""How HU are distributed inside each organ, from one walk through mask and image."""
+"""HU statistics of each organ, from one pass over mask and image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two masks, or two lists of classes, agree: everything that follows from counts.
+"""Overlap metrics of two masks, or of two lists of classes: everything that follows from counts.
 
 The rule for empty masks: where prediction and truth are both empty there is nothing to find, and Dice, IoU, precision and
 recall are NaN; means leave NaN out and say how many values they rest on. Where only one of the two is empty they are 0, so

@@ -1,4 +1,4 @@
-"""How far each organ reaches, and how large its surface is, from one walk through the mask."""
+"""Extent and surface area of each organ, from one pass over the mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a difference between two methods on the same cases is more than chance.
+"""Significance tests for paired differences between two methods on the same cases.
 
 The papers give p-values without naming the test; ours is the paired Wilcoxon signed-rank test per scan, with Holm's
 correction over the family of comparisons, and bootstrap intervals of the mean.

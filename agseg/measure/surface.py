@@ -1,4 +1,4 @@
-"""How far two surfaces lie apart, in mm.
+"""Surface distances between two masks, in mm.
 
 The surface of a mask is the set of *centres* of its boundary voxels: voxels of the mask with at least one of their six
 neighbours (four in a slice) outside it; beyond the array is outside. Distances are Euclidean, with the spacing of each axis,

@@ -1,4 +1,4 @@
-"""How much of each organ is there: ml, voxels, HU, surface and extent, and whether the field of view cuts it off."""
+"""Measurements of each organ: ml, voxels, HU, surface and extent, and whether the field of view cuts it off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes that train one network: sums over all of their batches, and batch norms that see all of them.
+"""Distributed training: sums over the batches of all processes, and batch norms that see all of them.
 
 Source: Zhang et al. (2018), synchronised batch norm. torch's own ``SyncBatchNorm`` runs on CUDA only; this one runs wherever
 processes can add up a tensor, so that the law can be tested on two CPU processes: P processes with batch b take the step of one

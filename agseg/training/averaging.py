@@ -1,4 +1,4 @@
-"""A moving average of a network's weights: steadier than the last step, and what is validated and exported."""
+"""Exponential moving average of a network's weights, which is what is validated and exported."""
 
 from __future__ import annotations
 

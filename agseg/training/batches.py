@@ -1,4 +1,4 @@
-"""Batches by position: batch number n of size b is made of the samples n b to n b + b - 1, on any process, in any run."""
+"""Batches by number: batch n of size b is made of the samples n b to n b + b - 1, on any process, in any run."""
 
 from __future__ import annotations
 

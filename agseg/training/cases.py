@@ -1,4 +1,4 @@
-"""A scan as training sees it: HU and labels on the model grid, and what the labels can be trusted for."""
+"""Training cases: HU and labels on the model grid, and which labels can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: everything that is needed to go on as if nothing had happened."""
+"""Checkpoints: everything that is needed to go on with a training as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: ``log.csv``, TensorBoard events and ``curves.png``."""
+"""Training logs: ``log.csv``, TensorBoard events and ``curves.png``."""
 
 from __future__ import annotations
 

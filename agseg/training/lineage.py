@@ -1,4 +1,4 @@
-"""Which cases a network has learned from: no case is scored by a network that knows it, no run goes on with other data.
+"""Training lineage: no case is scored by a network that has learned from it, and no run goes on with other data.
 
 A run's ``run.json`` lists them under ``learned``, one stage per training: its own first, then those of the network it started
 from.

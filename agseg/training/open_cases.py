@@ -1,4 +1,4 @@
-"""The open scans that packaged networks are trained on: a recipe's list of them, and how they are read.
+"""Training cases of the packaged networks: a recipe's list of open scans, and how they are read.
 
 Scans with labels, label maps that images are drawn from, made-up scenes without organs, and synthetic patients.
 """

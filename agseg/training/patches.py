@@ -1,4 +1,4 @@
-"""Which part of a scan a training step looks at, and how that part is bent.
+"""Patch sampling: which part of a scan a training step looks at, and how it is deformed.
 
 A patch is a lattice of sampling points in the scan. Rotation, anisotropic scaling, a smooth random displacement and local
 swelling are applied to the points, so that image and labels are interpolated once. Every choice comes from the generator

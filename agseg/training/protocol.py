@@ -1,4 +1,4 @@
-"""How a network comes to a new data set: protocols are data (``train/protocols.yaml``), not scripts."""
+"""Transfer protocols (BFT, AFT, SCR) as data, ``train/protocols.yaml``, instead of scripts."""
 
 from __future__ import annotations
 

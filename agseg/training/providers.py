@@ -1,4 +1,4 @@
-"""Each provider's folder layout, read case by case: what a download looks like, and nothing about what becomes of it."""
+"""Readers of providers' folder layouts, case by case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' figures (``train/published.yaml``), to stand beside ours."""
+"""Published figures of the papers (``train/published.yaml``), shown beside ours."""
 
 from __future__ import annotations
 

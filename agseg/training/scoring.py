@@ -1,4 +1,4 @@
-"""Scores of a network, case by case: what validation averages and evaluation writes down."""
+"""Per-case scores of a network: what validation averages and evaluation writes down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the one training loop optimises: frozen settings, every value checked when they are made."""
+"""Optimisation settings of the training loop: frozen, every value checked when they are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is kept for the test: one file per cohort, shared by every protocol.
+"""Training, validation and test splits: one file per cohort, shared by every protocol.
 
 A rule orders the case ids by a hash of (seed, id) and cuts the list, so a split does not depend on a random generator's
 version, and a case keeps its side when others are added at the end of the list. Cases that belong together (one subject's

@@ -1,4 +1,4 @@
-"""How well planes and boxes are found: the measures of Tables 5, 6 and 7 of Attention Gated Networks (2019).
+"""Metrics for planes and boxes: those of Tables 5, 6 and 7 of Attention Gated Networks (2019).
 
 ``agseg evaluate`` of two tables calls :func:`score_planes` and :func:`score_boxes`, which take lists and return frozen records.
 A measure whose denominator is empty is NaN and left out of the means, and the record says how many classes were counted.

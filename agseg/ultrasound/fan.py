@@ -1,4 +1,4 @@
-"""Where in a frame the ultrasound image lies, so that only it is looked at and only it is shown.
+"""Detection of the ultrasound image within a frame, so that only it is looked at and shown.
 
 Around the image stand the scanner's panels, scales and, often, the patient's name. The fan is found from brightness alone,
 as the convex hull of the large bright area that is left once thin strokes (letters, ticks) are gone; what lies outside it

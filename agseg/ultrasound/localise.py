@@ -1,4 +1,4 @@
-"""Where the network looked: maps of one frame, and the box around what they agree on. No back-propagation.
+"""Weakly supervised localisation: maps of one frame, and the box around what they agree on. No back-propagation.
 
 Source: Attention Gated Networks (2019), appendix on weakly supervised localisation. The paper gives
 the steps (blur, suppress, components, the one that overlaps over the scales, its box) but neither widths nor thresholds;

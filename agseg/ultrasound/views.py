@@ -1,4 +1,4 @@
-"""Keeps track of where the ultrasound image lies through a recording, whose depth or layout may change on the way."""
+"""Tracking of the ultrasound image through a recording, whose depth or layout may change on the way."""
 
 from __future__ import annotations
 

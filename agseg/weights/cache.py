@@ -1,4 +1,4 @@
-"""Where weights files are kept: by digest, checked before each first load in a process, complete or not there.
+"""Weights cache: files by digest, checked before each first load in a process, complete or not there.
 
 ::
 

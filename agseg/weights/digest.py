@@ -1,4 +1,4 @@
-"""What a weights file is: its SHA-256, its MD5 and its size, in one pass over its bytes."""
+"""Digests of a weights file: SHA-256, MD5 and size, in one pass over its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with one ultrasound clip: read, classify, decide, look where, write.
+"""Classification of one ultrasound clip: read, classify, decide, localise, write.
 
 The clip is read twice: once to classify every wanted frame, and once more, when the timeline is known, for the pictures of the
 best frames (and of all frames for an annotated video). Frames are never kept, so memory does not grow with the clip.

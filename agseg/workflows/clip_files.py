@@ -1,4 +1,4 @@
-"""What is written of one ultrasound clip: table of frames, planes found, pictures, annotated video, facts for its record.
+"""Output files of one ultrasound clip: table of frames, planes, pictures, annotated video, facts for its record.
 
 docs/ultrasound.md describes the files.
 """
