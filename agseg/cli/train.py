@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
         ] = None,
         fold: Fold = 0,
         source: Annotated[
-            Path | None, typer.Option("--from", metavar="RUN", help="The earlier stage's run, for recipes that build on one.")
+            str | None,
+            typer.Option("--from", metavar="SOURCE", help="A run's folder, or a weights id, to begin with."),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
         requeue: Requeue = False,
@@ -49,7 +50,7 @@ def register(app: typer.Typer) -> None:
         from agseg.training.checkpoint import LAST
         from agseg.training.overrides import overridden
         from agseg.training.recipe import find_recipe
-        from agseg.training.trained import open_run
+        from agseg.workflows.finetune import starting_network
         from agseg.workflows.train import RunPlace, run_name, run_training
 
         console.setup_logging(verbose=verbose, quiet=quiet, debug=debug)
@@ -66,7 +67,7 @@ def register(app: typer.Typer) -> None:
             resume=resume or (requeue and (folder / LAST).exists()),
             attention=attention,
         )
-        start = None if source is None else open_run(source)
+        start = None if source is None else starting_network(source, home=options.home())
         with run_progress(chosen.name, quiet=quiet or json) as progress:
             report = run_training(chosen, place, source=start, progress=progress)
         say(report, json=json, quiet=quiet)

@@ -150,6 +150,7 @@ def score_cases(
     ids: Sequence[str],
     *,
     keep: Callable[[str, LabelMask], None] | None = None,
+    keep_picture: Callable[[str, NDArray[np.uint8]], None] | None = None,
     computing: Computing = AS_VALIDATED,
 ) -> Iterator[list[CaseScore]]:
     """Predict and score cases one after the other, with the product's prediction path.
@@ -164,6 +165,8 @@ def score_cases(
         Which cases.
     keep
         Called with every predicted mask, for callers that write them.
+    keep_picture
+        The same for pictures: labels (row, column), numbered as the cohort's.
     computing
         How masks of scans are computed; pictures go through the network where it lies.
     """
@@ -172,6 +175,8 @@ def score_cases(
     if task_of(trained.recipe) is Task.PICTURE:
         for case_id in ids:
             found = trained.segment_picture(cohort.read_picture(case_id)).numpy()
+            if keep_picture is not None:
+                keep_picture(case_id, _renumbered(found, trained.labels, cohort.label_set))
             truth = cohort.read_picture_labels(case_id)
             yield [
                 _score(case_id, n, found == trained.labels[n].index, truth == cohort.label_set[n].index, (1.0, 1.0), math.nan)
@@ -186,6 +191,14 @@ def score_cases(
             keep(case_id, relabelled(mask, LabelSet(cohort.label_set.only(organs).labels)))
         truth_mask = cohort.read_mask(case_id, grid=volume.grid)
         yield score_masks(case_id, mask, truth_mask, organs=organs, meaning=cohort.meaning, tolerance_mm=computing.tolerance_mm)
+
+
+def _renumbered(found: NDArray[np.uint8], own: LabelSet, labels: LabelSet) -> NDArray[np.uint8]:
+    """Labels by name as another label set numbers them; what it does not have is background."""
+    table = np.zeros(256, dtype=np.uint8)
+    for label in own:
+        table[label.index] = labels[label.name].index if label.name in labels else 0
+    return table[found]
 
 
 def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[FrameScore]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from agseg.errors import RecipeError, UsageError
-from agseg.io.atomic import make_folder, write_text
+from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.io.nifti_write import write_mask
 from agseg.measure.significance import Summary
 from agseg.training.beside import row_beside
-from agseg.training.cohort import open_cohort, provenance
+from agseg.training.cohort import NIFTI, PNG, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import EXPERIMENT, UNRECORDED, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
@@ -200,7 +202,12 @@ def evaluate_protocol(
     def keep(case_id: str, mask: LabelMask) -> None:
         write_mask(make_folder(output / "predictions") / f"{case_id}.nii.gz", mask.labels, mask.grid)
 
-    for number, found in enumerate(score_cases(trained, data, ids, keep=keep if masks else None, computing=computing), start=1):
+    def keep_picture(case_id: str, labels: NDArray[np.uint8]) -> None:
+        with replacing(make_folder(output / "predictions") / f"{case_id}.png") as temporary:
+            Image.fromarray(labels).save(temporary, format="PNG")
+
+    kept: dict[str, Any] = {"keep": keep, "keep_picture": keep_picture} if masks else {}
+    for number, found in enumerate(score_cases(trained, data, ids, computing=computing, **kept), start=1):
         scores.extend(found)
         if progress:
             progress(number, len(ids), ids[number - 1])
@@ -221,7 +228,8 @@ def evaluate_protocol(
     if not trained.is_own:
         published = row_beside(trained, cohort=cohort.name, protocol_name=protocol_name, split=split, synthetic=synthetic)
     evaluation = Evaluation("" if is_own else protocol_name, name, cohort.name, tuple(scores), published, about)
-    files = {case: (f"predictions/{case}.nii.gz", str(cohort.label_path(case).relative_to(data))) for case in ids}
+    ending = PNG if cohort.file_ending == PNG else NIFTI
+    files = {case: (f"predictions/{case}{ending}", str(cohort.label_path(case).relative_to(data))) for case in ids}
     write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
     write_table(output, table)

@@ -322,7 +322,9 @@ def _card(members: Sequence[Trained], weights_id: str, digests: Mapping[str, Dig
     if evaluation is None:
         lines.append("No scores: the run was exported without an evaluation.")
     else:
-        lines += [f"Scores on {evaluation.dataset}:", "", to_markdown(make_table([evaluation]))]
+        computed = (evaluation.about or {}).get("computed", {}).get("precision")
+        how = f", computed in {computed}" if computed else ""
+        lines += [f"Scores on {evaluation.dataset}{how}:", "", to_markdown(make_table([evaluation]))]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.train import ProgressCall, RunPlace, TrainingReport, run_training
 
-__all__ = ["default_run", "entry_network", "finetune", "finetune_recipe", "source_network"]
+__all__ = ["default_run", "entry_network", "finetune", "finetune_recipe", "source_network", "starting_network"]
+
+_log = logging.getLogger(__name__)
 
 
 def finetune_recipe(target: str, source: Trained) -> Recipe:
@@ -101,7 +104,20 @@ def source_network(
         If there is no such source.
     """
     if source in dataset_names():
-        return open_run(default_run(source, architecture, runs=runs))
+        run = default_run(source, architecture, runs=runs)
+        _log.warning("%s: the network of %s", source, run)
+        return open_run(run)
+    return starting_network(source, manifest=manifest, home=home, offline=offline)
+
+
+def starting_network(source: str, *, manifest: Path | None = None, home: Path | None = None, offline: bool = False) -> Trained:
+    """The network of a run's folder, or of a weights entry.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such network.
+    """
     folder = Path(source)
     if (folder / RECIPE_FILE).exists():
         return open_run(folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -60,3 +64,15 @@ def test_mirroring_left_and_right_is_refused_where_labels_have_sides() -> None:
 
 def test_a_plain_value_is_what_yaml_holds() -> None:
     assert plain({"a": (1, 2), "b": RECIPE.loss}) == {"a": [1, 2], "b": "soft-dice"}
+
+
+def test_the_page_has_every_key_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
+    table = page[page.index("## The keys of a recipe") :]
+    said = {
+        key for line in table.splitlines() if line.startswith("| `") for key in re.findall(r"`([\w.*]+)`", line.split("|")[1])
+    }
+    content = plain(asdict(RECIPE))
+    inner = {f"{key}.{name}" for key in ("loop", "network", "start") for name in (content[key] or {"recipe": 0, "parts": 0})}
+    known = {*(set(content) - {"loop", "network", "start", "input", "affine", "published", "minutes_on_gpu"}), *inner}
+    assert said == known | {"input.*", "affine.*"}

@@ -1,12 +1,14 @@
 """Own data of other kinds, at toy size: slices of MR, regions with voxels that nobody labelled, a new organ on an old trunk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from agseg.errors import RecipeError
 from agseg.inference.by_entry import segment_with_entry
@@ -15,7 +17,7 @@ from agseg.labels import LabelSet
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.evaluation import read_evaluation
-from agseg.training.recipe import find_recipe
+from agseg.training.recipe import LossName, find_recipe, to_yaml
 from agseg.training.trained import open_run
 from agseg.weights.manifest import Manifest
 from agseg.workflows import finetune as finetune_module
@@ -124,3 +126,31 @@ def test_another_network_is_no_start(tmp_path):
         take_what_fits(build("attention-unet", {"classes": 2, "widths": [4, 6]}), source, LabelSet.from_mapping({1: "liver"}))
     with pytest.raises(RecipeError, match="another network"):
         take_what_fits(build("attention-unet", {"classes": 2}), source, LabelSet.from_mapping({1: "liver"}))
+
+
+def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path):
+    data, rng = tmp_path / "raw", np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (data / folder).mkdir(parents=True)
+    for number in range(4):
+        labels = np.zeros((20, 24), np.uint8)
+        labels[5:15, 6 : 12 + number] = 1
+        pixels = (rng.integers(0, 60, (20, 24, 3)) + labels[..., None] * 150).astype(np.uint8)
+        Image.fromarray(pixels).save(data / f"imagesTr/mole_{number}_0000.png")
+        Image.fromarray(labels).save(data / f"labelsTr/mole_{number}.png")
+    channels = [word for name in "RGB" for word in ("--channel", name)]
+    agseg("dataset", "new", data, "--name", "moles", *channels, "--label", "1=mole", "-q")
+    agseg("dataset", "split", data, "--folds", 2, "-q")
+    recipe = find_recipe("focusnet-isic2017")
+    network = replace(recipe.network, architecture="unet", config={"dims": 2, "in_channels": 3, "classes": 2, "widths": [4, 6]})
+    own = {"name": "moles", "dataset": "moles", "split": "2-fold", "protocol": "own", "published": None, "labels": {1: "mole"}}
+    spec = replace(recipe.input, tile=(16, 16, 1))
+    made = replace(recipe, network=network, input=spec, loss=LossName.DICE_CROSS_ENTROPY, batch=2, **own)
+    (tmp_path / "moles.yaml").write_text(to_yaml(made))
+    agseg("train", tmp_path / "moles.yaml", "--data", data, "-o", tmp_path / "run", *TOY)
+    agseg("evaluate", "--run", tmp_path / "run", "--data", data, "--masks", "-o", tmp_path / "ev", "-q", "--device", "cpu")
+    scored = read_evaluation(tmp_path / "ev")
+    assert len(scored.case_ids) == 2
+    for score in scored.cases:
+        with Image.open(tmp_path / f"ev/predictions/{score.case}.png") as mask:
+            assert int((np.asarray(mask) == 1).sum()) == score.counts.predicted
