@@ -82,7 +82,7 @@ def segment(
     output_type: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="nifti|dicom-seg|dicom-sr|rtstruct|stl|obj|viewer", help="What to write (repeatable); default nifti."
+            metavar="nifti|dicom-seg|dicom-sr|rtstruct|sc|pdf|stl|obj|viewer", help="What to write (repeatable); default nifti."
         ),
     ] = None,
     seg_encoding: Annotated[

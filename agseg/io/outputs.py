@@ -40,6 +40,8 @@ class OutputType(StrEnum):
     DICOM_SR = "dicom-sr"
     RTSTRUCT = "rtstruct"
     STL = "stl"
+    SC = "sc"
+    PDF = "pdf"
     OBJ = "obj"
     VIEWER = "viewer"
 

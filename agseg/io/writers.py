@@ -109,6 +109,24 @@ def _viewer(folder: Path, result: Result) -> Written:
     return Written(write_viewer(folder, result.volume, result.mask, title=result.study.id))
 
 
+def _screen(kind: OutputType) -> Callable[[Path, Result], Written]:
+    """Pictures of the result as DICOM objects, for workstations that show neither segmentations nor reports."""
+
+    def write(folder: Path, result: Result) -> Written:
+        from agseg.io.dicom_out.screens import write_pdf, write_sc
+        from agseg.io.mosaic import render_mosaic
+        from agseg.io.preview import render_preview
+
+        objects = result.dicom
+        if objects.result is None:
+            return Written(warnings=() if objects.why is None else (objects.why,), is_complete=False)
+        shown = (result.volume, result.mask, result.measurements)
+        pictures = (render_preview(*shown), render_mosaic(*shown))
+        return Written((write_sc if kind is OutputType.SC else write_pdf)(folder, objects.result, pictures))
+
+    return write
+
+
 def _dicom(kind: OutputType) -> Callable[[Path, Result], Written]:
     return lambda folder, result: result.dicom.write(kind, folder)
 
@@ -118,6 +136,8 @@ _ALL = (
     Writer(OutputType.DICOM_SEG, _dicom(OutputType.DICOM_SEG), "highdicom", "dicom"),
     Writer(OutputType.DICOM_SR, _dicom(OutputType.DICOM_SR), "highdicom", "dicom"),
     Writer(OutputType.RTSTRUCT, _dicom(OutputType.RTSTRUCT), "highdicom", "dicom"),
+    Writer(OutputType.SC, _screen(OutputType.SC)),
+    Writer(OutputType.PDF, _screen(OutputType.PDF)),
     Writer(OutputType.STL, _stl),
     Writer(OutputType.OBJ, _obj),
     Writer(OutputType.VIEWER, _viewer),

@@ -35,7 +35,10 @@ SHORT_DISCLAIMER = "Not for clinical decisions without review"
 """Fits the 64 characters of a LO value; stands in every object."""
 
 FIRST_SERIES_NUMBER = 9600
-_SERIES_OFFSETS = {"seg": 0, "sr": 1, "rtstruct": 2}
+_RESULTS_TOLD_APART = 40
+"""Numbers 9600 to 9999, in tens."""
+
+_SERIES_OFFSETS = {"seg": 0, "sr": 1, "rtstruct": 2, "sc": 3, "pdf": 4}
 
 VOLUME_TOLERANCE = 1e-9
 """A measured volume equals voxels x voxel volume within this (relative)."""
@@ -144,8 +147,12 @@ class DicomResult:
         return self.identity.uid("organ", organ)
 
     def series_number(self, role: str) -> int:
-        """SeriesNumber of an object's own series, behind those that scanners use."""
-        return FIRST_SERIES_NUMBER + _SERIES_OFFSETS[role]
+        """SeriesNumber of an object's own series, behind those that scanners use; another result mostly has another one."""
+        return FIRST_SERIES_NUMBER + 10 * (int(self.identity.digest[:8], 16) % _RESULTS_TOLD_APART) + _SERIES_OFFSETS[role]
+
+    def series_description(self, what: str) -> str:
+        """SeriesDescription (64 characters): what it is, that nobody has looked at it, and which weights made it."""
+        return f"{what}, unreviewed, {self.model_name}"[:64]
 
     @property
     def version(self) -> str:
@@ -231,6 +238,8 @@ OWN_SOP_CLASSES = frozenset(
         "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
         "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
         "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
+        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
+        "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF
     }
 )
 """SOP classes that agseg writes."""

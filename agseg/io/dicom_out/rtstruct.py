@@ -165,7 +165,7 @@ def _add_equipment(dataset: Any, result: DicomResult) -> None:
     dataset.SeriesNumber = result.series_number("rtstruct")
     dataset.InstanceNumber = 1
     dataset.Modality = "RTSTRUCT"
-    dataset.SeriesDescription = f"Organs. {SHORT_DISCLAIMER}"
+    dataset.SeriesDescription = result.series_description("Organs")
     dataset.OperatorsName = ""
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME

@@ -129,7 +129,7 @@ def build_seg(
             device_serial_number=result.device_serial_number,
             content_description=SHORT_DISCLAIMER,
             content_label="ORGANS",
-            series_description=f"Organs. {SHORT_DISCLAIMER}",
+            series_description=result.series_description("Organs"),
             pixel_measures=measures,
             content_date=result.created.date(),
             content_time=result.created.time(),

@@ -7,6 +7,8 @@ Source: DICOM PS3.16 TID 1500, 1411, 1501; PS3.3 A.35.13.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from typing import Any
 from agseg.errors import OutputError
 from agseg.extras import require
 from agseg.io.dicom_out.codes import ANATOMICAL_STRUCTURE, coded
-from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, SHORT_DISCLAIMER, DicomResult, saved
+from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, DicomResult, saved
 from agseg.labels import Code3, Label
 from agseg.report import DISCLAIMER, Measurement, OrganStatus
 
-__all__ = ["build_sr", "read_sr_volumes", "write_sr"]
+__all__ = ["build_sr", "read_sr_volumes", "sensible", "write_sr"]
 
 OWN_SCHEME = "99AGSEG"
 """Designator of concepts that DICOM has no code for; 99 marks a private scheme (PS3.16, section 8)."""
@@ -51,7 +53,7 @@ def write_sr(path: Path, result: DicomResult, *, segs: Sequence[Any] = ()) -> An
         If highdicom is not installed.
     """
     dataset = build_sr(result, segs=segs)
-    expected = {result.tracking_uid(m.name): m.volume_ml for m in _reported(result) if m.volume_ml is not None}
+    expected = {result.tracking_uid(m.name): sensible(m.volume_ml) for m in _reported(result) if m.volume_ml is not None}
 
     def check(temporary: Path) -> None:
         if read_sr_volumes(temporary) != expected:
@@ -68,7 +70,10 @@ def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
     from pydicom.sr.codedict import codes
 
     # The same volumes measured on another encoding of the segments are another report.
-    seg_uid = "\n".join(str(seg.SOPInstanceUID) for seg in segs)
+    segments = "\n".join(str(seg.SOPInstanceUID) for seg in segs)
+    # So are other measurements or reasons on the same segments.
+    said = json.dumps([(m.name, m.status, m.volume_ml, m.mean_hu, m.review) for m in _reported(result)])
+    seg_uid = f"{segments}\n{hashlib.sha256(said.encode()).hexdigest()}"
     places = {str(s.SegmentLabel): (seg, int(s.SegmentNumber)) for seg in segs for s in seg.SegmentSequence}
     with result.building("report"):
         report = hd.sr.MeasurementReport(
@@ -82,6 +87,16 @@ def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
                 name=codes.DCM.Comment, value=DISCLAIMER, relationship_type=hd.sr.RelationshipTypeValues.CONTAINS
             )
         )
+        for measurement in _reported(result):
+            if measurement.review:
+                title = result.mask.label_set[measurement.name].title
+                report[0].ContentSequence.append(
+                    hd.sr.TextContentItem(
+                        name=codes.DCM.Comment,
+                        value=f"Look twice at the {title}: {'; '.join(measurement.review)}"[:1024],
+                        relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
+                    )
+                )
         dataset = hd.sr.Comprehensive3DSR(
             evidence=[*result.source.headers, *segs],
             content=report[0],
@@ -101,7 +116,7 @@ def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
                     OWN_SCHEME, name="agseg concepts", version=result.version, responsible_organization="agseg"
                 )
             ],
-            series_description=f"Organ volumes. {SHORT_DISCLAIMER}",
+            series_description=result.series_description("Organ volumes"),
             content_date=result.created.date(),
             content_time=result.created.time(),
             series_date=result.created.date(),
@@ -110,6 +125,11 @@ def build_sr(result: DicomResult, *, segs: Sequence[Any] = ()) -> Any:
         )
         result.keep_character_set(dataset)
         return dataset
+
+
+def sensible(volume_ml: float) -> float:
+    """A volume with the six digits that a report states; a mask knows no more."""
+    return float(f"{volume_ml:.6g}")
 
 
 def read_sr_volumes(path: Path) -> dict[str, float]:
@@ -190,12 +210,14 @@ def _group(hd: Any, result: DicomResult, measurement: Measurement, places: Mappi
     }
     if measurement.status is OrganStatus.ABSENT:
         return hd.sr.MeasurementsAndQualitativeEvaluations(**facts)
-    measurements = [hd.sr.Measurement(name=codes.SCT.Volume, value=measurement.volume_ml, unit=codes.UCUM.CubicCentimeter)]
+    measurements = [
+        hd.sr.Measurement(name=codes.SCT.Volume, value=sensible(measurement.volume_ml or 0.0), unit=codes.UCUM.CubicCentimeter)
+    ]
     if measurement.mean_hu is not None:
         measurements.append(
             hd.sr.Measurement(
                 name=codes.DCM.AttenuationCoefficient,
-                value=measurement.mean_hu,
+                value=round(measurement.mean_hu, 1),
                 unit=codes.UCUM.HounsfieldUnit,
                 derivation=codes.SCT.Mean,
             )

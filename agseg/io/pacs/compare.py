@@ -21,6 +21,7 @@ COERCED = frozenset(
         "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "AccessionNumber", "IssuerOfAccessionNumberSequence",
         "StudyID", "StudyDate", "StudyTime", "StudyDescription", "ReferringPhysicianName", "InstitutionName",
         "TimezoneOffsetFromUTC", "InstanceAvailability", "RetrieveAETitle", "RetrieveURL", "OriginalAttributesSequence",
+        "SeriesDescription", "SeriesNumber",
     }
 )  # fmt: skip
 """What an archive may change in an object that it takes in (PS3.4, B.4.1.2: coercion)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "UNCOMPRESSED", "storage_classes"]
+__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "SCREEN_CLASSES", "UNCOMPRESSED", "storage_classes"]
 
 IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -20,6 +20,12 @@ RESULT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.3": "RT structure sets",
 }
 """Storage classes of what we send, and what people call them."""
+
+SCREEN_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.7": "secondary captures",
+    "1.2.840.10008.5.1.4.1.1.104.1": "encapsulated PDF",
+}
+"""Storage classes that we send only if key images or a PDF were asked for; an archive need not take them otherwise."""
 
 UNCOMPRESSED = (
     "1.2.840.10008.1.2.1",  # explicit VR little endian

@@ -23,7 +23,7 @@ from agseg.io.pacs.archive import (
     with_retries,
 )
 from agseg.io.pacs.association import Association, associated, pynetdicom_or_refusal
-from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES, RESULT_CLASSES, UNCOMPRESSED
+from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES, RESULT_CLASSES, SCREEN_CLASSES, UNCOMPRESSED
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.listener import Listener, Received
 from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy, checked_uid
@@ -164,7 +164,7 @@ class DimseArchive:
     def fetch_object(self, study_uid: str, series_uid: str, sop_uid: str, accept: Accept) -> None:
         """C-GET or C-MOVE of one object: an image, or one of the kinds that agseg writes."""
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": sop_uid}
-        self._retrieve(_identifier("IMAGE", keys), (*RESULT_CLASSES, *IMAGE_CLASSES), accept)
+        self._retrieve(_identifier("IMAGE", keys), (*RESULT_CLASSES, *SCREEN_CLASSES, *IMAGE_CLASSES), accept)
 
     def store(self, paths: Sequence[Path]) -> dict[Path, PacsError | None]:
         """C-STORE of every file, over one association; one that breaks is made again for what is left."""

@@ -106,7 +106,9 @@ class _Records:
 
     def knows(self, path: Path) -> bool:
         """Whether a file has the name of a result: agseg's usual ones, or one that the record beside it lists."""
-        return path.name in ("seg.dcm", "sr.dcm", "rtstruct.dcm") or path.name in named_files(self._study(path.parent))
+        return path.name in ("seg.dcm", "sr.dcm", "rtstruct.dcm", "sc.dcm", "report.dcm") or path.name in named_files(
+            self._study(path.parent)
+        )
 
     def why_stale(self, path: Path, *, is_named: bool) -> str | None:
         """Why a file of agseg's is no current result; a file that was named itself needs no record."""

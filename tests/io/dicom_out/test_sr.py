@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 from agseg.errors import OutputError
 from agseg.io.dicom_out import sr
-from agseg.io.dicom_out.sr import read_sr_volumes
-from agseg.io.dicom_out.write import write_from_headers
+from agseg.io.dicom_out.sr import read_sr_volumes, sensible
+from agseg.io.dicom_out.write import DicomObjects, write_from_headers
 from agseg.io.outputs import OutputType
 from agseg.report import Measurement, OrganStatus
 from tests.io.ct_series import WEIGHTS, make_mask, make_series, measured
@@ -56,11 +57,11 @@ def test_promise_7_report_volume_equals_measured_volume_and_mask(tmp_path: Path)
     seg, _, measurements = write(tmp_path)
     uids = {s.SegmentLabel: s.TrackingUID for s in seg.SegmentSequence}
     volumes = read_sr_volumes(tmp_path / "sr.dcm")
-    assert volumes == {uids[m.name]: m.volume_ml for m in measurements if m.volume_ml is not None}
+    assert volumes == {uids[m.name]: sensible(m.volume_ml) for m in measurements if m.volume_ml is not None}
     grid = make_series("oblique").grid
     mask = make_mask(grid)
     for name, uid in uids.items():
-        assert volumes[uid] == pytest.approx(mask.of(name).sum() * grid.voxel_volume_ml, rel=1e-12)
+        assert volumes[uid] == pytest.approx(mask.of(name).sum() * grid.voxel_volume_ml, rel=1e-5)
 
 
 def test_the_report_is_complete_unverified_and_preliminary(tmp_path: Path) -> None:
@@ -133,3 +134,28 @@ def test_a_report_that_does_not_read_back_never_appears(tmp_path: Path, monkeypa
     with pytest.raises(OutputError, match="read back"):
         write(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["seg.dcm"]
+
+
+def test_reasons_to_look_twice_stand_in_the_report_and_make_it_another_one(tmp_path: Path) -> None:
+    series = make_series("axial")
+    mask = make_mask(series.grid)
+    written = []
+    for number, reasons in enumerate(((), ("uneven density (30 %)",), ("uneven density (30 %)",))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = tuple(replace(m, review=reasons if m.name == "liver" else ()) for m in measured(mask))
+        objects = DicomObjects.of_headers(series.headers, mask, measurements=found, weights=WEIGHTS, parameters={})
+        objects.write(OutputType.DICOM_SR, folder)
+        written.append(pydicom.dcmread(folder / "sr.dcm"))
+    plain, told, again = written
+    texts = [item.TextValue for item in items(told) if item.ValueType == "TEXT"]
+    assert "Look twice at the liver: uneven density (30 %)" in texts
+    assert not [item for item in items(plain) if item.ValueType == "TEXT" and "Look twice" in item.TextValue]
+    assert told.SOPInstanceUID == again.SOPInstanceUID != plain.SOPInstanceUID
+    assert "unreviewed" in told.SeriesDescription
+    assert WEIGHTS[0].id in told.SeriesDescription
+
+
+def test_a_volume_has_six_digits() -> None:
+    assert sensible(83.3425903320312) == 83.3426
+    assert sensible(1411.55555) == 1411.56
