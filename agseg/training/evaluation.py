@@ -19,6 +19,7 @@ from agseg.measure.overlap import Overlap, pooled
 from agseg.training.scoring import CaseScore
 
 __all__ = [
+    "COMPUTED",
     "EVALUATION_FILE",
     "EXPERIMENT",
     "MISSING_FOLDS",
@@ -35,6 +36,9 @@ __all__ = [
 EVALUATION_FILE = "evaluation.json"
 EXPERIMENT = "experiment"
 """Key of ``about``: the published row of the experiment that a recipe repeats, also where ours may not stand beside it."""
+COMPUTED = "computed"
+"""Key of ``about``: number format of the network, mirroring and clean-up of the masks that were scored."""
+
 POOLED_FOLDS = "pooled_folds"
 MISSING_FOLDS = "missing_folds"
 """Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""

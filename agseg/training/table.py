@@ -13,7 +13,7 @@ from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
 from agseg.training.beside import PRIVATE, is_private
 from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
-from agseg.training.evaluation import MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
+from agseg.training.evaluation import COMPUTED, MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
 __all__ = ["METRICS", "Comparison", "Table", "TableRow", "make_table", "to_csv", "to_latex", "to_markdown"]
@@ -127,8 +127,23 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
     corrected = holm([test.p for *_, test in raw])
     comparisons = tuple(Comparison(*facts, p_holm=p) for facts, p in zip(raw, corrected, strict=True))
     notes += [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
-    notes += [note for evaluation in evaluations for note in _folds(evaluation)]
+    notes += [note for evaluation in evaluations for note in _folds(evaluation)] + _computed(evaluations)
     return Table(columns, rows, comparisons, other_methods(evaluations), tuple(notes))
+
+
+def _computed(evaluations: Sequence[Evaluation]) -> list[str]:
+    """How masks were computed, once for all rows of which it is told alike."""
+    told: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        facts = (evaluation.about or {}).get(COMPUTED)
+        if facts is not None:
+            parts = [f"in {facts['precision']}"]
+            parts += ["averaged over the mirrored scan"] if facts["mirror"] else []
+            parts += [f"only the largest component of {', '.join(facts['largest'])} kept"] if facts["largest"] else []
+            told.setdefault(", ".join(parts), []).append(evaluation.name)
+    if len(told) == 1 and len(next(iter(told.values()))) == len(evaluations):
+        return [f"Masks computed {how}." for how in told]
+    return [f"Masks of {', '.join(names)} computed {how}." for how, names in told.items()]
 
 
 def _folds(evaluation: Evaluation) -> list[str]:

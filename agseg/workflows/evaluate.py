@@ -18,7 +18,7 @@ from agseg.measure.significance import Summary
 from agseg.training.beside import row_beside
 from agseg.training.cohort import NIFTI, PNG, open_cohort, provenance
 from agseg.training.datasets import Task
-from agseg.training.evaluation import EXPERIMENT, UNRECORDED, Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation, read_evaluation, write_evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
@@ -215,7 +215,7 @@ def evaluate_protocol(
     about["network"] = _without_cases(trained)
     if trained.recipe.published is not None and not trained.is_own:
         about[EXPERIMENT] = trained.recipe.published
-    about["computed"] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
+    about[COMPUTED] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:
         about[SAME_IMAGE] = same
     if trained.about is None:

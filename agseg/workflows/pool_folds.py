@@ -10,7 +10,15 @@ from typing import Any
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder
-from agseg.training.evaluation import EXPERIMENT, MISSING_FOLDS, POOLED_FOLDS, Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import (
+    COMPUTED,
+    EXPERIMENT,
+    MISSING_FOLDS,
+    POOLED_FOLDS,
+    Evaluation,
+    read_evaluation,
+    write_evaluation,
+)
 from agseg.training.table import make_table
 from agseg.workflows.evaluate import EvaluationReport, write_table
 
@@ -19,7 +27,7 @@ __all__ = ["pool_folds"]
 PREDICTIONS = "predictions"
 """Folder of an evaluation with the predicted masks, where they were written."""
 
-SAME = ("recipe", "split", "folds")
+SAME = ("recipe", "split", "folds", COMPUTED)
 """What folds of one cross-validation have in common, of what an evaluation tells about itself."""
 
 

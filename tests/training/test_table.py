@@ -8,7 +8,15 @@ import pytest
 
 from agseg.errors import RecipeError
 from agseg.measure.overlap import Overlap
-from agseg.training.evaluation import EXPERIMENT, Evaluation, nnunet_summary, per_case_csv, read_evaluation, write_evaluation
+from agseg.training.evaluation import (
+    COMPUTED,
+    EXPERIMENT,
+    Evaluation,
+    nnunet_summary,
+    per_case_csv,
+    read_evaluation,
+    write_evaluation,
+)
 from agseg.training.scoring import CaseScore
 from agseg.training.table import make_table, to_csv, to_latex, to_markdown
 
@@ -113,6 +121,17 @@ def test_a_picture_has_focusnets_metrics_and_distances_in_pixels():
     synthetic = replace(ours, published=None, about={EXPERIMENT: "isic2017.focusnet"})
     assert "published" not in to_markdown(make_table([synthetic]))
     assert "LIN" not in to_markdown(make_table([synthetic]))
+
+
+def test_the_table_says_how_masks_were_computed():
+    plain = {"precision": "fp32", "mirror": False, "largest": []}
+    one, other = (replace(e, about={COMPUTED: plain}) for e in (BFT, AFT))
+    assert "Masks computed in fp32." in make_table([one, other]).notes
+    mirrored = replace(AFT, about={COMPUTED: {"precision": "bf16", "mirror": True, "largest": ["pancreas"]}})
+    notes = make_table([one, mirrored]).notes
+    assert "Masks of BFT unet3d computed in fp32." in notes
+    told = "averaged over the mirrored scan, only the largest component of pancreas kept"
+    assert f"Masks of AFT unet3d computed in bf16, {told}." in notes
 
 
 def test_private_data_are_said_to_be_private():
