@@ -126,7 +126,7 @@ class PrunableRun:
     Raises
     ------
     UsageError
-        If it has no second depth, or only its deepest output was trained.
+        If it has no second depth, or one of its outputs was not trained.
     """
 
     trained: Trained
@@ -141,11 +141,12 @@ class PrunableRun:
                 value=recipe.name,
                 expected="an ANU-Net of two depths or more",
             )
-        if recipe.loop.head_weights is None:
+        weights = recipe.loop.head_weights
+        if weights is None or 0 in weights:
             raise UsageError(
-                "this run trained its deepest output alone: the others are as they began",
-                value=recipe.name,
-                expected="a recipe with loop: head_weights, one per depth",
+                "an output of this run never learned: it is as it began",
+                value=f"{recipe.name}, head_weights: {None if weights is None else list(weights)}",
+                expected="a recipe with a weight above 0 for every depth (loop: head_weights)",
             )
         object.__setattr__(self, "_state", self.trained.bare().state_dict())
 

@@ -127,6 +127,7 @@ def run_training(
     RecipeError
         If recipe, data and split do not fit together, or a run is to go on with other data than it began with.
     """
+    _check_depths(recipe)
     split = read_split(place.data, recipe.split, fold=place.fold)
     if recipe.start is not None and source is None and not place.resume:
         raise RecipeError(
@@ -219,6 +220,26 @@ def _loss(recipe: Recipe, place: RunPlace, trained: Trained) -> Loss:
         return objective(recipe.loss, kept=trained.kept)
     cohort = open_cohort(place.data)
     return objective(recipe.loss, kept=trained.kept, regions=regions_of(recipe, cohort), ignores=ignores(cohort))
+
+
+def _check_depths(recipe: Recipe) -> None:
+    """A network that can be cut off says which of its depths learn: nobody shall cut at one that never did.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe has no ``head_weights``, or another number of them than depths.
+    """
+    deepest = facts(recipe.network.architecture, recipe.network.config).deepest
+    weights = recipe.loop.head_weights
+    if deepest > 1 and (weights is None or len(weights) != deepest):
+        alone = [0] * (deepest - 1) + [1]
+        raise RecipeError(
+            "a network that can be cut off at several depths needs a weight for the loss of each",
+            value=f"head_weights: {None if weights is None else list(weights)}",
+            expected=f"{deepest} numbers",
+            hint=f"loop: {{head_weights: {[1] * deepest}}} trains all; {alone} the deepest alone, which cannot be pruned.",
+        )
 
 
 def _watch(place: RunPlace, trained: Trained, ids: Sequence[str], described: Callable[[nn.Module], Trained]) -> AttentionStrip:

@@ -248,11 +248,19 @@ class FirstHead(nn.Module):
         return self.network.heads(x)[0]
 
 
-def test_a_run_that_trained_one_head_only_has_no_curve(run):
+def test_a_run_that_trained_one_head_only_has_no_curve_and_must_say_so(run, site):
     trained = open_run(run)
-    alone = replace(trained, recipe=replace(trained.recipe, loop=replace(trained.recipe.loop, head_weights=None)))
-    with pytest.raises(UsageError, match="deepest output alone"):
-        PrunableRun(alone)
-    plain = replace(trained, recipe=replace(trained.recipe, network=NetworkChoice("unet", {})))
+    for weights in (None, (0.0, 1.0)):
+        alone = replace(trained, recipe=replace(trained.recipe, loop=replace(trained.recipe.loop, head_weights=weights)))
+        with pytest.raises(UsageError, match="never learned"):
+            PrunableRun(alone)
+    for weights in (None, (1.0,)):
+        silent = replace(trained.recipe, loop=replace(trained.recipe.loop, head_weights=weights))
+        with pytest.raises(RecipeError, match="a weight for the loss of each") as refused:
+            run_training(silent, RunPlace(site / "data", site / "runs/silent", device="cpu"))
+        assert "[0, 1]" in refused.value.hint
+    plain = replace(
+        trained, recipe=replace(trained.recipe, network=NetworkChoice("unet", {"classes": 2, "dims": 2, "widths": [4, 6, 8]}))
+    )
     with pytest.raises(UsageError, match="cannot be pruned"):
         PrunableRun(plain)
