@@ -18,6 +18,10 @@ from agseg.study import Study
 __all__ = ["Failure", "Fault", "ReportedFailure", "failure_of"]
 
 
+_PANIC = "PanicException"
+"""What codecs in Rust raise in place of ending the process; it is no Exception."""
+
+
 class Fault(StrEnum):
     """What a failure, or the early end of a run, is to be put down to. It decides the exit code beside 3 and 4."""
 
@@ -103,6 +107,8 @@ def failure_of(error: BaseException, study: Study | None, *, writing: bool = Fal
         return Failure(StudyStatus.FAILED, Code.OUT_OF_MEMORY, message, ends_process=True)
     if isinstance(error, RecursionError):
         return Failure(StudyStatus.REJECTED, Code.HEADER_INVALID, "the header is nested too deeply")
+    if not isinstance(error, Exception) and type(error).__name__ == _PANIC:
+        return Failure(StudyStatus.REJECTED, Code.DECODE, "the pixels cannot be decoded: the codec gave up")
     if isinstance(error, OSError) and writing:
         error = output_error(error, "a study's results cannot be written")
     elif isinstance(error, OSError):

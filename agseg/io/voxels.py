@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
+from agseg.io.row_length import check_rows
 from agseg.io.slice_jumps import check_no_jumps
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
@@ -276,7 +277,7 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
     ------
     InputError
         ``E_EMPTY_IMAGE`` if every voxel is the same, ``E_MODALITY`` if the values are not those of a CT, ``E_NOT_HU`` if
-        those of some slices are not.
+        those of some slices are not, ``E_HEADER_LIES`` if the slices are sheared.
     """
     low, high, lowest_inside, below, above = np.inf, -np.inf, float(HU_MAX), 0, 0
     for (slab,) in slabs(voxels):
@@ -295,6 +296,7 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
             value=f"{below_water:.1%} of the voxels below 0 and {clipped:.1%} above {HU_MAX}",
             expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
         )
+    check_rows(voxels.transpose(2, 1, 0))
     step = max(1, int(np.sqrt(voxels.size / SLAB_VOXELS)))
     sample = voxels.transpose(2, 1, 0)[:, ::step, ::step]
     _check_densities(sample)

@@ -94,6 +94,14 @@ def _check_start(header: SliceHeader, data: bytes) -> None:
     if rows and (rows, columns) != (header.rows, header.columns):
         # Checked before the codec sees it, because codecs take memory for what the codestream promises.
         raise InputError("the compressed frame is not of the header's size", code=Code.HEADER_LIES, path=header.path)
+    if header.bits_allocated and bits > header.bits_allocated:
+        raise InputError(
+            "the compressed pixels have more bits than BitsAllocated",
+            code=Code.HEADER_LIES,
+            path=header.path,
+            value=bits,
+            expected=f"at most {header.bits_allocated}",
+        )
     if marker == _PROGRESSIVE:
         # Without its later scans such a picture is whole, and blurred: no decoder can tell. The standard has retired it.
         raise InputError(

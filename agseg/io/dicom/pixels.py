@@ -45,6 +45,8 @@ HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 GREY = frozenset({"", "MONOCHROME1", "MONOCHROME2"})
 """Photometric interpretations of values; a palette's indices are none. MONOCHROME1 says how to show them, not what they are."""
 
+PANIC = "PanicException"
+
 LONGEST_SIDE = 16384
 """Rows and Columns beyond this (pixels) are no slice of a scan."""
 
@@ -258,7 +260,10 @@ def decode_frame(dataset: Any, header: SliceHeader, frame: int) -> NDArray[np.ui
         _check_length(header, len(dataset.PixelData))
     try:
         pixels, _ = get_decoder(header.transfer_syntax).as_array(dataset, index=frame, raw=True)
-    except Exception as error:
+    except BaseException as error:
+        # A codec in Rust that meets what it did not expect raises its PanicException past every ``except Exception``.
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         raise InputError(f"the pixels cannot be decoded ({type(error).__name__})", code=Code.DECODE, path=header.path) from None
     unsigned = np.dtype("u1") if header.bits_allocated == 8 else np.dtype("u2")
     if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":

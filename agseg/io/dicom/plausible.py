@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.pixels import Rescale
+from agseg.io.row_length import check_rows
 from agseg.io.slice_jumps import check_no_jumps
 from agseg.io.voxels import (
     BONE_HU,
@@ -100,8 +101,9 @@ def check_hu(voxels: NDArray[Any], scales: Sequence[Rescale]) -> None:
     Raises
     ------
     InputError
-        ``E_NOT_HU``, or ``E_EMPTY_IMAGE`` if every voxel is the same.
+        ``E_NOT_HU``, ``E_HEADER_LIES`` if the slices are sheared, or ``E_EMPTY_IMAGE`` if every voxel is the same.
     """
+    check_rows(voxels)
     step = max(1, int(np.sqrt(voxels.size / SAMPLE_VOXELS)))
     sample = voxels[:, ::step, ::step]
     groups: dict[tuple[float, float], list[int]] = {}
