@@ -123,6 +123,8 @@ class WeightsEntry:
     parts
         Several networks as one entry, in the order of merging: where a later one says organ it overwrites an earlier one. Then
         ``architecture``, ``config`` and ``input`` are those of the first.
+    crop_to
+        Organs of other weights around which the publisher's program computes and nowhere else; a scout looks for them.
 
     Raises
     ------
@@ -149,6 +151,7 @@ class WeightsEntry:
     classes: tuple[str, ...] = ()
     largest_of: tuple[tuple[str, ...], ...] = ()
     parts: tuple[WeightsPart, ...] = ()
+    crop_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.id):

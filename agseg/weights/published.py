@@ -83,6 +83,8 @@ class PublishedModel:
         As published.
     caution
         What to know before using it.
+    crop_to
+        As in an entry.
     """
 
     id: str
@@ -99,6 +101,7 @@ class PublishedModel:
     input: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     caution: str = ""
+    crop_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.id):

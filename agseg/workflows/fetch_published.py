@@ -86,6 +86,7 @@ def _request(model: PublishedModel, source: Path, home: Path) -> ImportRequest:
         licence=f"{model.licence} ({model.licence_class})",
         citation=model.citation,
         input=model.input,
+        crop_to=model.crop_to,
     )
 
 

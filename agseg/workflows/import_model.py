@@ -67,8 +67,9 @@ class ImportRequest:
         The model's licence for records; by default what ``dataset.json`` says.
     organ_names
         A YAML mapping from the data set's names to agseg's.
-    citation, input
-        What a publisher's list says of a model: its publication, and keys of the entry's input that override the plan's.
+    citation, input, crop_to
+        What a publisher's list says of a model: its publication, keys of the entry's input that override the plan's, and the
+        organs that its program crops to.
     """
 
     source: Path
@@ -81,6 +82,7 @@ class ImportRequest:
     organ_names: Path | None = None
     citation: str = CITATION
     input: Mapping[str, Any] = field(default_factory=dict)
+    crop_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.as_id):
@@ -291,6 +293,7 @@ def _story(made: tuple[_Made, ...], request: ImportRequest) -> dict[str, Any]:
         "format": "safetensors",
         "licence": request.licence or "; ".join(dict.fromkeys(filter(None, said))) or "not stated",
         "citation": request.citation,
+        **({"crop_to": list(request.crop_to)} if request.crop_to else {}),
         "attribution": "; ".join(dict.fromkeys(filter(None, sources))) or "not stated",
         "intended_use": INTENDED_USE,
         "caution": f"Imported from nnU-Net v2, trainer {trained}; no scores were measured by agseg.",

@@ -199,7 +199,7 @@ def _network(
     cache: WeightsCache, entry: WeightsEntry, organs: tuple[str, ...], *, scout: WeightsEntry | None, dry_run: bool
 ) -> NetworkConfig:
     paths = () if dry_run else cache.ensure(entry)
-    first = None if scout is None else _network(cache, scout, organs, scout=None, dry_run=dry_run)
+    first = None if scout is None else _network(cache, scout, entry.crop_to or organs, scout=None, dry_run=dry_run)
     return NetworkConfig(cache.known(entry), paths, organs, first)
 
 

@@ -31,7 +31,7 @@ class NetworkConfig:
     organs
         What it makes; each is one of the entry's labels.
     scout
-        The coarse weights that look for these organs first, if any.
+        The coarse weights that take a first look, if any; its organs are those that they look for.
     """
 
     entry: WeightsEntry
@@ -98,6 +98,7 @@ def usage_digest(entry: WeightsEntry) -> str:
         **({"classes": list(entry.classes)} if entry.classes else {}),
         "cleanup": entry.cleanup,
         **({"largest_of": entry.largest_of} if entry.largest_of else {}),
+        **({"crop_to": list(entry.crop_to)} if entry.crop_to else {}),
         **({"parts": [usage_digest(part) for part in entry.part_entries()]} if entry.parts else {}),
     }
     return hashlib.sha256(json.dumps(usage, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -103,7 +103,7 @@ class StudySegmenter:
             return segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings)
         begun = time.perf_counter()
         scout = network.scout.entry
-        seen = look(volume, self._scouts[scout.id], scout, organs=network.organs)
+        seen = look(volume, self._scouts[scout.id], scout, organs=network.scout.organs)
         looking = time.perf_counter() - begun
         made = segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings, box=seen.box)
         seconds = made.seconds | {"predict": made.seconds.get("predict", 0.0) + looking}

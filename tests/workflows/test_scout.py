@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,18 @@ def test_who_looks_first(manifest):
     for other, why in (("monai-spleen", "cannot look for"), ("sononet16", "another modality")):
         with pytest.raises(UsageError, match=why):
             scout_of(manifest, "fine", ("pancreas",), wanted=other)
+
+
+def test_weights_that_are_cropped_to_organs_of_others_are_preceded_by_the_coarsest_that_know_them(manifest):
+    vessels = replace(manifest.entry("fine"), id="vessels", crop_to=("liver", "spleen"))
+    assert choose_scout(manifest, vessels, organs=("pancreas",), wanted="auto", named=False).id == "attention-unet-abdomen"
+    assert choose_scout(manifest, vessels, organs=("pancreas",), wanted="off", named=False) is None
+    unknown = replace(vessels, crop_to=("brain",))
+    assert choose_scout(manifest, unknown, organs=("pancreas",), wanted="auto", named=True) is None
+    with pytest.raises(UsageError, match="cannot look for these organs: found brain"):
+        choose_scout(manifest, unknown, organs=("pancreas",), wanted="coarse", named=True)
+    magnetic = replace(vessels, input=replace(vessels.input, modality="MR"))
+    assert choose_scout(manifest, magnetic, organs=("pancreas",), wanted="auto", named=False) is None
 
 
 def test_packaged_weights_are_never_preceded(manifest):
