@@ -300,9 +300,9 @@ def reasons_table(studies: list[StudyReport], *, title: str = "Not segmented") -
 
 
 def _one_line_each(report: BatchReport) -> None:
-    """In cron: nothing on success, a line per study that was not segmented."""
+    """In cron: nothing on success, a line per study that was not segmented, the first time that it was not."""
     for study in report.studies:
-        if study.status.value in ("rejected", "failed"):
+        if study.new and study.status.value in ("rejected", "failed"):
             console.note(f"{study.status.value} {study.input}: {study.code} {study.message}")
     _say_what_is_missing(report)
 
