@@ -27,6 +27,7 @@ from agseg.training.splits import default_split, fold_count, read_split
 from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
 from agseg.training.trained import AS_VALIDATED, Computing, Trained, open_run
 from agseg.volume import LabelMask
+from agseg.workflows.compare_masks import write_side_by_side
 from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
 
 __all__ = [
@@ -179,7 +180,7 @@ def evaluate_protocol(
     against
         Folders of earlier evaluations on the same cases, to compare with.
     masks
-        Write the predicted masks below ``output/predictions``.
+        Write the predicted masks below ``output/predictions``, and pictures beside those of ``against`` that wrote theirs.
     computing
         How masks are computed.
 
@@ -233,6 +234,8 @@ def evaluate_protocol(
     write_evaluation(output, evaluation, files=files)
     table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
     write_table(output, table)
+    if masks and ending == NIFTI:
+        write_side_by_side(output, evaluation, against, cohort)
     return EvaluationReport(evaluation, table, output)
 
 

@@ -137,7 +137,6 @@ def run_training(
         )
     if not place.resume and (place.output / LAST).exists():
         raise RecipeError("the folder holds a run already", path=place.output, hint="Give --resume, or another folder with -o.")
-    _warn_of_untrained_heads(recipe)
     begun = Checkpoint.read(place.output / LAST).fingerprint if place.resume else ""  # read before the cases are
     torch.manual_seed(recipe.loop.seed)  # the fresh weights belong to the run as well
     network = network_of(recipe)
@@ -202,16 +201,6 @@ def run_training(
         seconds=seconds,
         interrupted=result.interrupted and place.stop_after is None,
     )
-
-
-def _warn_of_untrained_heads(recipe: Recipe) -> None:
-    found = facts(recipe.network.architecture, recipe.network.config)
-    if found.deepest > 1 and recipe.loop.head_weights is None:
-        _log.warning(
-            "only the deepest of %d outputs is trained, so that this network cannot be cut off at a smaller depth; "
-            "loop.head_weights gives each output its share",
-            found.deepest,
-        )
 
 
 def _loss(recipe: Recipe, place: RunPlace, trained: Trained) -> Loss:
