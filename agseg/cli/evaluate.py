@@ -75,6 +75,7 @@ def register(app: typer.Typer) -> None:
 
         Exits 3 if a reference has no prediction that can be scored: the table names it.
         """
+        from agseg.weights.manifest import Manifest
         from agseg.workflows import evaluate as workflow
         from agseg.workflows.evaluate_folders import evaluate_folders
         from agseg.workflows.evaluate_frames import FrameReport
@@ -103,7 +104,7 @@ def register(app: typer.Typer) -> None:
         elif run is not None and truth is None:
             computing = _computing(device, precision, mirror=mirror, largest=largest or (), tolerance_mm=tolerance)
             network = None
-            if not run.exists() and len(run.parts) == 1:
+            if not run.exists() and str(run) in Manifest.load(manifest, home=options.home()).by_id:
                 network = entry_network(str(run), manifest=manifest, home=options.home(), offline=offline)
             request = workflow.RunRequest(
                 run, protocol=protocol, data=data, split=split, fold=fold, last=last, computing=computing, network=network
