@@ -8,17 +8,22 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from agseg.errors import RecipeError
 from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
+from agseg.inference.prepare import prepare
 from agseg.labels import LabelSet
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.evaluation import read_evaluation
+from agseg.training.material import load_case
 from agseg.training.recipe import LossName, find_recipe, to_yaml
 from agseg.training.trained import open_run
+from agseg.weights.digest import Digest
 from agseg.weights.manifest import Manifest
 from agseg.workflows import finetune as finetune_module
 from agseg.workflows.finetune import entry_network, finetune, finetune_recipe
@@ -154,3 +159,65 @@ def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path):
     for score in scored.cases:
         with Image.open(tmp_path / f"ev/predictions/{score.case}.png") as mask:
             assert int((np.asarray(mask) == 1).sum()) == score.counts.predicted
+
+
+NNUNET = {
+    "modality": "CT",
+    "axis_codes": "SPL",
+    "spacing_mm": [8.0, 6.0, 6.0],
+    "tile": [8, 16, 16],
+    "normalisation": "ct",
+    "window_hu": [-100.0, 200.0],
+    "mean_std": [80.0, 40.0],
+    "normalise_first": True,
+    "grid": "edges",
+    "interpolation": "cubic",
+    "carry": "logits",
+    "tiles": "spread",
+    "crop_nonzero": True,
+    "as_stored": True,
+}
+
+
+def test_an_imported_network_of_nnunets_is_a_start(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=4)
+    planned(data)
+    config = {
+        "dims": 3,
+        "classes": 2,
+        "features_per_stage": [4, 6],
+        "kernel_sizes": [3, 3],
+        "strides": [1, 2],
+        "n_conv_per_stage": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+    }
+    network = build("nnunet-plain", config)
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    digest = Digest.of(tmp_path / "net.safetensors")
+    said = dict.fromkeys(("licence", "citation", "attribution", "intended_use"), "a test")
+    file = {"filename": "net.safetensors", "local": "net.safetensors", "sha256": digest.sha256, "size_bytes": digest.size_bytes}
+    entry = {"architecture": "nnunet-plain", "config": config, "format": "safetensors", "files": [file], "input": NNUNET}
+    entries = {"old-net": {**entry, "labels": {1: "liver"}, **said}}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"schema": "agseg.weights/1", "entries": entries}))
+    words = ["finetune", "--from", "old-net", "--manifest", tmp_path / "site.yaml", "--data", data, "-o", tmp_path / "run"]
+    agseg(*words, "--organ", "tumour", "--organ", "liver", *TOY)
+    run = open_run(tmp_path / "run", best=False)
+    assert run.labels.names == ("tumour", "liver")
+    assert json.loads((tmp_path / "run/run.json").read_text())["start"] == "old-net"
+    cohort = open_cohort(data)
+    case, volume = load_case(cohort, "lesion_001", run.recipe), cohort.read_volume("lesion_001")
+    seen = prepare(volume, run.recipe.input)
+    assert torch.equal(case.image, seen.tensor)  # training sees what inference sees
+    assert case.labels.shape == seen.tensor.shape
+    agseg("evaluate", "--run", tmp_path / "run", "--data", data, "-o", tmp_path / "ev", "-q", "--device", "cpu")
+    begun = build("nnunet-plain", run.recipe.network.config)
+    assert set(take_what_fits(begun, entry_of(tmp_path), run.labels).part) == {
+        "decoder.seg_layer.weight",
+        "decoder.seg_layer.bias",
+    }
+    assert torch.equal(begun.state_dict()["decoder.seg_layer.weight"][2], network.state_dict()["decoder.seg_layer.weight"][1])
+
+
+def entry_of(folder):
+    """The network that the test's own manifest names."""
+    return entry_network("old-net", manifest=folder / "site.yaml", home=folder / "home", offline=True)
