@@ -9,8 +9,8 @@ packaged network segments every scan that has labels, and its organs are right w
 Masks of an earlier run in that folder are not made again.
 
 None of the label maps is ground truth (``train/labels/README.md``). The limits of :mod:`agseg.batch.usual` were set with the
-sound maps in view, so that few false alarms on those are what the limits were made for; the faults, and the network's masks,
-were not looked at before.
+sound maps in view, so that few false alarms on those are what the limits were made for; those of patches with the network's
+masks in view too. The faults were not looked at before.
 """
 
 from __future__ import annotations

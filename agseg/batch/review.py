@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agseg.batch.usual import PAIRS, USUAL
 from agseg.labels import Label
-from agseg.measure.evidence import Evidence
+from agseg.measure.evidence import PATCH_HU, Evidence
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.volume import FAT_HU, OTHER_HU
 
@@ -140,6 +140,9 @@ def _of_density(name: str, seen: Evidence) -> Iterator[str]:
     if seen.other_share > usual.other_share:
         most = f"usually at most {100 * usual.other_share:g} %"
         yield f"{_UNEVEN} ({100 * seen.other_share:.0f} % of its voxels are more than {OTHER_HU:g} HU from its median, {most})"
+    elif seen.patch_share > usual.patch_share:
+        most = f"usually at most {100 * usual.patch_share:g} %"
+        yield f"{_UNEVEN} ({100 * seen.patch_share:.0f} % of its patches are more than {PATCH_HU:g} HU from its median, {most})"
 
 
 def _beside(found: Measurement, all_found: Mapping[str, Measurement], evidence: Mapping[str, Evidence]) -> Iterator[str]:

@@ -41,9 +41,9 @@ class Usual:
         1 for the patient's right, -1 for the left, 0 for the middle.
     least_mm
         Smallest extent from left to right, front to back, feet to head; 0 where none is known.
-    fat_share, other_share
-        Largest share of voxels that are thinner than parenchyma, and that are far from the organ's median (as
-        :class:`agseg.measure.evidence.Evidence`).
+    fat_share, other_share, patch_share
+        Largest share of voxels that are thinner than parenchyma, of voxels and of patches that are far from the organ's
+        median (as :class:`agseg.measure.evidence.Evidence`); 1 where nothing is known.
     neighbours
         Organs beside which it cannot be missing in a scan.
     second_piece
@@ -55,6 +55,7 @@ class Usual:
     least_mm: tuple[float, float, float]
     fat_share: float
     other_share: float
+    patch_share: float
     neighbours: tuple[str, ...]
     second_piece: float = 0.05
 
@@ -72,12 +73,12 @@ def _limits(name: str, low: float, high: float) -> tuple[float, float]:
 _KIDNEY_MM = (40.0, 40.0, 70.0)
 
 USUAL: Mapping[str, Usual] = {
-    "liver": Usual(_limits("liver", 1 / 2, 2), 1, (135.0, 110.0, 110.0), 0.04, 0.2, ("spleen", "kidney_right")),
-    "spleen": Usual(_limits("spleen", 1 / 3, 3), -1, (60.0, 55.0, 65.0), 0.04, 0.17, ("liver", "kidney_left")),
-    "kidney_left": Usual(_limits("kidney_left", 1 / 2, 2), -1, _KIDNEY_MM, 0.1, 1.0, ("kidney_right",)),
-    "kidney_right": Usual(_limits("kidney_right", 1 / 2, 2), 1, _KIDNEY_MM, 0.1, 1.0, ("kidney_left",)),
+    "liver": Usual(_limits("liver", 1 / 2, 2), 1, (135.0, 110.0, 110.0), 0.04, 0.2, 0.07, ("spleen", "kidney_right")),
+    "spleen": Usual(_limits("spleen", 1 / 3, 3), -1, (60.0, 55.0, 65.0), 0.04, 0.2, 0.16, ("liver", "kidney_left")),
+    "kidney_left": Usual(_limits("kidney_left", 1 / 2, 2), -1, _KIDNEY_MM, 0.1, 1.0, 1.0, ("kidney_right",)),
+    "kidney_right": Usual(_limits("kidney_right", 1 / 2, 2), 1, _KIDNEY_MM, 0.1, 1.0, 1.0, ("kidney_left",)),
     "pancreas": Usual(
-        _limits("pancreas", 2 / 5, 5 / 2), 0, (85.0, 30.0, 35.0), 0.3, 0.35, ("liver", "spleen", "kidney_left"), 1.0
+        _limits("pancreas", 2 / 5, 5 / 2), 0, (85.0, 30.0, 35.0), 0.3, 0.35, 1.0, ("liver", "spleen", "kidney_left"), 1.0
     ),
 }
 """By name; other organs have no rules of their own."""

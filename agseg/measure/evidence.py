@@ -5,7 +5,8 @@ The rules are in :mod:`agseg.batch.review`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ from agseg.measure.volumes import Survey
 from agseg.volume import FAT_HU, HU_MIN, OTHER_HU, LabelMask, Volume
 
 __all__ = ["Evidence", "collect"]
+
+PATCH_MM, PATCH_HU = 12.0, 30.0
+"""Side of a patch, and how far its mean may lie from the organ's median."""
+
+_FULL = 0.6
+"""A patch counts where so much of it is organ: the rim's partial volumes are no evidence."""
 
 _BODY_HU = -300.0
 _STRIDE = 4
@@ -46,6 +53,9 @@ class Evidence:
         Share of its voxels below :data:`FAT_HU`.
     other_share
         Share of its voxels further than :data:`OTHER_HU` from its median.
+    patch_share
+        Share of its patches (cubes of :data:`PATCH_MM`) whose mean is further than :data:`PATCH_HU` from its median: noise is
+        averaged away in them, an effusion, a tumour or a neighbour is not.
     """
 
     extent_mm: tuple[float, float, float]
@@ -56,6 +66,7 @@ class Evidence:
     median_hu: float | None = None
     fat_share: float = 0.0
     other_share: float = 0.0
+    patch_share: float = 0.0
 
 
 def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Evidence]:
@@ -73,12 +84,16 @@ def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Eviden
         last = np.asarray(labels.shape) - 1
         evidence[label.name] = Evidence(
             extent_mm=shape.extent_mm,
-            cut=tuple(shape.first[axis] == 0 or shape.last[axis] == last[axis] for axis in axes),  # type: ignore[arg-type]
+            cut=tuple(bool(shape.first[axis] == 0 or shape.last[axis] == last[axis]) for axis in axes),  # type: ignore[arg-type]
             centre_mm=centre,
             from_midline_mm=centre[0] - midline,
             second_piece=float(sizes[1] / sizes[0]) if len(sizes) > 1 else 0.0,
             **({} if counts is None else _density(counts[label.index])),
         )
+        seen = evidence[label.name]
+        if seen.median_hu is not None:
+            patches = _patch_share(labels, volume.voxels, label.index, shape, grid, median=seen.median_hu)
+            evidence[label.name] = replace(seen, patch_share=patches)
     return evidence
 
 
@@ -90,6 +105,39 @@ def _density(histogram: NDArray[np.int64]) -> dict[str, float]:
         "fat_share": share_between(histogram, -np.inf, FAT_HU - 1),
         "other_share": 1.0 - share_between(histogram, median - OTHER_HU, median + OTHER_HU),
     }
+
+
+def _patch_share(
+    labels: NDArray[np.uint8],
+    values: NDArray[np.int16] | NDArray[np.float32],
+    index: int,
+    shape: Shape,
+    grid: Grid,
+    *,
+    median: float,
+) -> float:
+    """Share of full patches whose mean is far from the median; 0 where no patch is full. A layer of patches at a time."""
+    sides = [max(1, round(PATCH_MM / spacing)) for spacing in grid.spacing_mm]
+    starts = [np.arange(0, shape.last[axis] + 1 - shape.first[axis], sides[axis]) for axis in range(3)]
+    full, far = 0, 0
+    for begin in starts[2] + shape.first[2]:
+        box = (
+            slice(shape.first[0], shape.last[0] + 1),
+            slice(shape.first[1], shape.last[1] + 1),
+            slice(int(begin), min(int(begin) + sides[2], shape.last[2] + 1)),
+        )
+        inside = labels[box] == index
+        count = _summed(inside.sum(axis=2, dtype=np.int64), starts)
+        total = _summed(np.where(inside, values[box], 0).sum(axis=2, dtype=np.float64), starts)
+        whole = count >= _FULL * np.prod(sides)
+        full += int(whole.sum())
+        far += int((np.abs(total[whole] / count[whole] - median) > PATCH_HU).sum())
+    return far / full if full else 0.0
+
+
+def _summed(layer: NDArray[Any], starts: list[NDArray[np.intp]]) -> NDArray[Any]:
+    """Sums over the patches of one layer, (patches along the first axis, along the second)."""
+    return np.add.reduceat(np.add.reduceat(layer, starts[0], axis=0), starts[1], axis=1)
 
 
 def _places(

@@ -46,6 +46,7 @@ def test_a_usual_organ_has_no_reason_and_one_that_is_cut_off_neither() -> None:
         (LIVER, replace(SEEN, from_midline_mm=-40.0), 0.9, 1, ["wrong side"]),
         (LIVER, replace(SEEN, fat_share=0.2, other_share=0.4), 0.9, 1, ["holds fat or air", "uneven density"]),
         (LIVER, replace(SEEN, fat_share=0.2, median_hu=None), 0.9, 1, []),
+        (LIVER, replace(SEEN, patch_share=0.2), 0.9, 1, ["uneven density"]),
         (LIVER, replace(SEEN, extent_mm=(200.0, 180.0, 60.0)), 0.9, 1, ["implausible extent"]),
         (LIVER, replace(SEEN, second_piece=0.3), 0.9, 1, ["in two parts"]),
         (replace(LIVER, name="pancreas", volume_ml=70.0), replace(SEEN, second_piece=0.3, from_midline_mm=-40.0), 0.9, 1, []),
@@ -141,6 +142,19 @@ def test_a_label_map_with_a_fault_is_told_from_a_sound_one() -> None:
     assert _reasons(LabelMask(shifted, mask.grid, NAMES), volume)["liver"][0].startswith("holds fat or air")
     signal = replace(volume, quantity=Quantity.SIGNAL)
     assert "fat" not in " ".join(_reasons(LabelMask(shifted, mask.grid, NAMES), signal)["liver"])
+
+
+def test_an_effusion_in_a_noisy_liver_is_seen_in_its_patches() -> None:
+    mask, volume = phantom()
+    noise = np.random.default_rng(0).normal(0, 35, volume.voxels.shape).astype(np.int16)
+    noisy = replace(volume, voxels=volume.voxels + np.where(mask.labels > 0, noise, 0).astype(np.int16))
+    even = collect(mask, noisy, survey(mask, noisy))["liver"]
+    behind = (mask.labels == 1) & (np.arange(70)[None, :, None] < 27)
+    filled = replace(volume, voxels=np.where(behind, noisy.voxels - 50, noisy.voxels).astype(np.int16))
+    patchy = collect(mask, filled, survey(mask, filled))["liver"]
+    assert even.patch_share == 0
+    assert patchy.patch_share == pytest.approx(behind.sum() / (mask.labels == 1).sum(), abs=0.06)
+    assert patchy.patch_share > 0.07
 
 
 def _reasons(mask: LabelMask, volume: Volume) -> dict[str, tuple[str, ...]]:
