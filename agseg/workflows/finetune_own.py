@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from agseg.errors import RecipeError
 from agseg.labels import LabelSet
-from agseg.models.catalogue import FAMILIES, config_of
+from agseg.models.catalogue import FAMILIES, config_of, facts
 from agseg.models.registry import build
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.draws import Affine
@@ -62,6 +62,7 @@ def adapted_recipe(source: Trained, data: Path, *, organs: Sequence[str] = (), n
     own = source.recipe.network
     family, _ = config_of(own.architecture, own.config)
     config = {**own.config, FAMILIES[family].classes_key: len(labels) + 1}
+    depths = facts(own.architecture, config).deepest  # a nested network can be cut off only where its outputs have learned
     recipe = Recipe(
         name=name or f"{cohort.name}-from-{source.recipe.name}",
         title=f"{own.architecture}, {cohort.name}, from {source.recipe.name}",
@@ -87,6 +88,7 @@ def adapted_recipe(source: Trained, data: Path, *, organs: Sequence[str] = (), n
             validate_every=STEPS // 10,
             checkpoint_every=STEPS // 10,
             log_every=20,
+            head_weights=(1.0,) * depths if depths > 1 else None,
         ),
     )
     _check(recipe, cohort)

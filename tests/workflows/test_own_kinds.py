@@ -17,6 +17,7 @@ from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
 from agseg.inference.prepare import prepare
 from agseg.labels import LabelSet
+from agseg.models.catalogue import facts
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.evaluation import read_evaluation
@@ -27,7 +28,7 @@ from agseg.weights.digest import Digest
 from agseg.weights.manifest import Manifest
 from agseg.workflows import finetune as finetune_module
 from agseg.workflows.finetune import entry_network, finetune, finetune_recipe
-from agseg.workflows.finetune_own import take_what_fits
+from agseg.workflows.finetune_own import adapted_recipe, take_what_fits
 from agseg.workflows.train import RunPlace
 from tests.workflows.own_phantoms import AFFINE, case_labels, write_raw
 from tests.workflows.test_own_data import NAMES, agseg
@@ -123,6 +124,16 @@ def test_packaged_weights_come_to_a_papers_data_set_as_documented(tmp_path, monk
     assert "kidney_left" in adapted.labels.values()
     assert adapted.affine.flip == (1,)  # left and right are not mirrored: labels have sides
     assert adapted.published is None
+
+
+def test_a_nested_network_goes_on_training_all_of_its_depths(tmp_path):
+    data = write_raw(tmp_path / "raw", cases=4)
+    planned(data)
+    source = entry_network("anu-net-abdomen", manifest=None, home=tmp_path, offline=True)
+    recipe = adapted_recipe(source, data, organs=("liver",))
+    assert len(recipe.loop.head_weights or ()) == facts(recipe.network.architecture, recipe.network.config).deepest > 1
+    begun = build(recipe.network.architecture, recipe.network.config)
+    assert take_what_fits(begun, source, recipe.label_set).part
 
 
 def test_another_network_is_no_start(tmp_path):
