@@ -15,11 +15,12 @@ from pathlib import Path
 
 from agseg.batch.output import claim_output
 from agseg.batch.signals import noting_signals
-from agseg.errors import AgsegError, ExitCode
+from agseg.errors import AgsegError, ExitCode, UsageError
 from agseg.io.finished import load_record
 from agseg.io.pacs.contexts import IMAGE_SYNTAXES, storage_classes
 from agseg.io.pacs.inbox import Inbox
 from agseg.io.pacs.listener import Listener
+from agseg.io.walk import walk
 from agseg.report import StudyStatus
 from agseg.workflows.night import NightPlan, run_night
 from agseg.workflows.night_record import NightReport
@@ -171,8 +172,9 @@ class _Watched:
 
     def _look(self) -> frozenset[tuple[str, int, int]]:
         found = set()
-        for path in self._folder.rglob("*") if self._folder is not None else ():
-            with suppress(OSError):
-                state = path.lstat()
-                found.add((str(path), state.st_size, state.st_mtime_ns))
+        with suppress(UsageError):  # the folder is not there for the moment
+            for item in walk([self._folder] if self._folder is not None else []):
+                with suppress(OSError):
+                    state = item.path.lstat()
+                    found.add((str(item.path), state.st_size, state.st_mtime_ns))
         return frozenset(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pynetdicom import AE
 
 from agseg.errors import AgsegError, ExitCode, LockedError, OutputError
 from agseg.io.discover import discover
+from agseg.io.pacs.objects import find_objects
 from agseg.workflows import listen as workflow
 from agseg.workflows.listen import ListenPlan, run_listen
 from agseg.workflows.night import NightPlan
@@ -123,6 +126,34 @@ def test_a_watched_folder_is_done_once_it_is_quiet(tmp_path: Path, runs: Runs) -
         time.sleep(1.0)
         assert len(runs.saw) == seen  # and not again
     assert len(list(watch.rglob("*.dcm"))) == SLICES
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder with folders 1200 deep in each other, and an image at the bottom; Python cannot remove them."""
+    root, here = tmp_path / "deep", Path.cwd()
+    root.mkdir()
+    os.chdir(root)
+    try:
+        for _ in range(1200):
+            Path("d").mkdir()
+            os.chdir("d")
+        make_series().headers[0].save_as("x.dcm", enforce_file_format=True)
+        yield root
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", str(root)], check=True)
+
+
+def test_folders_as_deep_as_anybody_makes_them_end_neither_a_listener_nor_a_push(deep: Path) -> None:
+    watched = workflow._Watched(deep, quiet_s=0.0)
+    assert watched.has_news()
+    assert [found.path.name for found in find_objects([deep], everything=True)] == ["x.dcm"]
+
+
+def test_a_watched_folder_that_is_gone_for_a_moment_ends_nothing(tmp_path: Path) -> None:
+    watched = workflow._Watched(tmp_path / "nowhere", quiet_s=0.0)
+    assert not watched.has_news()
 
 
 def test_two_listeners_on_one_folder_exclude_each_other(tmp_path: Path, runs: Runs) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE_CLASSES", "IMAGE_SYNTAXES", "RESULT_CLASSES", "SCREEN_CLASSES", "UNCOMPRESSED", "storage_classes"]
+from collections.abc import Sequence
+
+__all__ = [
+    "IMAGE_CLASSES",
+    "IMAGE_SYNTAXES",
+    "RESULT_CLASSES",
+    "SCREEN_CLASSES",
+    "UNCOMPRESSED",
+    "retrieved",
+    "storage_classes",
+]
 
 IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -46,6 +56,22 @@ IMAGE_SYNTAXES = (
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
 """Transfer syntaxes that we take in, each proposed by itself: the archive keeps what it stores as it is."""
+
+
+RESULT_SYNTAXES = (
+    *UNCOMPRESSED,
+    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
+    "1.2.840.10008.1.2.5",  # RLE
+)
+"""In what we send an archive may have put its own compression; more would not fit beside the images into one association."""
+
+
+def retrieved(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Storage class and transfer syntax of each presentation context of a C-GET; an association holds 128 (PS3.8, 9.3.2)."""
+    return [
+        (storage, syntax) for storage in classes for syntax in (IMAGE_SYNTAXES if storage in IMAGE_CLASSES else RESULT_SYNTAXES)
+    ]
 
 
 def storage_classes() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from agseg.io.pacs.archive import (
     with_retries,
 )
 from agseg.io.pacs.association import Association, associated, pynetdicom_or_refusal
-from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES, RESULT_CLASSES, SCREEN_CLASSES, UNCOMPRESSED
+from agseg.io.pacs.contexts import IMAGE_CLASSES, IMAGE_SYNTAXES, RESULT_CLASSES, SCREEN_CLASSES, UNCOMPRESSED, retrieved
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.listener import Listener, Received
 from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy, checked_uid
@@ -220,7 +220,7 @@ class DimseArchive:
 
     def _get(self, identifier: Any, classes: Sequence[str], accept: Accept) -> None:
         contexts: list[tuple[str, str | None]] = [(GET, None)]
-        contexts += [(image, syntax) for image in classes for syntax in IMAGE_SYNTAXES]
+        contexts += retrieved(classes)
 
         def ask(association: Association) -> None:
             receiver = _Receiver(accept)

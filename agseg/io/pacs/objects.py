@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from agseg.errors import PacsError
 from agseg.io.dicom.header import looks_like_dicom
 from agseg.io.dicom_out.result import is_own_object
 from agseg.io.finished import is_intact, load_record, named_files
+from agseg.io.walk import FoundFile, walk
 from agseg.report import STUDY_JSON, StudyStatus
 
 __all__ = ["LocalObject", "ObjectUids", "find_objects", "sha256_of", "uids_of"]
@@ -169,9 +169,8 @@ def _files(given: Path) -> Iterator[Path]:
     if not given.is_dir():
         yield given
         return
-    for folder, subfolders, names in os.walk(given, followlinks=False):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
+    # Results lie as deep as their studies do, and Python's own walk gives up on a thousand folders in each other.
+    yield from (item.path for item in walk([given]) if isinstance(item, FoundFile))
 
 
 def _header(path: Path) -> Any:

@@ -19,6 +19,7 @@ from agseg.io.discover import discover
 from agseg.io.pacs import archive as pacs_archive
 from agseg.io.pacs.address import Credentials, PacsAddress
 from agseg.io.pacs.connect import open_archive
+from agseg.io.pacs.contexts import IMAGE_CLASSES, RESULT_CLASSES, SCREEN_CLASSES, retrieved
 from agseg.io.pacs.folder import arriving
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.query import PacsQuery
@@ -494,3 +495,10 @@ def test_a_real_orthanc_round_trip(tmp_path: Path) -> None:
     assert facts["granted_empty"][0]["WADO-RS"] is False
     assert set(facts["stranger"]) == {"C-FIND", "C-GET"}
     assert all("may not know our AE title NOBODY" in hint for hint in facts["stranger"].values())
+
+
+def test_all_that_is_asked_back_fits_into_one_association() -> None:
+    contexts = retrieved((*RESULT_CLASSES, *SCREEN_CLASSES, *IMAGE_CLASSES))
+    assert len(contexts) + 1 <= 128  # and the query itself
+    assert len(contexts) == len(set(contexts))
+    assert {storage for storage, _ in contexts} == {*RESULT_CLASSES, *SCREEN_CLASSES, *IMAGE_CLASSES}
