@@ -12,7 +12,7 @@ from agseg.models.published import PUBLISHED
 from agseg.training.datasets import dataset_names
 from agseg.training.published import Figure, PublishedRow, published_rows
 from agseg.training.recipe import find_recipe, recipe_names
-from agseg.training.splits import plan_of
+from agseg.training.splits import plan_of, split_cases
 from tests.conftest import SHARED
 
 ROWS = published_rows()
@@ -221,13 +221,17 @@ def test_a_key_begins_with_its_data_set_and_a_recipe_names_a_row_of_its_own():
             assert ROWS[recipe.published].source.rpartition(", ")[2] == recipe.source.rpartition(", ")[2]
 
 
-def test_a_cohort_of_80_is_cut_as_the_rule_says():
-    from agseg.training.splits import split_cases
-
-    rule = plan_of("ct82").splits["61-21"]
-    (split,) = split_cases([f"PANCREAS_{n:04d}" for n in range(80)], rule)
-    assert (len(split.train) + len(split.validation), len(split.test)) == (60, 20)
-    assert "60/20" in rule.source
+@pytest.mark.parametrize(
+    ("data", "split", "cases", "train", "validation", "test"),
+    [("ct82", "61-21", 80, 54, 6, 20), ("ct150", "120-30", 150, 108, 12, 30), ("ct150", "30-120", 150, 27, 3, 120)],
+)
+def test_a_cohort_is_cut_as_docs_departures_says(data, split, cases, train, validation, test):
+    rule = plan_of(data).splits[split]
+    (cut,) = split_cases([f"case_{n:04d}" for n in range(cases)], rule)
+    assert (len(cut.train), len(cut.validation), len(cut.test)) == (train, validation, test)
+    assert data != "ct82" or f"{train + validation}/{test}" in rule.source
+    page = (Path(__file__).resolve().parents[2] / "docs/departures.md").read_text(encoding="utf-8")
+    assert f"{train} of {train + validation}" in page
 
 
 def impossible(row: PublishedRow, scores: dict[str, Figure]) -> bool:
