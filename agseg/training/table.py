@@ -224,8 +224,6 @@ def to_markdown(table: Table) -> str:
             for c in table.comparisons
         ]
         lines += ["", "Paired two-sided Wilcoxon signed-rank tests per case; Holm's correction over all rows above."]
-    if table.notes:
-        lines += ["", *(f"* {note}" for note in table.notes)]
     return "\n".join([*lines, *_others(table)]) + "\n"
 
 

@@ -11,6 +11,7 @@ from agseg.measure.overlap import Overlap
 from agseg.training.evaluation import (
     COMPUTED,
     EXPERIMENT,
+    NOT_SCORED,
     Evaluation,
     nnunet_summary,
     per_case_csv,
@@ -179,3 +180,9 @@ def test_per_case_csv_has_a_line_per_case_and_organ():
     rows = list(csv.DictReader(io.StringIO(per_case_csv(BFT))))
     assert [row["case"] for row in rows] == [f"case{n}" for n in range(6)]
     assert float(rows[0]["truth_ml"]) == pytest.approx(70 * 0.008)
+
+
+def test_a_note_stands_once():
+    unscored = replace(evaluation("", [50, 60]), about={NOT_SCORED: {"case7": "no prediction"}})
+    text = to_markdown(make_table([unscored]))
+    assert text.count("1 of 3 cases have no score. case7: no prediction.") == 1
