@@ -27,8 +27,8 @@ _FULL = 0.6
 """A patch counts where so much of it is organ: the rim's partial volumes are no evidence."""
 
 _BODY_HU = -300.0
-_STRIDE = 4
-"""Every so many voxels in a slice are looked at for the middle of the body and for an organ's centre."""
+_STRIDE, _BODY_SLICES = 4, 8
+"""For the middle of the body every so many voxels of a slice are looked at, and about so many of an organ's slices."""
 
 
 @dataclass(frozen=True)
@@ -150,23 +150,38 @@ def _places(
     up: int,
     is_hu: bool,
 ) -> tuple[tuple[float, float, float], float]:
-    """Centre of mass of an organ (RAS+ mm), and x of the middle of the body in its slices (RAS+ mm)."""
-    steps = [1 if axis == up else _STRIDE for axis in range(3)]
-    box = tuple(slice(shape.first[axis], shape.last[axis] + 1, 1 if axis == up else 2) for axis in range(3))
-    inside = np.argwhere(labels[box] == index)
-    scale = np.array([1 if axis == up else 2 for axis in range(3)])
-    at = inside.mean(axis=0) * scale + shape.first if inside.size else (np.array(shape.first) + shape.last) / 2
-    centre = grid.to_world(at[None])[0]
-    few = max(1, (shape.last[up] + 1 - shape.first[up]) // 8)
-    slab = tuple(
-        slice(shape.first[axis], shape.last[axis] + 1, few) if axis == up else slice(None, None, steps[axis])
-        for axis in range(3)
-    )
-    # Without HU there is no telling body from air: the middle of the field of view stands for that of the body.
-    body = np.argwhere(values[slab] > _BODY_HU) if is_hu else np.argwhere(np.ones_like(labels[slab], dtype=bool))
-    if not body.size:
-        return (float(centre[0]), float(centre[1]), float(centre[2])), float(centre[0])
-    stride = np.array([few if axis == up else steps[axis] for axis in range(3)])
-    start = np.array([shape.first[axis] if axis == up else 0 for axis in range(3)])
-    middle = grid.to_world((body.mean(axis=0) * stride + start)[None])[0]
-    return (float(centre[0]), float(centre[1]), float(centre[2])), float(middle[0])
+    """Centre of mass of an organ (RAS+ mm), and x of the middle of the body in its slices (RAS+ mm); a slice at a time."""
+    numbers = range(shape.first[up], shape.last[up] + 1)
+    few = max(1, len(numbers) // _BODY_SLICES)
+    organ, body = _Mean(), _Mean()
+    for number in numbers:
+        plane = (slice(None),) * up + (number,)
+        organ.add(labels[plane] == index, at=number, up=up)
+        if (number - shape.first[up]) % few == 0:
+            # Without HU there is no telling body from air: the middle of the field of view stands for that of the body.
+            here = values[plane][::_STRIDE, ::_STRIDE]
+            body.add(here > _BODY_HU if is_hu else np.ones(here.shape, dtype=bool), at=number, up=up, step=_STRIDE)
+    x, y, z = (float(value) for value in grid.to_world(organ.index[None])[0])
+    return (x, y, z), float(grid.to_world(body.index[None])[0][0]) if body.count else x
+
+
+class _Mean:
+    """Mean index of the voxels that planes give."""
+
+    def __init__(self) -> None:
+        self.count, self._sum = 0, np.zeros(3)
+
+    def add(self, inside: NDArray[np.bool_], *, at: int, up: int, step: int = 1) -> None:
+        """A plane across axis ``up`` at index ``at``, of which every ``step``-th voxel was taken."""
+        across = [axis for axis in range(3) if axis != up]
+        by_row, by_column = inside.sum(axis=1, dtype=np.int64), inside.sum(axis=0, dtype=np.int64)
+        found = int(by_row.sum())
+        self.count += found
+        self._sum[across[0]] += step * float(by_row @ np.arange(by_row.size))
+        self._sum[across[1]] += step * float(by_column @ np.arange(by_column.size))
+        self._sum[up] += found * at
+
+    @property
+    def index(self) -> NDArray[np.float64]:
+        """The mean, (i, j, k)."""
+        return self._sum / max(self.count, 1)

@@ -11,11 +11,13 @@ import pytest
 
 from agseg.grid import Grid
 from agseg.inference.cleanup import clean_up
+from agseg.io.mosaic import write_mosaic
 from agseg.io.nifti_write import write_mask
 from agseg.io.preview import write_preview
 from agseg.io.voxels import check_looks_like_hu
 from agseg.labels import LabelSet
-from agseg.measure.volumes import measure
+from agseg.measure.evidence import collect
+from agseg.measure.volumes import measure, survey
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import Cleanup
 
@@ -53,6 +55,8 @@ STEPS: dict[str, Callable[[Volume, LabelMask, Path], object]] = {
     "binding": lambda _volume, mask, _path: LabelMask(mask.labels, mask.grid, mask.label_set),
     "judging": lambda volume, _mask, _path: check_looks_like_hu(volume.voxels),
     "measuring": lambda volume, mask, _path: measure(mask, volume),
+    "looking for doubts": lambda volume, mask, _path: collect(mask, volume, survey(mask, volume)),
+    "drawing slices": lambda volume, mask, path: write_mosaic(path / "mosaic.png", volume, mask, measure(mask, volume)),
     "cleaning up": lambda _volume, mask, _path: clean_up(mask.labels, {3: Cleanup.LARGE_COMPONENTS}),
     "drawing": lambda volume, mask, path: write_preview(path / "preview.png", volume, mask, ()),
     "writing": lambda _volume, mask, path: write_mask(path / "liver.nii.gz", mask.labels, mask.grid, value=1),
