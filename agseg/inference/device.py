@@ -97,9 +97,9 @@ def tune(device: torch.device) -> None:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; on its way from pinned memory nobody waits for it."""
+    """The array on the device; on its way to a CUDA device, from pinned memory, nobody waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def to_host(tensor: Tensor) -> NDArray[Any]:
