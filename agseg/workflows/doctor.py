@@ -21,7 +21,7 @@ from agseg.io.dicom.pixels import check_codec
 from agseg.io.pacs.archive import Archive, Need
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest
-from agseg.workflows.segment import default_entry
+from agseg.workflows.choose_networks import default_entry
 
 __all__ = ["Check", "Diagnosis", "DoctorRequest", "Health", "examine"]
 

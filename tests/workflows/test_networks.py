@@ -12,8 +12,9 @@ from agseg.errors import UsageError
 from agseg.io.outputs import Outputs
 from agseg.report import StudyStatus
 from agseg.weights.manifest import Manifest
+from agseg.workflows.choose_networks import choose_networks
 from agseg.workflows.options import SegmenterOptions, Shaping
-from agseg.workflows.segment import SegmentRequest, choose_networks, segment
+from agseg.workflows.segment import SegmentRequest, segment
 from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 
