@@ -20,7 +20,7 @@ from agseg.measure.significance import summarise
 from agseg.models.registry import build
 from agseg.training.cohort import Provenance
 from agseg.training.datasets import Task, dataset, dataset_names
-from agseg.training.evaluation import Evaluation
+from agseg.training.evaluation import COMPUTED, Evaluation
 from agseg.training.material import task_of
 from agseg.training.recipe import plain
 from agseg.training.table import make_table, to_markdown
@@ -322,7 +322,7 @@ def _card(members: Sequence[Trained], weights_id: str, digests: Mapping[str, Dig
     if evaluation is None:
         lines.append("No scores: the run was exported without an evaluation.")
     else:
-        computed = (evaluation.about or {}).get("computed", {}).get("precision")
+        computed = ((evaluation.about or {}).get(COMPUTED) or {}).get("precision")
         how = f", computed in {computed}" if computed else ""
         lines += [f"Scores on {evaluation.dataset}{how}:", "", to_markdown(make_table([evaluation]))]
     return "\n".join(lines) + "\n"

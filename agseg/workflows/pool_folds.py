@@ -72,8 +72,6 @@ def pool_folds(
         raise RecipeError("a case stands in two folds", value=sorted({case for case, _ in doubled})[:5])
     missing = sorted(set(range(int(_about(first, "folds")))) - set(numbers))
     about = {name: _about(first, name) for name in (*SAME, EXPERIMENT) if _about(first, name) is not None}
-    if _about(first, "computed") is not None:
-        about["computed"] = _about(first, "computed")
     about |= {POOLED_FOLDS: sorted(numbers), MISSING_FOLDS: missing}
     rows = {fold.published for fold in folds}
     published = first.published if len(rows) == 1 and not missing else None
