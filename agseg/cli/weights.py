@@ -223,8 +223,8 @@ def _each(paths: list[Path], take: Callable[[Path], Iterable[Imported]]) -> tupl
             done.extend(take(path))
         except AgsegError as error:
             refused.append(error)
-    for error in refused[:-1]:
-        console.fail(error)
+    for earlier in refused[:-1]:
+        console.fail(earlier)
     return done, refused[-1] if refused else None
 
 
