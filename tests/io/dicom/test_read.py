@@ -191,10 +191,13 @@ class TestPixels:
         assert np.array_equal(read(tmp_path).voxels, axial[0])
 
     def test_fractional_rescale_is_float32(self, tmp_path, axial):
-        phantoms.write_dicom(tmp_path, *axial, change=lambda d, _k: setattr(d, "RescaleSlope", "0.5"))
+        def halved(dataset, _k):
+            dataset.RescaleSlope, dataset.RescaleIntercept = "0.5", "-1000"
+
+        phantoms.write_dicom(tmp_path, *axial, change=halved)
         volume = read(tmp_path)
         assert volume.voxels.dtype == np.float32
-        assert np.allclose(volume.voxels, np.clip((axial[0] + 2000) * 0.5 - 2000, -1024, 3071))
+        assert np.allclose(volume.voxels, np.clip((axial[0] + 2000) * 0.5 - 1000, -1024, 3071))
 
     @given(
         bits=st.integers(8, 16),
