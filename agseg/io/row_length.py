@@ -57,11 +57,12 @@ def check_rows(slices: NDArray[Any]) -> None:
 def _other_length(picture: NDArray[Any]) -> int | None:
     """A distance in memory at which pixels are far more alike than those below each other."""
     columns = picture.shape[1]
-    values = picture.astype(np.float64).ravel()
-    values -= values.mean()
+    values = picture.astype(np.float32).ravel()
+    values -= values.mean(dtype=np.float64)
     # Correlation at every distance at once (Wiener and Khinchin); twice the length, so that no end meets a beginning.
     spectrum = np.fft.rfft(values, 2 * values.size)
-    sums = np.fft.irfft(spectrum * np.conj(spectrum))[: values.size]
+    np.multiply(spectrum, spectrum.conj(), out=spectrum)
+    sums = np.fft.irfft(spectrum)[: values.size].astype(np.float64)
     if sums[0] <= 0:
         return None
     unlike = 1 - sums / sums[0]

@@ -30,6 +30,9 @@ INT16 = np.iinfo(np.int16)
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""
 
+SAMPLE_VOXELS = 1_000_000
+"""About how many voxels, spread evenly, are enough to judge densities by."""
+
 LEAST_SHARE_BELOW_WATER = 0.01
 """A CT of a body has at least this share of voxels below 0 HU."""
 
@@ -297,7 +300,7 @@ def check_looks_like_hu(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None
             expected=f"at least {LEAST_SHARE_BELOW_WATER:.0%} and at most {LARGEST_SHARE_CLIPPED:.0%}",
         )
     check_rows(voxels.transpose(2, 1, 0))
-    step = max(1, int(np.sqrt(voxels.size / SLAB_VOXELS)))
+    step = max(1, int(np.sqrt(voxels.size / SAMPLE_VOXELS)))
     sample = voxels.transpose(2, 1, 0)[:, ::step, ::step]
     _check_densities(sample)
     check_no_jumps(sample)
