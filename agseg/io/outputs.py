@@ -39,9 +39,9 @@ class OutputType(StrEnum):
     DICOM_SEG = "dicom-seg"
     DICOM_SR = "dicom-sr"
     RTSTRUCT = "rtstruct"
-    STL = "stl"
     SC = "sc"
     PDF = "pdf"
+    STL = "stl"
     OBJ = "obj"
     VIEWER = "viewer"
 
