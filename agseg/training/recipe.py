@@ -178,10 +178,14 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that changes the result."""
+        """Changes with anything that changes the result.
+
+        Keys that came after the first release are left out at their default, so that runs that began before can go on.
+        """
         content = asdict(self) | {"input": self.input.identity()}
-        # Keys that came after the first release are left out at their default: runs that began before can go on.
         content["loop"] = {key: value for key, value in content["loop"].items() if value or key not in ("frozen", "rates")}
+        if self.channel_shift == ChannelShift():
+            del content["channel_shift"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def with_tile(self, tile: Sequence[int]) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import platform
@@ -31,9 +30,10 @@ from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
 from agseg.training.splits import Split, read_split
-from agseg.training.trained import RUN_FILE, SOURCE, Trained, write_run
+from agseg.training.trained import SOURCE, Trained, write_run
 from agseg.training.wrappers import EveryScore
 from agseg.workflows.finetune_own import take_what_fits
+from agseg.workflows.resume import about_run, as_begun, begun_with, check_same_data
 from agseg.workflows.take_over import take_over
 
 __all__ = ["RunPlace", "TrainingReport", "run_name", "run_training", "take_over"]
@@ -128,6 +128,8 @@ def run_training(
         If recipe, data and split do not fit together, or a run is to go on with other data than it began with.
     """
     _check_depths(recipe)
+    begun = begun_with(place.output) if place.resume else []  # read before the cases are
+    recipe = as_begun(recipe, place.output) if place.resume else recipe
     split = read_split(place.data, recipe.split, fold=place.fold)
     if recipe.start is not None and source is None and not place.resume:
         raise RecipeError(
@@ -137,7 +139,6 @@ def run_training(
         )
     if not place.resume and (place.output / LAST).exists():
         raise RecipeError("the folder holds a run already", path=place.output, hint="Give --resume, or another folder with -o.")
-    begun = Checkpoint.read(place.output / LAST).fingerprint if place.resume else ""  # read before the cases are
     torch.manual_seed(recipe.loop.seed)  # the fresh weights belong to the run as well
     network = network_of(recipe)
     if source is not None and not place.resume:
@@ -148,12 +149,12 @@ def run_training(
     stage = stage_of(recipe, place.data, split)
     digest = stage.digest(split.test)
     if place.resume:
-        _check_same_data(begun.split(":"), recipe, place, stage, digest)
+        check_same_data(begun, recipe, stage, digest, fold=place.fold, data=place.data, run=place.output)
     trained, about = _described(recipe, place, network, split)
-    about["start"] = _about(place.output).get("start") if place.resume else None if source is None else source.recipe.name
+    about["start"] = about_run(place.output).get("start") if place.resume else None if source is None else source.recipe.name
     loss = _loss(recipe, place, trained)
     about[LEARNED] = [found.to_dict() for found in (stage, *_earlier(place, source))]
-    about[SOURCE] = _about(place.output).get(SOURCE) if place.resume else _origin(source)
+    about[SOURCE] = about_run(place.output).get(SOURCE) if place.resume else _origin(source)
     spent = _seconds_so_far(place.output) if place.resume else 0.0
     if not place.resume:
         write_run(place.output, recipe, about)
@@ -259,13 +260,7 @@ def _fabric_device(place: RunPlace) -> tuple[str, Any]:
 
 def _seconds_so_far(folder: Path) -> float:
     """What the finished legs of a run have taken."""
-    return float(_about(folder).get("seconds", 0.0))
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    """The content of run.json, nothing where there is none."""
-    path = folder / RUN_FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return float(about_run(folder).get("seconds", 0.0))
 
 
 def _origin(source: Trained | None) -> dict[str, Any] | None:
@@ -278,28 +273,8 @@ def _origin(source: Trained | None) -> dict[str, Any] | None:
 def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
     """What the network had learned from before this run: as the run began with, where it goes on."""
     if place.resume:
-        return (stages_in(_about(place.output)) or ())[1:]
+        return (stages_in(about_run(place.output)) or ())[1:]
     return (stages_in(source.about) if source is not None else None) or ()
-
-
-def _check_same_data(begun: Sequence[str], recipe: Recipe, place: RunPlace, stage: Stage, digest: str) -> None:
-    """A run that goes on must see the cases it began with; the loop itself tells another recipe or fold."""
-    if begun[:2] != [recipe.fingerprint, str(place.fold)] or begun[2:] == [digest]:
-        return
-    if len(begun) == 2:
-        raise RecipeError(
-            "this run was begun by an earlier version, which did not record its data",
-            path=place.output,
-            hint="Train it anew in another folder: nobody can tell whether these are the cases that it began with.",
-        )
-    before = stages_in(_about(place.output)) or ()
-    changed = before[0].differing(stage) if before else ()
-    raise RecipeError(
-        "data or split are not those that this run began with",
-        path=place.data,
-        value=f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}" if changed else "other test cases",
-        hint="Give the data it began with, or train anew in another folder.",
-    )
 
 
 def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:

@@ -14,7 +14,7 @@ from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.training.cohort import describe_cohort, write_picture_case, write_volume_case
 from agseg.training.datasets import Task, dataset
-from agseg.training.draws import Affine
+from agseg.training.draws import Affine, ChannelShift
 from agseg.training.material import batches_of, kept_of, network_of, task_of
 from agseg.training.objective import objective
 from agseg.training.published import published_row
@@ -28,6 +28,20 @@ from agseg.workflows.phantom import make_phantom
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPACING_MM = 12.0
+
+FIRST = """name: first
+title: 3D U-Net
+source: a paper
+dataset: ct150
+split: 120-30
+network: {architecture: unet3d, config: {classes: 4, widths: [8, 16, 32, 64]}}
+labels: {1: spleen, 2: pancreas, 3: kidney}
+input:
+  {modality: CT, axis_codes: RAS, spacing_mm: [6.0, 6.0, 6.0], window_hu: null, normalisation: zscore, tile: [48, 40, 32]}
+loss: soft-dice
+batch: 2
+loop: {steps: 60, learning_rate: 1.5e-3, average_decay: 0.9}
+"""
 
 
 def small_cohort(name, root):
@@ -178,3 +192,14 @@ def test_an_organ_that_nobody_labelled_is_refused():
 
 def test_the_papers_affine_is_in_the_recipes():
     assert find_recipe("unet3d-ct150-120-30").affine == Affine((0, 1), 15.0, 0.1, (0.7, 1.3))
+
+
+def test_a_recipe_of_the_first_release_keeps_its_fingerprint(tmp_path):
+    """Runs go on by it: a key that is added is left out at its default."""
+    path = tmp_path / "first.yaml"
+    path.write_text(FIRST)
+    found = find_recipe(path)
+    assert found.fingerprint == "5f5008c23f61050c6b288b13ee9809a2e8e35f277b8d5f1d05c54f9024eb8e45"
+    added = replace(found, channel_shift=ChannelShift(most=10.0, chance=0.1))
+    frozen = replace(found, loop=replace(found.loop, frozen=("encoder.",)))
+    assert len({found.fingerprint, added.fingerprint, frozen.fingerprint}) == 3

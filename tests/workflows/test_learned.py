@@ -208,5 +208,20 @@ def test_a_run_of_an_earlier_version_says_why_it_cannot_go_on(going_on):
     with pytest.raises(RecipeError, match="earlier version") as caught:
         run_training(CROSS, going_on)
     assert "another folder" in caught.value.hint
+
+
+def test_another_recipe_or_fold_does_not_go_on(going_on):
+    with pytest.raises(RecipeError, match=rf"another run: found batch: {CROSS.batch + 1} \(it began with {CROSS.batch}\)"):
+        run_training(replace(CROSS, batch=CROSS.batch + 1), going_on)
+    with pytest.raises(RecipeError, match=r"another run: found loop\.steps: 3 \(it began with 2\)"):
+        run_training(replace(CROSS, loop=replace(CROSS.loop, steps=3)), going_on)
+    with pytest.raises(RecipeError, match=f"another fold: found 0, expected --fold {FOLD}"):
+        run_training(CROSS, replace(going_on, fold=0))
+    (going_on.output / "recipe.yaml").unlink()  # the checkpoint knows it too
     with pytest.raises(RecipeError, match="holds another run"):
         run_training(replace(CROSS, batch=CROSS.batch + 1), going_on)
+
+
+def test_a_recipe_whose_words_were_corrected_goes_on(going_on):
+    corrected = replace(CROSS, title="said better", source="another section", minutes_on_gpu=3.0)
+    assert run_training(corrected, going_on).step == 2
