@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agseg.batch.job import Part
-from agseg.errors import Code, LockedError, OutputError, UsageError
+from agseg.errors import AgsegError, Code, LockedError, OutputError, UsageError
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, TEMPORARY_SUFFIX, output_error
 
 __all__ = [
@@ -103,7 +103,7 @@ def claim_output(
     Parameters
     ----------
     root
-        Where results go; made if it is not there.
+        Where results go; made if it is not there, and gone again if the run is refused before it wrote anything.
     inputs
         What is read: nothing is written into these folders themselves.
     dry_run
@@ -132,6 +132,7 @@ def claim_output(
     with ExitStack() as held:
         # Results are patient data: whatever the umask was, the owner alone reads what is made from here on.
         held.callback(os.umask, os.umask(PRIVATE_UMASK))
+        made = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
             root = root.resolve(strict=True)
@@ -145,11 +146,17 @@ def claim_output(
         _sweep(root, alone=part.is_whole)
         output = Output(root, part)
         _reserve(root)
+        refused = False
         try:
             yield output
+        except AgsegError:
+            refused = True
+            raise
         finally:
             output.release_reserve()
             _sweep(root, alone=part.is_whole)
+            if refused and part.is_whole:
+                _take_back(root, made)
 
 
 @contextmanager
@@ -177,9 +184,36 @@ def _locked(path: Path, kind: int, *, wait: bool = False) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise output_error(error, "this file system does not lock files", path=path.parent) from error
+        if not _names(path, handle):
+            raise LockedError(
+                "another run had this output folder, and took it back while this one began",
+                path=path.parent,
+                hint="Start again.",
+            )
         yield
     finally:
         os.close(handle)
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether the open file is still the one of this name: a lock on a removed file would exclude nobody."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except OSError:
+        return False
+
+
+def _take_back(root: Path, made: Iterable[Path]) -> None:
+    """Remove the folders that the run made (the innermost first), if nothing but its lock is in them; the lock is held."""
+    folders = list(made)
+    if not folders or [path.name for path in root.iterdir()] != [LOCK_NAME]:
+        return
+    (root / LOCK_NAME).unlink()
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # somebody has put something there meanwhile
+            return
 
 
 def _sweep(root: Path, *, alone: bool) -> None:

@@ -235,12 +235,12 @@ class _Run:
         return report if aside is None else replace(report, extra={**report.extra, OUTDATED: aside})
 
     def _end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
-        if report.status is not StudyStatus.DONE:
-            published = published_by_this_run(task)
-            if published is None:
-                report = _explained(report, task, blame)
-            else:
-                report, blame = replace(published, extra=task.provenance.identity), Fault.NONE
+        if report.status is StudyStatus.DONE:
+            report = replace(report, extra={**report.extra, **task.provenance.identity})
+        elif (published := published_by_this_run(task)) is not None:
+            report, blame = replace(published, extra=task.provenance.identity), Fault.NONE
+        else:
+            report = _explained(report, task, blame)
         if blame in _EXIT_CODES:
             self.asked.add(_EXIT_CODES[blame])
         self.records[task.output] = report

@@ -11,7 +11,7 @@ from agseg.cli import console, options
 from agseg.cli.device import check_device
 from agseg.cli.run_end import mute_ending, show_event
 from agseg.cli.site_segment import handed_over
-from agseg.cli.words import organs_of
+from agseg.cli.words import organs_of, words_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,7 +82,8 @@ def segment(
     output_type: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="nifti|dicom-seg|dicom-sr|rtstruct|sc|pdf|stl|obj|viewer", help="What to write (repeatable); default nifti."
+            metavar="nifti|dicom-seg|dicom-sr|rtstruct|sc|pdf|stl|obj|viewer",
+            help="What to write (repeatable, or with commas); default nifti.",
         ),
     ] = None,
     seg_encoding: Annotated[
@@ -170,7 +171,7 @@ def segment(
             outputs=Outputs(
                 kinds=tuple(
                     _choice("--output-type", kind.replace("_", "-"), tuple(WRITERS))
-                    for kind in dict.fromkeys(output_type or ["nifti"])
+                    for kind in dict.fromkeys(words_of(output_type or ["nifti"]))
                 ),
                 multilabel=multilabel,
                 preview=preview,

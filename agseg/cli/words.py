@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import typer
 
-__all__ = ["ALL_ORGANS", "lower_case", "minutes", "organs_of", "seconds"]
+__all__ = ["ALL_ORGANS", "lower_case", "minutes", "organs_of", "seconds", "words_of"]
 
 ALL_ORGANS = "all"
 """``--organ all`` is what no ``--organ`` at all is: every organ that the weights, or the default weights, know."""
@@ -41,6 +41,11 @@ def _seconds(text: str | float, *, number_is_s: float) -> float:
         raise typer.BadParameter(f"{text!r} is no length of time, expected {error.expected}, or a number") from None
 
 
+def words_of(given: Iterable[str]) -> list[str]:
+    """The words of an option that is repeated, ``sc,pdf`` as two of them."""
+    return [word.strip() for text in given for word in text.split(",")]
+
+
 def organs_of(given: Iterable[str]) -> tuple[str, ...]:
     """The organs that were named, ``liver,pancreas`` as two of them; empty for all.
 
@@ -51,7 +56,7 @@ def organs_of(given: Iterable[str]) -> tuple[str, ...]:
     """
     from agseg.errors import UsageError
 
-    names = [name.strip() for text in given for name in text.split(",")]
+    names = words_of(given)
     if not all(names):
         raise UsageError(
             "an organ without a name", value=", ".join(map(repr, given)), hint="agseg segment ./studies --organ liver"

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from agseg.batch.folder import StudyFolder, edited_files, read_record
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import StudyTask
-from agseg.batch.output import claim_output, make_folders
+from agseg.batch.output import LOCK_NAME, claim_output, make_folders
 from agseg.batch.provenance import Provenance
-from agseg.errors import Code, LockedError, OutputError
+from agseg.errors import Code, LockedError, OutputError, WeightsError
 from agseg.grid import Grid
 from agseg.study import Study, StudyKind
 from agseg.volume import Volume, Warned
@@ -160,6 +160,31 @@ def test_the_lock_holds_and_is_given_back(tmp_path: Path) -> None:
             pass
     with claim_output(tmp_path / "out") as output:
         assert output.root == (tmp_path / "out").resolve()
+
+
+def test_a_run_that_is_refused_leaves_no_folder_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for place in (tmp_path / "new" / "out", tmp_path / "there"):
+        with pytest.raises(WeightsError), claim_output(place):
+            raise WeightsError("not here")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    with pytest.raises(WeightsError), claim_output(tmp_path / "out") as output:
+        _write_and_fail(output.root / "run.json")
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def _write_and_fail(path: Path) -> None:
+    path.write_text("{}")
+    raise WeightsError("not here")
+
+
+def test_a_lock_whose_file_is_gone_excludes_nobody_and_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, kind: int) -> None:
+        (tmp_path / LOCK_NAME).unlink()
+
+    monkeypatch.setattr("agseg.batch.output.fcntl.flock", flock)
+    with pytest.raises(LockedError, match="took it back"), claim_output(tmp_path):
+        pass
 
 
 def test_leftovers_of_a_killed_run_are_swept_and_others_stay(tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ def test_the_audit_log_shows_a_line_that_was_changed_or_taken_out(tmp_path: Path
         append(path, {"event": "run-begun"})
 
 
+def test_the_audit_log_says_which_input_a_mask_was_made_from(tmp_path: Path) -> None:
+    write_study(tmp_path / "in" / "one.nii.gz")
+    first, again = (ended(run(tmp_path / "in", tmp_path / "out"))[0] for _ in range(2))
+    assert (first["status"], again["status"]) == ("done", "skipped")
+    assert (
+        first["fingerprint"] == again["fingerprint"] == json.loads((tmp_path / "out/one/study.json").read_text())["fingerprint"]
+    )
+
+
 def test_tables_open_in_excel_of_any_country(tmp_path: Path) -> None:
     named = replace(STUDIES[0], input="Mueller/Bäuch; 1.5")
     report = replace(REPORT, studies=(named,))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from agseg.cli.app import app
 from agseg.cli.run_end import mute_ending
-from agseg.cli.words import minutes, seconds
+from agseg.cli.words import minutes, seconds, words_of
 from agseg.errors import AgsegError, ExitCode
 from agseg.io.discover import discover
 from agseg.io.video.clips import find_clips
@@ -201,3 +201,7 @@ def test_a_dry_run_names_what_would_be_done_once(place: Path) -> None:
     assert [line.strip() for line in said.splitlines() if line.startswith("  ")][:2] == ["a", "b"]
     assert "2 to be done" in said
     assert "deferred" not in said
+
+
+def test_words_may_be_repeated_or_parted_by_commas() -> None:
+    assert words_of(["dicom-seg, dicom-sr", "viewer"]) == ["dicom-seg", "dicom-sr", "viewer"]
