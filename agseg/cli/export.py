@@ -43,5 +43,5 @@ def register(app: typer.Typer) -> None:
         if json:
             console.document(report.to_dict())
         elif not quiet:
-            console.note(f"{report.weights}, {report.card}, {report.manifest}")
+            console.note(", ".join(map(str, (*(report.files or (report.weights,)), report.card, report.manifest))))
             console.note(f"Use it: {report.command}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from agseg.binding import bind
-from agseg.errors import UsageError
+from agseg.errors import RecipeError, UsageError
 from agseg.training.recipe import Recipe, plain
 
 __all__ = ["overridden"]
@@ -47,7 +48,11 @@ def overridden(
         except yaml.YAMLError as error:
             raise UsageError("not a value", value=setting, expected="key=value, the value as YAML writes it") from error
         _place(content, key, found, setting)
-    return bind(yaml.safe_dump(content, sort_keys=False), Recipe)
+    try:
+        return bind(yaml.safe_dump(content, sort_keys=False), Recipe)
+    except RecipeError as error:  # without its line, which is that of no file
+        message = re.sub(r"^line \d+: ", "", error.message)
+        raise RecipeError(message, value=error.value, expected=error.expected, hint=error.hint) from error
 
 
 def _short(recipe: Recipe, steps: int | None, seed: int | None, batch: int | None) -> dict[str, int]:

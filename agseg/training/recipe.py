@@ -228,7 +228,8 @@ def find_recipe(name: str | Path) -> Recipe:
         path = resource_path("train/recipes") / f"{name}.yaml"
         if not path.exists():
             known = recipe_names()
-            near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
+            beside = Path(f"{name}.yaml")
+            near = [str(beside)] if beside.exists() else difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
             raise RecipeError(
                 f"unknown recipe {str(name)!r}",
                 expected=f"one of {len(known)}: {', '.join(known)}; or a YAML file of your own",

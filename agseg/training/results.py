@@ -74,7 +74,7 @@ class ResultFolder:
         if path.is_dir():
             return self._of_folder(path, like)
         if not path.is_file():
-            raise RecipeError("a reference has no prediction", path=self.root, value=case)
+            raise RecipeError("a reference has no prediction", path=self.root)
         return _label_map(path, self.label_set)
 
     def _of_folder(self, folder: Path, like: LabelMask) -> LabelMask:

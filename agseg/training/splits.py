@@ -28,6 +28,7 @@ __all__ = [
     "all_folds",
     "default_split",
     "fold_count",
+    "has_splits",
     "plan_of",
     "read_split",
     "split_cases",
@@ -162,6 +163,11 @@ def write_splits(root: Path, splits: Mapping[str, Sequence[Split]], *, tested_by
     write_text(root / NNUNET_SPLITS_FILE, json.dumps(folds, indent=2) + "\n")
 
 
+def has_splits(root: Path) -> bool:
+    """Whether a cohort has ``splits.json``, or nnU-Net's ``splits_final.json``."""
+    return any((root / name).exists() for name in (SPLITS_FILE, NNUNET_SPLITS_FILE))
+
+
 def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
     """One split of a cohort.
 
@@ -191,11 +197,15 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
         return Split(**{side: tuple(cases) for side, cases in found.items()})
     except OSError:
         raise _no_splits(root) from None
-    except (KeyError, IndexError) as error:
+    except IndexError as error:
         raise RecipeError(
-            "no such split or fold",
+            "the split has no such fold", path=root, value=fold, expected=f"0 to {len(chosen) - 1}", hint="Give another --fold."
+        ) from error
+    except KeyError as error:
+        raise RecipeError(
+            "no such split",
             path=root / SPLITS_FILE,
-            value=f"{name}, fold {fold}",
+            value=name,
             expected=f"one of {', '.join(named)}",
         ) from error
     except (TypeError, ValueError, StopIteration) as error:

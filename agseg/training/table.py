@@ -159,7 +159,10 @@ def _folds(evaluation: Evaluation) -> list[str]:
 def _unscored(evaluation: Evaluation) -> list[str]:
     missing = evaluation.not_scored
     total = len(missing) + len(evaluation.case_ids)
-    reasons = "; ".join(f"{case}: {reason}" for case, reason in missing.items())
+    alike: dict[str, list[str]] = {}
+    for case, reason in missing.items():
+        alike.setdefault(reason, []).append(case)
+    reasons = "; ".join(f"{', '.join(cases)}: {reason}" for reason, cases in alike.items())
     return [f"{evaluation.name}: {len(missing)} of {total} cases have no score. {reasons}."] if missing else []
 
 

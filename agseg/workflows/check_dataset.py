@@ -22,7 +22,7 @@ from agseg.training.cohort import PNG, Cohort, content_hash, fits, image_hash, o
 from agseg.training.datasets import dataset
 from agseg.training.description import Meaning, read_description
 from agseg.training.frames import FRAMES_FILE, open_frames
-from agseg.training.splits import SPLITS_FILE, read_split
+from agseg.training.splits import SPLITS_FILE, has_splits, read_split
 from agseg.volume import LabelMask, Volume
 from agseg.workflows.dataset import CONTENT_FILE
 from agseg.workflows.dataset_new import labels_in
@@ -54,6 +54,7 @@ class _Opened:
     cases: int
     labels: tuple[str, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     recorded: dict[str, str] = field(default_factory=dict)
     described: Cohort | None = None
 
@@ -82,10 +83,10 @@ def check_dataset(
         found = _opened(intake, root)
         cohort = found.described
         if cohort is None:
-            return CheckReport(found.cases, found.labels, found.problems)
+            return CheckReport(found.cases, found.labels, found.problems, found.notes)
         pinned = dataset(cohort.name).hashes if _is_known(cohort.name) else {}
         problems: list[str] = []
-        notes = [] if found.recorded else ["no content.json: nobody recorded what the images were"]
+        notes = [*found.notes, *([] if found.recorded else ["no content.json: nobody recorded what the images were"])]
         occurring: set[str] = set()
         seen: dict[str, str] = {}
         for number, case in enumerate(cohort.ids):
@@ -150,9 +151,9 @@ def _opened(intake: Intake, root: Path) -> _Opened:
             expected=refused["expected"],
             hint=refused["hint"],
         )
-    labels, problems = tuple(map(str, told["labels"])), tuple(map(str, told["problems"]))
+    labels, problems, notes = (tuple(map(str, told[key])) for key in ("labels", "problems", "notes"))
     if told["cohort"] is None:
-        return _Opened(int(told["cases"]), labels, problems)
+        return _Opened(int(told["cases"]), labels, problems, notes)
     about = told["cohort"]
     numbered = {int(index): str(name) for index, name in about["labels"]}
     labelled = LabelSet.from_mapping(numbered)
@@ -168,7 +169,7 @@ def _opened(intake: Intake, root: Path) -> _Opened:
         Meaning(labelled, {str(n): tuple(map(int, v)) for n, v in about["regions"].items()}, about["ignored"]),
     )
     recorded = {str(case): str(digest) for case, digest in about["recorded"].items()}
-    return _Opened(int(told["cases"]), labels, problems, recorded, cohort)
+    return _Opened(int(told["cases"]), labels, problems, notes, recorded, cohort)
 
 
 def _examined(intake: Intake, cohort: Cohort, case: str) -> tuple[list[str], str, list[str], list[str]]:
@@ -191,10 +192,11 @@ def _facts(root: Path, *, note: Callable[[int], None]) -> dict[str, Any]:
         if (root / FRAMES_FILE).exists():
             frames = open_frames(root)
             problems = _split_problems(root, set(frames.ids))
-            return {"cases": len(frames.ids), "labels": list(frames.labels), "problems": problems, "cohort": None}
+            about = {"cases": len(frames.ids), "labels": list(frames.labels), "problems": problems}
+            return {**about, "notes": [], "cohort": None}
         cohort = open_cohort(root, complete=False)
         recorded = _recorded(root)
-        problems = [*_lone_files(cohort), *_split_problems(root, set(cohort.ids))]
+        problems = [*_lone_files(cohort), *(_split_problems(root, set(cohort.ids)) if has_splits(root) else [])]
     except RecipeError as error:
         told = ("message", error.message), ("value", error.value), ("expected", error.expected), ("hint", error.hint)
         path = None if error.path is None else str(error.path)
@@ -203,6 +205,7 @@ def _facts(root: Path, *, note: Callable[[int], None]) -> dict[str, Any]:
         "cases": len(cohort.ids),
         "labels": list(cohort.label_set.names),
         "problems": problems,
+        "notes": _not_cut(root),
         "cohort": {
             "name": cohort.name,
             "labels": [[label.index, label.name] for label in cohort.label_set],
@@ -243,6 +246,11 @@ def _recorded(root: Path) -> dict[str, str]:
         return {str(case): str(digest) for case, digest in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise RecipeError("the record of the images cannot be read", path=path, value=type(error).__name__) from error
+
+
+def _not_cut(root: Path) -> list[str]:
+    """That no split says which cases are for training: what comes after the check, and no fault of the data."""
+    return [] if has_splits(root) else [f"not cut into sides yet: agseg dataset split {root}"]
 
 
 def _split_problems(root: Path, ids: set[str]) -> list[str]:

@@ -118,6 +118,7 @@ def _score(case: str, reference: Path, found: ResultFolder, meaning: Meaning, to
             path=_path(found, case),
             value=", ".join(prediction.label_set.names),
             expected=", ".join(meaning.label_set.names),
+            hint="Put the dataset.json that names their values beside the references, e.g. that of the training data.",
         )
     return score_masks(case, prediction, truth, organs=organs, meaning=meaning, tolerance_mm=tolerance_mm)
 

@@ -151,6 +151,14 @@ def test_every_experiment_of_the_papers_has_a_recipe():
         assert {f"{kind}-{base}-fetal-us" for kind in ("sononet", "ag-sononet", "ag-sononet-ds", "ag-sononet-ft")} <= names
 
 
+def test_a_recipe_beside_that_was_named_without_its_suffix_is_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first.yaml").write_text(FIRST)
+    with pytest.raises(RecipeError, match="unknown recipe 'first'") as caught:
+        find_recipe("first")
+    assert caught.value.hint == "Did you mean first.yaml?"
+
+
 def test_a_recipe_of_ones_own_is_read_and_refused_with_its_line(tmp_path):
     text = (resource_path("train/recipes") / "unet3d-phantom-ct150.yaml").read_text(encoding="utf-8")
     path = tmp_path / "mine.yaml"

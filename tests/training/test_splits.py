@@ -80,9 +80,10 @@ def test_written_splits_read_back(tmp_path):
     write_splits(tmp_path, {"one": (first,), "two": (first, second)})
     assert read_split(tmp_path) == first
     assert read_split(tmp_path, "two", fold=1) == second
-    for name, fold in (("three", 0), ("one", 1)):
-        with pytest.raises(RecipeError, match="no such split"):
-            read_split(tmp_path, name, fold=fold)
+    with pytest.raises(RecipeError, match="no such split: found three, expected one of one, two"):
+        read_split(tmp_path, "three")
+    with pytest.raises(RecipeError, match="no such fold: found 2, expected 0 to 1"):
+        read_split(tmp_path, "two", fold=2)
 
 
 def test_nnunet_own_file_is_read_and_written_without_a_test_case(tmp_path):

@@ -183,6 +183,6 @@ def test_per_case_csv_has_a_line_per_case_and_organ():
 
 
 def test_a_note_stands_once():
-    unscored = replace(evaluation("", [50, 60]), about={NOT_SCORED: {"case7": "no prediction"}})
+    unscored = replace(evaluation("", [50, 60]), about={NOT_SCORED: {"case7": "no prediction", "case9": "no prediction"}})
     text = to_markdown(make_table([unscored]))
-    assert text.count("1 of 3 cases have no score. case7: no prediction.") == 1
+    assert text.count("2 of 4 cases have no score. case7, case9: no prediction.") == 1

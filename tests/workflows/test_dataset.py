@@ -275,6 +275,9 @@ def test_check_finds_what_nobody_sees_by_looking(tmp_path):
     save_nifti(images / "lesion_003_0000.nii.gz", broken.astype(np.float32), AFFINE)
     save_nifti(labels / "lesion_004.nii.gz", blank.astype(np.uint8), AFFINE)
     save_nifti(images / "lesion_005_0001.nii.gz", blank.astype(np.float32), AFFINE)
+    said_so = check_dataset(data)
+    assert f"not cut into sides yet: agseg dataset split {data}" in said_so.notes
+    assert "split" not in "".join(said_so.problems)  # which is what comes next
     report = check_dataset(data, recipe="unet3d-ct82-scr")
     said, noted = "\n".join(report.problems), "\n".join(report.notes)
     for expected in (
