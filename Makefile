@@ -13,10 +13,10 @@ demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask p
 	echo "Exit code $$code, expected 3 (the study in examples/rejected must be refused)"; exit 1; fi
 
 test: $(STAMPS)/dev  ## all extras, all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15
 
 test-fast: $(STAMPS)/dev  ## what `make test` runs, without the tests marked slow: under two minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 check: $(STAMPS)/dev  ## style, types, layers
 	$(BIN)/ruff check .
