@@ -39,6 +39,9 @@ BYTES_PER_FILE = 4096
 ANSWER_S = 600.0
 """Seconds for an answer that is about one study or one file."""
 
+IDENTIFIERS_S = 30.0
+"""Seconds for whose a file is: records without it are complete, so it is not waited for."""
+
 _FRUITLESS = 3
 """A child that ends this often between two files will not come through at all."""
 
@@ -152,7 +155,7 @@ class Intake:
     def identifiers(self, path: Path) -> dict[str, str]:
         """What names the patient and the study in a file's header; empty where it cannot be read."""
         try:
-            told = self.ask(_identifiers, path)
+            told = self.ask(_identifiers, path, limit_s=IDENTIFIERS_S)
         except InputError:
             return {}
         return {str(name): str(value) for name, value in told.items()} if isinstance(told, dict) else {}
@@ -187,9 +190,10 @@ def _fingerprint(files: tuple[Path, ...], states: tuple[FileState, ...], *, note
 
 
 def _identifiers(path: Path, *, note: Callable[[int], None]) -> dict[str, str]:
-    from agseg.io.dicom.dataset import read_identifiers
+    from agseg.io.dicom.identifiers import read_identifiers
 
-    return read_identifiers(path)
+    with memory_limited(FINDING_BYTES):
+        return read_identifiers(path)
 
 
 @contextmanager

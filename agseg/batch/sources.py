@@ -113,7 +113,7 @@ def source_of(headers: Mapping[str, str], *, key: bytes | None, identifiers: boo
     Parameters
     ----------
     headers
-        From :func:`agseg.io.dicom.dataset.read_identifiers`.
+        From :func:`agseg.io.dicom.identifiers.read_identifiers`.
     key
         The site's key; None makes no pseudonym.
     identifiers

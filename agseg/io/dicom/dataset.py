@@ -10,13 +10,7 @@ from typing import Any
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 
-__all__ = ["open_dataset", "quiet_pydicom", "read_identifiers"]
-
-_IDENTIFYING = (
-    "PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "SeriesDescription",
-)  # fmt: skip
-"""What a hospital finds a study by."""
+__all__ = ["open_dataset", "quiet_pydicom"]
 
 
 @cache
@@ -61,15 +55,3 @@ def open_dataset(path: Path, *, with_pixels: bool = True, only: list[Any] | None
         raise InputError(
             f"the DICOM data set cannot be read ({type(error).__name__})", code=Code.UNREADABLE_FILE, path=path
         ) from None
-
-
-def read_identifiers(path: Path) -> dict[str, str]:
-    """What names the patient and the study in a file's header; empty where it cannot be read.
-
-    Personal data: :mod:`agseg.batch.sources` decides what of it a record may say.
-    """
-    try:
-        dataset = open_dataset(path, with_pixels=False, only=list(_IDENTIFYING))
-        return {name: str(dataset.get(name) or "") for name in _IDENTIFYING}
-    except Exception:  # a header's value may be anything; the record is worth more than its identifiers
-        return {}
