@@ -19,7 +19,7 @@ from agseg.inference.tiling import plan
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.models.fold import fold_batch_norm
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 
 
 def main() -> None:

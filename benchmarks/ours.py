@@ -22,7 +22,7 @@ from agseg.io.nifti import write_mask  # noqa: E402
 from agseg.io.read import read_volume  # noqa: E402
 from agseg.labels import LabelSet  # noqa: E402
 from agseg.models.fold import fold_batch_norm  # noqa: E402
-from agseg.weights.entry import InputSpec, Normalisation  # noqa: E402
+from agseg.weights.input_spec import InputSpec, Normalisation  # noqa: E402
 
 MODES = {"exact": Precision.FP32, "default": Precision.AUTO, "fast": Precision.AUTO}
 

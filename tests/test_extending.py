@@ -27,7 +27,7 @@ from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Volume
 from agseg.weights import convert as convert_module
 from agseg.weights.convert import convert
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 
 SPEC = InputSpec(
     "CT",

@@ -22,7 +22,7 @@ from agseg.inference.straighten import needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.slabs import memory_order
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec, Padding
+from agseg.weights.input_spec import InputSpec, Padding
 
 __all__ = ["GateMap", "gate_maps"]
 

@@ -8,7 +8,7 @@ from agseg.inference.body import body_extents
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import frame_of
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec
+from agseg.weights.input_spec import InputSpec
 
 __all__ = ["BODY_MARGIN_MM", "Box", "body_frame", "box_frame"]
 

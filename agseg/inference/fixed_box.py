@@ -26,7 +26,7 @@ from agseg.inference.restore import Restored
 from agseg.inference.soundness import check_probabilities
 from agseg.labels import LabelSet
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec
+from agseg.weights.input_spec import InputSpec
 
 __all__ = ["Section", "plan_sections", "segment_in_boxes"]
 

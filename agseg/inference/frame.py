@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agseg.grid import Grid
 from agseg.inference.axis import AxisMap
-from agseg.weights.entry import Carry, GridRule, InputSpec
+from agseg.weights.input_spec import Carry, GridRule, InputSpec
 
 __all__ = ["AxisLink", "Frame", "coarse_axis"]
 

@@ -19,7 +19,8 @@ from agseg.models.load import load_strict
 from agseg.models.precision import Precision
 from agseg.models.registry import build
 from agseg.models.slice_wise import SliceWise
-from agseg.weights.entry import Carry, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.input_spec import Carry
 
 __all__ = ["Parts", "ReadyNetwork", "load_entry", "load_network"]
 

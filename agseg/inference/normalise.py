@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from agseg.errors import InferenceError
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 
 __all__ = ["normalise"]
 

@@ -15,7 +15,7 @@ from agseg.errors import WeightsError
 from agseg.inference.predictor import Predictor, Scores
 from agseg.inference.tiling import Block, TilePlan
 from agseg.labels import LabelSet
-from agseg.weights.entry import Padding
+from agseg.weights.input_spec import Padding
 
 __all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "mirrored_logits", "probabilities", "tile_scores"]
 

@@ -21,7 +21,7 @@ from agseg.inference.frame import Frame
 from agseg.inference.normalise import normalise
 from agseg.slabs import memory_order
 from agseg.volume import HU_MAX, HU_MIN, Quantity, Volume
-from agseg.weights.entry import InputSpec, Interpolation, Normalisation, Placement
+from agseg.weights.input_spec import InputSpec, Interpolation, Normalisation, Placement
 
 __all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "channels_of", "frame_of", "prepare", "sample"]
 

@@ -25,7 +25,8 @@ from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.slabs import memory_order
 from agseg.volume import LabelMask, Quantity, Volume, Warned
-from agseg.weights.entry import Carry, Cleanup, InputSpec, Placement
+from agseg.weights.entry import Cleanup
+from agseg.weights.input_spec import Carry, InputSpec, Placement
 
 __all__ = ["Segmentation", "Settings", "TileProgress", "segment_volume"]
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agseg.weights.entry import Placement
+from agseg.weights.input_spec import Placement
 
 __all__ = ["GAUSSIAN_SIGMA", "MINIMAL_IMPORTANCE", "Block", "TilePlan", "importance", "plan", "sweep"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import channels_of, prepare, sample
 from agseg.volume import HU_MIN, LabelMask, Volume
-from agseg.weights.entry import GridRule, InputSpec
+from agseg.weights.input_spec import GridRule, InputSpec
 
 __all__ = ["AIR_HU", "IGNORE", "Case", "prepare_case"]
 

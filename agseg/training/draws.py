@@ -21,7 +21,7 @@ from agseg.inference.normalise import normalise
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
 from agseg.training.sampler import Sample, step_generator
-from agseg.weights.entry import InputSpec, Padding
+from agseg.weights.input_spec import InputSpec, Padding
 
 __all__ = ["Affine", "Balance", "ChannelShift", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
 

@@ -27,7 +27,7 @@ from agseg.training.sampler import Sample
 from agseg.training.splits import Split
 from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
-from agseg.weights.entry import VOLUMETRIC
+from agseg.weights.input_spec import VOLUMETRIC
 
 __all__ = [
     "PictureStatistics",

@@ -28,7 +28,7 @@ from agseg.training.recipe import NetworkChoice
 from agseg.training.sampler import PatchSettings
 from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Phase, Tissue
-from agseg.weights.entry import InputSpec
+from agseg.weights.input_spec import InputSpec
 
 __all__ = ["OpenCase", "PretrainRecipe", "Structure", "class_table", "label_path", "phantom_cases", "read_cases", "scene_cases"]
 

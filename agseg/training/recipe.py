@@ -21,7 +21,7 @@ from agseg.models.catalogue import facts
 from agseg.training.draws import Affine, Balance, ChannelShift
 from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
-from agseg.weights.entry import InputSpec
+from agseg.weights.input_spec import InputSpec
 
 __all__ = ["LossName", "NetworkChoice", "Recipe", "StartFrom", "find_recipe", "plain", "recipe_names", "to_yaml"]
 

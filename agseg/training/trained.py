@@ -37,7 +37,8 @@ from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe, to_yaml
 from agseg.training.wrappers import EveryScore, KeptLogits
 from agseg.volume import LabelMask, Volume
-from agseg.weights.entry import Carry, Cleanup, InputSpec
+from agseg.weights.entry import Cleanup
+from agseg.weights.input_spec import Carry, InputSpec
 
 __all__ = ["AS_VALIDATED", "RECIPE_FILE", "RUN_FILE", "SOURCE", "Computing", "Trained", "open_run", "write_run"]
 

@@ -27,7 +27,8 @@ from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.ultrasound.localise import Map, resized
-from agseg.weights.entry import InputSpec, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.input_spec import InputSpec
 
 __all__ = ["LEAST_EVIDENCE", "ORIGINAL_GAIN", "STORED_SHAPE", "PlaneInput", "PlaneNetwork", "load_planes"]
 

@@ -27,7 +27,8 @@ import agseg
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.weights.digest import Digest, refuse_unless, short
-from agseg.weights.entry import SourceKind, WeightsEntry, WeightsFile, WeightsFormat
+from agseg.weights.entry import WeightsEntry, WeightsFormat
+from agseg.weights.files import SourceKind, WeightsFile
 from agseg.weights.sources import Fetched, Progress, fetch, no_progress
 from agseg.weights.trust import TrustRecord, TrustStore, coordinates
 

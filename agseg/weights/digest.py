@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agseg.errors import Code, WeightsError
-from agseg.weights.entry import WeightsFile
+from agseg.weights.files import WeightsFile
 
 __all__ = ["Digest", "refuse_unless", "short"]
 

@@ -1,7 +1,6 @@
 """One entry of the weights manifest, as frozen types that are valid once built: enough to run, to trust and to cite.
 
-What an entry consists of comes from here too: its files (:mod:`agseg.weights.files`) and what its network sees
-(:mod:`agseg.weights.input_spec`).
+Its files are :mod:`agseg.weights.files`, what its network sees is :mod:`agseg.weights.input_spec`.
 """
 
 from __future__ import annotations
@@ -16,43 +15,10 @@ from typing import Any
 from agseg.errors import FieldError
 from agseg.labels import LabelSet
 from agseg.weights.checks import check_enum
-from agseg.weights.files import FileSource, SourceKind, WeightsFile
-from agseg.weights.input_spec import (
-    AXIS_CODES,
-    MODALITIES,
-    VOLUMETRIC,
-    Carry,
-    ChannelSpec,
-    GridRule,
-    InputSpec,
-    Interpolation,
-    Normalisation,
-    Padding,
-    Placement,
-)
+from agseg.weights.files import WeightsFile
+from agseg.weights.input_spec import InputSpec
 
-__all__ = [
-    "AXIS_CODES",
-    "MODALITIES",
-    "VOLUMETRIC",
-    "WEIGHTS_ID",
-    "Carry",
-    "ChannelSpec",
-    "Cleanup",
-    "FileSource",
-    "GridRule",
-    "InputSpec",
-    "Interpolation",
-    "Normalisation",
-    "Padding",
-    "Placement",
-    "SourceKind",
-    "WeightsEntry",
-    "WeightsFile",
-    "WeightsFormat",
-    "WeightsPart",
-]
-
+__all__ = ["WEIGHTS_ID", "Cleanup", "WeightsEntry", "WeightsFormat", "WeightsPart"]
 
 WEIGHTS_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 """An entry's name on the command line."""

@@ -16,7 +16,8 @@ from agseg.binding import Form, Forms, Node, bind, load
 from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet, find_organ, unknown_organ
-from agseg.weights.entry import WEIGHTS_ID, FileSource, SourceKind, WeightsEntry, WeightsFile
+from agseg.weights.entry import WEIGHTS_ID, WeightsEntry
+from agseg.weights.files import FileSource, SourceKind, WeightsFile
 from agseg.weights.published import PublishedModel
 from agseg.weights.site import site_manifests
 

@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agseg.errors import FieldError, WeightsError
-from agseg.weights.entry import AXIS_CODES, MODALITIES, WEIGHTS_ID, FileSource, SourceKind, WeightsFile
+from agseg.weights.entry import WEIGHTS_ID
+from agseg.weights.files import FileSource, SourceKind, WeightsFile
+from agseg.weights.input_spec import AXIS_CODES, MODALITIES
 
 __all__ = ["Archive", "LicenceClass", "PublishedModel"]
 

@@ -28,7 +28,7 @@ from agseg.weights.download import (
     no_progress,
     pause,
 )
-from agseg.weights.entry import SourceKind, WeightsFile
+from agseg.weights.files import SourceKind, WeightsFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import write_text
-from agseg.weights.entry import WeightsFile
+from agseg.weights.files import WeightsFile
 
 __all__ = ["TrustRecord", "TrustStore", "coordinates"]
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agseg.weights.entry import SourceKind, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.files import SourceKind
 from agseg.weights.manifest import Manifest
 from agseg.weights.published import LicenceClass
 

@@ -12,7 +12,8 @@ import yaml
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import make_folder
 from agseg.weights.bundle import Bundle
-from agseg.weights.entry import SourceKind, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.files import SourceKind
 from agseg.weights.manifest import Manifest
 from agseg.weights.site import imported_folder, site_manifest
 from agseg.workflows.import_model import ImportRequest, register

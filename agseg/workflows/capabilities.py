@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from agseg.errors import UsageError, WeightsError
 from agseg.models.catalogue import Facts, check_depth, facts
-from agseg.weights.entry import Carry, InputSpec, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.input_spec import Carry, InputSpec
 from agseg.weights.manifest import Manifest
 
 __all__ = ["check_capabilities", "check_mirror", "facts_of"]

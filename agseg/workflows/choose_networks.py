@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from agseg.errors import UsageError
-from agseg.weights.entry import VOLUMETRIC, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.input_spec import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
 __all__ = ["choose_networks", "default_entry"]

@@ -27,7 +27,8 @@ from agseg.training.table import make_table, to_markdown
 from agseg.training.trained import Trained
 from agseg.training.wrappers import fold_kept
 from agseg.weights.digest import Digest
-from agseg.weights.entry import WEIGHTS_ID, InputSpec
+from agseg.weights.entry import WEIGHTS_ID
+from agseg.weights.input_spec import InputSpec
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 
 __all__ = ["ExportReport", "export_run"]

@@ -22,7 +22,7 @@ from agseg.training.recipe import LossName, NetworkChoice, Recipe
 from agseg.training.settings import LoopSettings, Optimiser, Schedule
 from agseg.training.splits import default_split
 from agseg.training.trained import Trained
-from agseg.weights.entry import Carry, InputSpec
+from agseg.weights.input_spec import Carry, InputSpec
 
 __all__ = ["Taken", "adapted_recipe", "take_what_fits"]
 

@@ -23,7 +23,8 @@ from agseg.binding import read
 from agseg.errors import UsageError, WeightsError
 from agseg.io.atomic import make_folder, write_text
 from agseg.weights.digest import Digest
-from agseg.weights.entry import AXIS_CODES, VOLUMETRIC, WEIGHTS_ID, WeightsEntry
+from agseg.weights.entry import WEIGHTS_ID, WeightsEntry
+from agseg.weights.input_spec import AXIS_CODES, VOLUMETRIC
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 from agseg.weights.nnunet.archive import unpacked
 from agseg.weights.nnunet.folder import ModelFolder, Parts, find_models, read_parts

@@ -23,7 +23,7 @@ from agseg.io.read import read_volume
 from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
 from agseg.volume import Volume, Warned
 from agseg.weights.cache import WeightsCache
-from agseg.weights.entry import VOLUMETRIC
+from agseg.weights.input_spec import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
 __all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "installed_weights", "sample_trilinear"]

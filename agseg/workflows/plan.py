@@ -24,7 +24,7 @@ from agseg.training.recipe import LossName, Recipe, to_yaml
 from agseg.training.settings import LoopSettings, Optimiser, Schedule
 from agseg.training.splits import Split, all_folds, default_split
 from agseg.training.survey import AXES, ChannelValues, Survey, survey
-from agseg.weights.entry import Carry, ChannelSpec, InputSpec, Normalisation
+from agseg.weights.input_spec import Carry, ChannelSpec, InputSpec, Normalisation
 from agseg.workflows.plan_size import Sizing, sized
 
 __all__ = ["PlanRequest", "Proposal", "plan_recipe"]

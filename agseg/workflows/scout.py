@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from agseg.errors import UsageError
-from agseg.weights.entry import Placement, SourceKind, WeightsEntry
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.files import SourceKind
+from agseg.weights.input_spec import Placement
 from agseg.weights.manifest import Manifest
 
 __all__ = ["AUTO", "OFF", "choose_scout"]

@@ -11,7 +11,8 @@ from agseg.errors import Code, UsageError, WeightsError
 from agseg.weights.bundle import Bundle, BundledFile, is_bundle, write_bundle
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.digest import Digest, short
-from agseg.weights.entry import SourceKind, WeightsEntry, WeightsFile
+from agseg.weights.entry import WeightsEntry
+from agseg.weights.files import SourceKind, WeightsFile
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 from agseg.weights.published import PublishedModel
 

@@ -20,7 +20,7 @@ from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.models.registry import build
 from agseg.volume import Volume
-from agseg.weights.entry import Carry, GridRule, InputSpec, Interpolation, Normalisation, Placement
+from agseg.weights.input_spec import Carry, GridRule, InputSpec, Interpolation, Normalisation, Placement
 from tests.inference.nnunet_steps import Steps, gaussian, resampled, starts
 
 NNUNET = InputSpec(

@@ -19,7 +19,8 @@ from agseg.inference.segment import segment_volume
 from agseg.labels import LabelSet
 from agseg.models.precision import Precision
 from agseg.volume import Volume
-from agseg.weights.entry import FileSource, SourceKind, WeightsEntry, WeightsFile, WeightsFormat
+from agseg.weights.entry import WeightsEntry, WeightsFormat
+from agseg.weights.files import FileSource, SourceKind, WeightsFile
 from tests.inference.test_nnunet_way import NNUNET
 
 FINE = replace(

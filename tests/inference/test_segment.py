@@ -22,7 +22,8 @@ from agseg.inference.segment import Settings, segment_volume
 from agseg.inference.tiling import plan
 from agseg.labels import LabelSet
 from agseg.volume import HU_MIN, Volume
-from agseg.weights.entry import Cleanup, InputSpec, Normalisation
+from agseg.weights.entry import Cleanup
+from agseg.weights.input_spec import InputSpec, Normalisation
 from tests.inference.fake_predictor import FakePredictor
 
 CODES = ["".join(c) for c in itertools.product("LR", "PA", "IS")] + ["ASR", "ILP", "SAL", "PRI"]

@@ -14,7 +14,7 @@ from agseg.inference.network import ReadyNetwork
 from agseg.inference.segment import Settings, segment_volume
 from agseg.labels import LabelSet
 from agseg.volume import Volume
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 from tests.tiny_weights import build_tiny
 
 LABELS = LabelSet.from_mapping({1: "pancreas", 2: "kidney_left"})

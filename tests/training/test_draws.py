@@ -5,7 +5,7 @@ from agseg.inference.normalise import normalise
 from agseg.training.batches import DrawBatches
 from agseg.training.cases import Case
 from agseg.training.draws import Affine, Balance, ChannelShift, FrameDraws, PictureDraws, VolumeDraws, centre_crop
-from agseg.weights.entry import InputSpec, Normalisation, Padding
+from agseg.weights.input_spec import InputSpec, Normalisation, Padding
 
 
 def spec(tile=(8, 8, 8), padding=Padding.ZERO, normalisation=Normalisation.ZSCORE):

@@ -9,7 +9,7 @@ from agseg.errors import UsageError
 from agseg.models.registry import build
 from agseg.ultrasound.planes import ORIGINAL_GAIN, STORED_SHAPE, PlaneInput, PlaneNetwork
 from agseg.ultrasound.timeline import PLANES
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 
 ORIGINAL = PlaneInput(STORED_SHAPE, ORIGINAL_GAIN)
 ATTENTION = PlaneInput((208, 272))

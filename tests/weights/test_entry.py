@@ -10,7 +10,9 @@ import pytest
 from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.training.recipe import find_recipe, recipe_names
-from agseg.weights.entry import Carry, Cleanup, FileSource, GridRule, InputSpec, Normalisation, SourceKind, WeightsFile
+from agseg.weights.entry import Cleanup
+from agseg.weights.files import FileSource, SourceKind, WeightsFile
+from agseg.weights.input_spec import Carry, GridRule, InputSpec, Normalisation
 from agseg.weights.manifest import Manifest
 
 SPEC = InputSpec(

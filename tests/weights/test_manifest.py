@@ -9,7 +9,7 @@ import yaml
 
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
 from agseg.io.resources import resource_path
-from agseg.weights.entry import SourceKind
+from agseg.weights.files import SourceKind
 from agseg.weights.manifest import Manifest
 
 DIGEST = "ab" * 32

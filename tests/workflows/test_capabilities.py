@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agseg.errors import UsageError, WeightsError
-from agseg.weights.entry import Carry
+from agseg.weights.input_spec import Carry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities, check_mirror
 

@@ -19,7 +19,7 @@ from agseg.training.recipe import NetworkChoice
 from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Phase, Tissue
 from agseg.volume import LabelMask, Volume
-from agseg.weights.entry import InputSpec, Normalisation
+from agseg.weights.input_spec import InputSpec, Normalisation
 from agseg.weights.manifest import Manifest
 from agseg.workflows.weights_eval import chosen, evaluate_left_out, evaluate_negatives, table
 
