@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agseg.batch.cluster import Cluster, ClusterKind
+from agseg.batch.dask_workers import GPU, DaskWorkers, cannot_take_part, nobody_left
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Failure, Fault
 from agseg.batch.probe import Probe, laid_out
@@ -30,17 +31,14 @@ from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
 _TICK_S = 0.25
-_LOOK_EVERY_S = 1.0
 _SETUP_S = 30.0
 """How long workers may take to say whether they see the run's folders (they may be importing)."""
 
 _ECHO, _ECHO_S = "echo", 0.05
+"""What the run says to itself until it hears it, and how often (s)."""
 
 _FIRST_WORKER_S = 60.0
 """How long a scheduler that runs already may be without workers. Jobs of a queue of our own may wait as long as they must."""
-
-_NO_WORKER_S = 600.0
-"""How long a run waits in the middle for a worker to come back."""
 
 _FETCH_S = 10.0
 """How long an answer may take to come over."""
@@ -53,9 +51,6 @@ _RETRIES = 5
 
 _SHARED_DEATHS = 2
 """A study that lost this many workers, which held others too, is tried alone: which of them was to blame cannot be seen."""
-
-_GPU = "GPU"
-"""The resource that a worker with a GPU announces: ``dask worker ... --resources GPU=1``."""
 
 _SHARES = 1 << 20
 """A share of a GPU is a multiple of 1 / this, so that shares add up exactly."""
@@ -105,12 +100,7 @@ class DaskEngine:
         self._deaths: Counter[str] = Counter()
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._told: Stop | None = None
-        self._fit: set[str] = set()
-        self._unfit: dict[str, Stop | UsageError] = {}
-        self._gpus: set[str] = set()
-        self._looked, self._last_fit = 0.0, time.monotonic()
-        self._seen: dict[str, set[str]] = {}
-        self._used: set[str] = set()
+        self._workers = DaskWorkers(use_gpus=cluster.use_gpus)
 
     def prepare(self) -> None:
         """Nothing: workers load the weights when they get their first study."""
@@ -142,7 +132,8 @@ class DaskEngine:
                 return stop, self._say_farewell(stop)
             finally:
                 self._bounded(_FAREWELL_S, client.unregister_worker_plugin, self._run)
-                self._describe()
+                cluster = {"kind": str(self.cluster.kind), "workers": len(self._workers.used)}
+                self.environment = {**self._workers.environment, "cluster": cluster}
         return None, ()
 
     # -- workers ----------------------------------------------------------------------------------------------------
@@ -161,7 +152,7 @@ class DaskEngine:
         until = time.monotonic() + _SETUP_S
         while not heard.is_set():
             if time.monotonic() > until:
-                raise _nobody("the scheduler does not answer")
+                raise nobody_left("the scheduler does not answer")
             # The subscription travels apart from calls, so a call that returned says nothing of it; an echo does.
             self._client.log_event(self._run, _ECHO)
             heard.wait(_ECHO_S)
@@ -174,7 +165,7 @@ class DaskEngine:
         try:
             self._bounded(_SETUP_S, self._client.register_plugin, plugin, self._run)
         except (ImportError, AttributeError) as error:
-            raise _cannot("a worker", "it does not have this version of agseg") from error
+            raise cannot_take_part("a worker", "it does not have this version of agseg") from error
 
     def _await_workers(self) -> None:
         """Wait for the first workers; all that are there must see what this process sees."""
@@ -183,7 +174,7 @@ class DaskEngine:
             self._listen()
             known = self._look()
             waited_s = time.monotonic() - began
-            if known and (known <= self._fit | set(self._unfit) or waited_s > _SETUP_S):
+            if known and (self._workers.have_all_told(known) or waited_s > _SETUP_S):
                 break
             stop = self.should_stop()
             if stop is not None:
@@ -194,46 +185,29 @@ class DaskEngine:
             if not known and waited_s > _FIRST_WORKER_S and not warned:
                 logger.warning("no worker yet after %d s; the run waits (--deadline limits it)", _FIRST_WORKER_S)
                 warned = True
-        for why in self._unfit.values():
+        for why in self._workers.unfit.values():
             raise why
 
     def _look(self) -> set[str]:
-        """Who is there, as the scheduler knows it."""
-        self._looked = time.monotonic()
-        known: dict[str, Any] = {}
-        # A scheduler that does not answer now may do so the next time; the client says when it is gone.
-        with suppress(OSError):
-            known = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._gpus = {address for address, told in known.items() if (told.get("resources") or {}).get(_GPU, 0) >= 1}
-        self._fit &= known.keys()
+        """Who is there; studies of those that are gone, or take no further part, are given to others."""
+        known = self._workers.look(self._client)
         for key, flight in tuple(self._flights.items()):
-            if known and flight.worker not in self._fit:
+            if known and flight.worker not in self._workers.fit:
                 self._take_back(key)
                 if flight.worker in known:
                     # It takes no further part; the answers that it had are here by now.
                     self._pending.append(flight.task)
                 else:
                     self._lost(flight)
-        return set(known)
-
-    @property
-    def _eligible(self) -> set[str]:
-        """Workers that may get a study: where some announce a GPU, only those."""
-        return self._fit & self._gpus if self.cluster.use_gpus and self._gpus else self._fit
+        return known
 
     def _check_workers(self) -> None:
         """End the run if nobody is left."""
         if self._client.status != "running":
-            raise _nobody("the connection to the scheduler is lost")
-        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            raise nobody_left("the connection to the scheduler is lost")
+        if self._workers.is_due:
             self._look()
-        if self._eligible:
-            self._last_fit = time.monotonic()
-            return
-        for why in self._unfit.values():
-            raise why if isinstance(why, Stop) or not self._used else _nobody("no worker can continue")
-        if time.monotonic() - self._last_fit > _NO_WORKER_S:
-            raise _nobody("the cluster has no worker left")
+        self._workers.check()
 
     # -- giving work and hearing of it ------------------------------------------------------------------------------
 
@@ -253,13 +227,13 @@ class DaskEngine:
     def _give_work(self) -> None:
         load = Counter(flight.worker for flight in self._flights.values())
         while self._pending:
-            worker = min(sorted(self._eligible), key=load.__getitem__, default=None)
+            worker = min(sorted(self._workers.eligible), key=load.__getitem__, default=None)
             if worker is None or load[worker] >= self._slots:
                 return
             load[worker] += 1
             self._submit(self._pending.popleft(), worker)
-        if self._suspects and self._eligible and not self._flights:
-            self._submit(self._suspects.popleft(), min(self._eligible), alone=True)
+        if self._suspects and self._workers.eligible and not self._flights:
+            self._submit(self._suspects.popleft(), min(self._workers.eligible), alone=True)
 
     def _submit(self, task: StudyTask, worker: str, *, alone: bool = False) -> None:
         from agseg.batch.node import do_study
@@ -268,9 +242,9 @@ class DaskEngine:
         # No study's name in the key: keys are seen on the scheduler's dashboard and in its log.
         key = f"{self._run}-{self._submitted}"
         resources: dict[str, float] = {self._run: self._slots if alone else 1}
-        if worker in self._gpus and self.cluster.use_gpus:
+        if worker in self._workers.gpus and self.cluster.use_gpus:
             # All studies that a worker holds share its GPU.
-            resources[_GPU] = math.floor(_SHARES / self._slots) / _SHARES
+            resources[GPU] = math.floor(_SHARES / self._slots) / _SHARES
         future = self._client.submit(
             do_study,
             self._run,
@@ -330,31 +304,19 @@ class DaskEngine:
             self._pending.appendleft(flight.task)
 
     def _hear_event(self, event: dict[str, Any]) -> None:
-        """What a worker tells: a study's stage, whether it takes part, or why it no longer does."""
-        worker = event["worker"]
-        if "stage" in event:
-            flight = self._flights.get(event["key"])
-            if flight is not None:
-                self.on_stage(flight.task, event["stage"])
+        """What a worker tells: a study's stage, or something about itself."""
+        if "stage" not in event:
+            self._workers.hear(event)
             return
-        why = _why(event)
-        if why is None:
-            self._fit.add(worker)
-            return
-        self._fit.discard(worker)
-        self._unfit[worker] = why
-        if isinstance(why, Stop) and why.blame is Fault.OUTPUT:
-            # The folder is everybody's: no other worker would fare better.
-            raise why
-        logger.warning("a worker takes no further part: %s", why)
+        flight = self._flights.get(event["key"])
+        if flight is not None:
+            self.on_stage(flight.task, event["stage"])
 
     def _take(self, task: StudyTask, answer: dict[str, Any]) -> None:
         if answer["report"] is None:
             self._pending.append(task)
             return
-        self._used.add(answer["worker"])
-        for name, value in answer["environment"].items():
-            self._seen.setdefault(name, set()).add(str(value))
+        self._workers.note(answer["worker"], answer["environment"])
         self.on_end(task, StudyReport.from_dict(answer["report"]), Fault(answer["blame"]))
 
     def _erred(self, flight: _Flight, error: BaseException | None) -> None:
@@ -367,11 +329,6 @@ class DaskEngine:
         self.on_end(flight.task, failure.report(flight.task.study), failure.blame)
 
     # -- the record and the end -------------------------------------------------------------------------------------
-
-    def _describe(self) -> None:
-        """The environment as if it were one machine: where workers differ, all that was found."""
-        self.environment = {name: ", ".join(sorted(values)) for name, values in sorted(self._seen.items())}
-        self.environment["cluster"] = {"kind": str(self.cluster.kind), "workers": len(self._used)}
 
     def _say_farewell(self, stop: Stop) -> tuple[StudyTask, ...]:
         """End the workers' processes, take the answers that still come, and say which studies are left."""
@@ -409,24 +366,3 @@ class DaskEngine:
 
 def _over() -> Stop:
     return Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
-
-
-def _nobody(why: str) -> Stop:
-    return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame=Fault.BUG)
-
-
-def _cannot(worker: str, why: str) -> UsageError:
-    return UsageError(
-        f"{worker} cannot take part: {why}",
-        hint="Every worker needs agseg, and the input and output folders under the same paths, as the same user.",
-    )
-
-
-def _why(event: dict[str, Any]) -> Stop | UsageError | None:
-    """Why the worker of this event takes no part, if so."""
-    if "stop" in event:
-        return Stop.from_dict(event["stop"])
-    if "usage" in event:
-        told = event["usage"]
-        return UsageError(told["message"], code=Code(told["code"]), hint=told["hint"])
-    return None if event["unfit"] is None else _cannot(f"the worker {event['worker']}", event["unfit"])
