@@ -38,7 +38,7 @@ MOST_OPENED = 20
 """Members without a suffix that are opened."""
 
 MOST_BYTES = 256 << 20
-"""How far into a tar is read (unpacked), to get from one member to the next."""
+"""How far into a tar is read, in the bytes of the file, to get from one member to the next."""
 
 _MAGIC_END = 132
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -187,11 +187,6 @@ class Recipe:
         if self.channel_shift == ChannelShift():
             del content["channel_shift"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-    def with_tile(self, tile: Sequence[int]) -> tuple[int, int, int]:
-        """A tile with this recipe's depth: three numbers, the last 1 for slices and pictures."""
-        a, b = int(tile[0]), int(tile[1])
-        return a, b, 1 if self.input.tile[2] == 1 else int(tile[2])
 
 
 def plain(value: Any) -> Any:
