@@ -90,6 +90,10 @@ def run_listen(
         stop.set()
 
     check_request(plan.night.request)
+    watch = plan.site.watch
+    if watch is not None and not watch.is_dir():
+        # Later it may be gone for a moment, a share that is not mounted; at the start it is a slip of the pen.
+        raise UsageError("the folder to watch is not there", path=watch, hint="Make it, or correct watch: in the site's file.")
     tell = on_run or (lambda _report: None)
     with ExitStack() as held:
         held.enter_context(claim_output(plan.inbox))

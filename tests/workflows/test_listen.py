@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pynetdicom import AE
 
-from agseg.errors import AgsegError, ExitCode, LockedError, OutputError
+from agseg.errors import AgsegError, ExitCode, LockedError, OutputError, UsageError
 from agseg.io.discover import discover
 from agseg.io.pacs.objects import find_objects
 from agseg.workflows import listen as workflow
@@ -154,6 +154,16 @@ def test_folders_as_deep_as_anybody_makes_them_end_neither_a_listener_nor_a_push
 def test_a_watched_folder_that_is_gone_for_a_moment_ends_nothing(tmp_path: Path) -> None:
     watched = workflow._Watched(tmp_path / "nowhere", quiet_s=0.0)
     assert not watched.has_news()
+
+
+def test_a_folder_to_watch_that_was_never_there_is_said_at_once(tmp_path: Path) -> None:
+    request = SegmentRequest(inputs=(tmp_path,), output=tmp_path / "out", home=tmp_path / "home")
+    plan = ListenPlan(
+        ListenSite(watch=tmp_path / "wach"), tmp_path / "in" / "received", NightPlan({}, tmp_path / "in", request), 1.0
+    )
+    with pytest.raises(UsageError, match="wach"):
+        run_listen(plan)
+    assert not (tmp_path / "in").exists()
 
 
 def test_two_listeners_on_one_folder_exclude_each_other(tmp_path: Path, runs: Runs) -> None:
