@@ -161,8 +161,9 @@ def test_a_folder_to_watch_that_was_never_there_is_said_at_once(tmp_path: Path) 
     plan = ListenPlan(
         ListenSite(watch=tmp_path / "wach"), tmp_path / "in" / "received", NightPlan({}, tmp_path / "in", request), 1.0
     )
-    with pytest.raises(UsageError, match="wach"):
+    with pytest.raises(UsageError, match="not there") as refused:
         run_listen(plan)
+    assert refused.value.path == tmp_path / "wach"
     assert not (tmp_path / "in").exists()
 
 
