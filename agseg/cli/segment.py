@@ -132,7 +132,7 @@ def segment(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Segment organs in CT studies: masks on each study's own grid, volumes, one record per study."""
+    """Segment organs in CT and MR studies: masks on each study's own grid, volumes, one record per study."""
     from agseg.batch import Limits, Part
     from agseg.batch.job import DEFAULT_STUDY_TIMEOUT_S
     from agseg.errors import UsageError
