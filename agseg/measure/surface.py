@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = ["TOLERANCE_MM", "SurfaceDistance", "boundary", "s2s_slice_mm", "surface_dice", "surface_distance"]
+__all__ = [
+    "TOLERANCE_MM", "SurfaceDistance", "boundary", "checked", "common_box", "s2s_slice_mm", "surface_dice", "surface_distance",
+]  # fmt: skip
 
 ROBUST_PERCENTILE = 95.0
 """Percentile of the robust Hausdorff distance."""
@@ -80,8 +82,8 @@ def surface_distance(
     ValueError
         If the shapes differ or the spacing does not fit.
     """
-    first, second = _checked(prediction, truth, spacing_mm)
-    box = _common_box(first, second)
+    first, second = checked(prediction, truth, spacing_mm)
+    box = common_box(first, second)
     if box is None or not first.any() or not second.any():
         return SurfaceDistance(math.nan, math.nan, math.nan, math.nan if box is None else 0.0)
     there, back = _distances_mm(first[box], second[box], spacing_mm, axes_mm)
@@ -114,7 +116,7 @@ def s2s_slice_mm(
     axes_mm
         As in :func:`surface_distance`.
     """
-    first, second = _checked(prediction, truth, spacing_mm)
+    first, second = checked(prediction, truth, spacing_mm)
     in_plane = [spacing for axis, spacing in enumerate(spacing_mm) if axis != slice_axis]
     steps = None if axes_mm is None else np.delete(axes_mm, slice_axis, axis=1)
     values = []
@@ -138,8 +140,8 @@ def surface_dice(
 
     The normalised surface Dice of Nikolov et al. (2021), counted over boundary voxels instead of surface area.
     """
-    first, second = _checked(prediction, truth, spacing_mm)
-    box = _common_box(first, second)
+    first, second = checked(prediction, truth, spacing_mm)
+    box = common_box(first, second)
     if box is None:
         return math.nan
     if not first.any() or not second.any():
@@ -165,15 +167,16 @@ def _distances_mm(
     return np.asarray(to_second[edge_first]), np.asarray(to_first[edge_second])
 
 
-def _common_box(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+def common_box(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     """The smallest box that holds both masks, or None if both are empty; makes the distance transforms small."""
     found = ndimage.find_objects((first | second).astype(np.uint8))
     return found[0] if found else None
 
 
-def _checked(
+def checked(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Both as bool; ValueError if their shapes differ or the spacing does not fit them."""
     prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agseg.training.evaluation import EXPERIMENT, Evaluation
 from agseg.training.published import PublishedRow, published_row, published_rows
 
-__all__ = ["BASE", "COUNTED", "LABELS", "Column", "columns_of", "other_methods"]
+__all__ = ["AGAIN", "BASE", "COUNTED", "LABELS", "Column", "columns_of", "other_methods"]
 
 LABELS = {
     "dice": "DSC",
@@ -24,7 +24,9 @@ LABELS = {
     "accuracy": "Accuracy",
     "s2s_mm": "S2S (mm)",
     "s2s_px": "S2S (pixels)",
+    "s2s_area_mm": "S2S, by area (mm)",
     "nsd": "NSD",
+    "nsd_area": "NSD, by area",
 }
 """What a metric is called in a table, in the order of the columns."""
 
@@ -33,6 +35,9 @@ BASE = ("dice", "precision", "recall", "s2s_mm")
 
 PICTURE_BASE = ("dice", "iou", "precision", "recall", "specificity", "accuracy", "s2s_px")
 """Columns of every table of pictures: FocusNet's, and ours."""
+
+AGAIN = frozenset({"s2s_area_mm", "nsd_area"})
+"""Columns that measure another one's quantity in another way: not tested, as each test would cost all others power."""
 
 COUNTED = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
 """Metrics that follow from counts, so that they can be taken of all cases together."""
@@ -62,7 +67,7 @@ def columns_of(evaluations: Sequence[Evaluation]) -> tuple[Column, ...]:
     for evaluation in evaluations:
         wanted.update(BASE if evaluation.unit == "mm" else PICTURE_BASE)
         if not evaluation.protocol and evaluation.unit == "mm":
-            wanted.add("nsd")  # beside the papers' rows it has no figure
+            wanted.update({"nsd", *AGAIN})  # beside the papers' rows they have no figure
         printed = _experiment(evaluation)
         if printed is not None:
             metrics = {metric for figures in printed.scores.values() for metric in figures if metric in LABELS}

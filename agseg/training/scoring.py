@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agseg.labels import LabelSet
 from agseg.measure.overlap import Overlap, confusion_matrix, macro, overlap
 from agseg.measure.surface import TOLERANCE_MM, s2s_slice_mm, surface_distance
+from agseg.measure.surface_area import area_distance
 from agseg.training.cohort import open_cohort
 from agseg.training.datasets import Task, dataset
 from agseg.training.description import Meaning
@@ -30,6 +31,7 @@ class CaseScore:
     """One organ of one case: counts on the truth's own grid, and surface distances in ``unit`` (``mm``; pictures ``px``).
 
     ``surface_dice`` is at a tolerance that the evaluation tells; NaN for pictures and in evaluations of earlier versions.
+    Those with ``area`` weigh pieces of surface by their area (:mod:`agseg.measure.surface_area`), for scans alone.
     """
 
     case: str
@@ -41,12 +43,22 @@ class CaseScore:
     voxel_ml: float
     unit: str = "mm"
     surface_dice: float = math.nan
+    s2s_area: float = math.nan
+    hausdorff95_area: float = math.nan
+    surface_dice_area: float = math.nan
 
     @property
     def values(self) -> dict[str, float]:
         """Every metric by name; the names of distances end in their unit, and a picture has no volume."""
         c, unit = self.counts, self.unit
-        volumes = {"truth_ml": c.truth * self.voxel_ml, "predicted_ml": c.predicted * self.voxel_ml}
+        of_scans = {
+            "nsd": self.surface_dice,
+            "s2s_area_mm": self.s2s_area,
+            "hausdorff95_area_mm": self.hausdorff95_area,
+            "nsd_area": self.surface_dice_area,
+            "truth_ml": c.truth * self.voxel_ml,
+            "predicted_ml": c.predicted * self.voxel_ml,
+        }
         return {
             "dice": c.dice,
             "iou": c.iou,
@@ -57,7 +69,7 @@ class CaseScore:
             f"s2s_{unit}": self.s2s,
             f"s2s_slice_{unit}": self.s2s_slice,
             f"hausdorff95_{unit}": self.hausdorff95,
-            **({"nsd": self.surface_dice, **volumes} if unit == "mm" else {}),
+            **(of_scans if unit == "mm" else {}),
         }
 
 
@@ -79,6 +91,7 @@ def score_masks(
     organs: Sequence[str],
     meaning: Meaning | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    distances: bool = True,
 ) -> list[CaseScore]:
     """Every organ of one case; prediction and truth on one grid, each with its own label indices.
 
@@ -93,6 +106,8 @@ def score_masks(
         Of the truth's values: what its regions are made of, and which voxels nobody labelled; those count for nothing.
     tolerance_mm
         Of the surface Dice.
+    distances
+        Whether surfaces are measured, which takes most of the time; NaN without.
     """
     grid = truth.grid
     made_of = {} if meaning is None else meaning.regions
@@ -116,6 +131,7 @@ def score_masks(
             slice_axis=axial,
             axes_mm=axes_mm,
             tolerance_mm=tolerance_mm,
+            distances=distances,
         )
         for name in organs
     ]
@@ -132,16 +148,31 @@ def _score(
     slice_axis: int | None = None,
     axes_mm: NDArray[np.float64] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    distances: bool = True,
 ) -> CaseScore:
     """One organ; a picture has no slice axis and is its own only slice."""
-    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm, tolerance_mm=tolerance_mm)
-    slicewise, unit = distance.s2s_mm, "px"
-    if slice_axis is not None:
-        unit = "mm"
-        slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis, axes_mm=axes_mm)
     counts = overlap(prediction, truth=truth)
-    within = math.nan if slice_axis is None else distance.surface_dice
-    return CaseScore(case, organ, counts, distance.s2s_mm, slicewise, distance.hausdorff95_mm, voxel_ml, unit, within)
+    if not distances:
+        return CaseScore(case, organ, counts, math.nan, math.nan, math.nan, voxel_ml, "px" if slice_axis is None else "mm")
+    distance = surface_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm, tolerance_mm=tolerance_mm)
+    plain = (distance.s2s_mm, distance.hausdorff95_mm)
+    if slice_axis is None:
+        return CaseScore(case, organ, counts, plain[0], plain[0], plain[1], voxel_ml, "px")
+    slicewise = s2s_slice_mm(prediction, truth=truth, spacing_mm=spacing_mm, slice_axis=slice_axis, axes_mm=axes_mm)
+    area = area_distance(prediction, truth=truth, spacing_mm=spacing_mm, axes_mm=axes_mm, tolerance_mm=tolerance_mm)
+    return CaseScore(
+        case,
+        organ,
+        counts,
+        plain[0],
+        slicewise,
+        plain[1],
+        voxel_ml,
+        surface_dice=distance.surface_dice,
+        s2s_area=area.s2s_mm,
+        hausdorff95_area=area.hausdorff95_mm,
+        surface_dice_area=area.surface_dice,
+    )
 
 
 def score_cases(
@@ -152,6 +183,7 @@ def score_cases(
     keep: Callable[[str, LabelMask], None] | None = None,
     keep_picture: Callable[[str, NDArray[np.uint8]], None] | None = None,
     computing: Computing = AS_VALIDATED,
+    distances: bool = True,
 ) -> Iterator[list[CaseScore]]:
     """Predict and score cases one after the other, with the product's prediction path.
 
@@ -169,6 +201,8 @@ def score_cases(
         The same for pictures: labels (row, column), numbered as the cohort's.
     computing
         How masks of scans are computed; pictures go through the network where it lies.
+    distances
+        See :func:`score_masks`.
     """
     cohort = open_cohort(root)
     organs = [name for name in cohort.label_set.names if name in trained.labels]
@@ -178,10 +212,8 @@ def score_cases(
             if keep_picture is not None:
                 keep_picture(case_id, _renumbered(found, trained.labels, cohort.label_set))
             truth = cohort.read_picture_labels(case_id)
-            yield [
-                _score(case_id, n, found == trained.labels[n].index, truth == cohort.label_set[n].index, (1.0, 1.0), math.nan)
-                for n in organs
-            ]
+            masks = ((n, found == trained.labels[n].index, truth == cohort.label_set[n].index) for n in organs)
+            yield [_score(case_id, n, mask, true, (1.0, 1.0), math.nan, distances=distances) for n, mask, true in masks]
         return
     ready = trained.ready(computing)
     for case_id in ids:
@@ -190,7 +222,15 @@ def score_cases(
         if keep is not None:
             keep(case_id, relabelled(mask, LabelSet(cohort.label_set.only(organs).labels)))
         truth_mask = cohort.read_mask(case_id, grid=volume.grid)
-        yield score_masks(case_id, mask, truth_mask, organs=organs, meaning=cohort.meaning, tolerance_mm=computing.tolerance_mm)
+        yield score_masks(
+            case_id,
+            mask,
+            truth_mask,
+            organs=organs,
+            meaning=cohort.meaning,
+            tolerance_mm=computing.tolerance_mm,
+            distances=distances,
+        )
 
 
 def _renumbered(found: NDArray[np.uint8], own: LabelSet, labels: LabelSet) -> NDArray[np.uint8]:
@@ -219,10 +259,12 @@ def validation_score(trained: Trained, root: Path, ids: Sequence[str]) -> Score:
     if task_of(trained.recipe) is Task.FRAME:
         order = tuple(dataset(trained.recipe.dataset).labels.values())
         scores = list(score_frames(trained, root, ids))
-        truth, found = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
-        value = macro(confusion_matrix(found, truth=truth, class_count=len(order))).f1
+        truth, predicted = [order.index(s.truth) for s in scores], [order.index(s.predicted) for s in scores]
+        value = macro(confusion_matrix(predicted, truth=truth, class_count=len(order))).f1
     else:
-        dice = [(score.organ, score.counts.dice) for scores in score_cases(trained, root, ids) for score in scores]
+        dice = [
+            (score.organ, score.counts.dice) for scores in score_cases(trained, root, ids, distances=False) for score in scores
+        ]
         known = [(organ, d) for organ, d in dice if not math.isnan(d)]
         value = float(np.mean([d for _, d in known])) if known else math.nan
         organs = dict.fromkeys(organ for organ, _ in known)

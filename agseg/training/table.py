@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
 from agseg.training.beside import PRIVATE, is_private
-from agseg.training.columns import BASE, COUNTED, LABELS, Column, columns_of, other_methods
+from agseg.training.columns import AGAIN, BASE, COUNTED, LABELS, Column, columns_of, other_methods
 from agseg.training.evaluation import COMPUTED, MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
@@ -79,7 +79,7 @@ class Table:
 
 
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Summaries and tests of one or more evaluations; the tests are on every column of values per case.
+    """Summaries and tests of one or more evaluations; the tests are on every column of values per case but those by area.
 
     Two rows of the papers' protocols must have been made on the same cases. Any other two are tested on the cases that both
     have, and a note names the rest.
@@ -90,7 +90,7 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
         If two evaluations under protocols were not made on the same cases: nothing is compared on different test sets.
     """
     columns = columns_of(evaluations)
-    metrics = [column.metric for column in columns if not column.pooled]
+    metrics = [column.metric for column in columns if not column.pooled and column.metric not in AGAIN]
     shown = list(dict.fromkeys(column.metric for column in columns))
     rows = tuple(_row(evaluation, organ, shown) for evaluation in evaluations for organ in evaluation.organs)
     raw: list[tuple[str, str, str, str, PairedTest]] = []

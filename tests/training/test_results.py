@@ -96,3 +96,15 @@ def test_the_surface_dice_is_at_the_tolerance_that_is_asked_for(tmp_path: Path, 
 
     assert nsd(2.0) == 1
     assert nsd(1.9) < 1
+
+
+def test_surfaces_by_area_stand_beside_the_others_and_are_not_tested(tmp_path: Path, truth: np.ndarray) -> None:
+    for case in ("a", "b", "c"):
+        save(tmp_path / f"p/{case}.nii.gz", np.roll(truth, 1, axis=0))
+        save(tmp_path / f"q/{case}.nii.gz", truth)
+    evaluate_folders(tmp_path / "labelsTr", tmp_path / "q", output=tmp_path / "first")
+    report = evaluate_folders(tmp_path / "labelsTr", tmp_path / "p", output=tmp_path / "out", against=[tmp_path / "first"])
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| S2S (mm) | S2S, by area (mm) | NSD | NSD, by area |" in table.splitlines()[0]
+    assert {c.metric for c in report.table.comparisons} == {"dice", "precision", "recall", "s2s_mm", "nsd"}
+    assert 0 < read_evaluation(tmp_path / "out").values("liver", "s2s_area_mm")["a"] <= 2.0

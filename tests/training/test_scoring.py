@@ -55,3 +55,12 @@ def test_every_orientation_of_the_array_scores_the_same(codes: str) -> None:
         assert one == (pytest.approx(other) if isinstance(other, float) else other)
     axial = s2s_slice_mm(plain_prediction == 1, truth=plain_truth == 1, spacing_mm=SPACING_MM, slice_axis=2)
     assert found.s2s_slice == pytest.approx(axial)
+
+
+def test_without_distances_the_counts_are_the_same() -> None:
+    truth, prediction = (LabelMask(values, RAS, ORGAN) for values in pair())
+    (whole,) = score_masks("a", prediction, truth, organs=["liver"])
+    (counted,) = score_masks("a", prediction, truth, organs=["liver"], distances=False)
+    assert counted.counts == whole.counts
+    assert counted.values.keys() == whole.values.keys()
+    assert np.isnan([counted.s2s, counted.s2s_area, counted.surface_dice]).all()
