@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 __all__ = [
-    "FAINT", "INK", "PAPER", "SOFT_TISSUE_HU", "WARN", "areas", "as_ras", "grey", "outlined", "save", "scaled", "window",
-    "write",
+    "FAINT", "INK", "PAPER", "SOFT_TISSUE_HU", "WARN", "areas", "as_ras", "dashed", "grey", "outlined", "save", "scaled",
+    "window", "write",
 ]  # fmt: skip
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
@@ -28,6 +29,7 @@ SOFT_TISSUE_HU = (-160.0, 240.0)
 FONT_PX = 15
 INK, FAINT, PAPER, WARN = (235, 235, 235), (170, 170, 170), (0, 0, 0), (255, 205, 90)
 _OUTLINE_PX = 2
+_DASH_PX = 7
 _VALUES = 256
 _AREA_VOXELS = 1 << 16
 
@@ -98,20 +100,40 @@ def outlined(
         RGB by label value.
     """
     from PIL import ImageDraw
-    from skimage.measure import find_contours
 
     image = scaled(picture, size_px)
     draw = ImageDraw.Draw(image)
-    per_row, per_column = image.height / labels.shape[0], image.width / labels.shape[1]
     for value in np.unique(labels):
         if value == 0:
             continue
-        inside = np.pad(labels == value, 1).astype(np.float32)
-        for line in find_contours(inside, 0.5):  # type: ignore[no-untyped-call]
-            # find_contours counts voxel centres of the padded plane; a centre lies half a voxel inside its pixel.
-            points = [(float((c - 0.5) * per_column), float((r - 0.5) * per_row)) for r, c in line]
+        for points in _contours(labels == value, image):
             draw.line(points, fill=colours.get(int(value), INK), width=_OUTLINE_PX, joint="curve")
     return image
+
+
+def dashed(image: Image, inside: NDArray[np.bool_], colour: tuple[int, int, int]) -> Image:
+    """The same picture with a dashed contour, at voxel edges, of a mask (rows, columns) that it shows."""
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(image)
+    for points in _contours(inside, image):
+        line = np.asarray(points)
+        length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+        for begin in np.arange(0.0, length[-1], 2 * _DASH_PX):
+            at = np.linspace(begin, min(begin + _DASH_PX, length[-1]), _DASH_PX)
+            dash = [(float(np.interp(t, length, line[:, 0])), float(np.interp(t, length, line[:, 1]))) for t in at]
+            draw.line(dash, fill=colour, width=_OUTLINE_PX, joint="curve")
+    return image
+
+
+def _contours(inside: NDArray[np.bool_], image: Image) -> Iterator[list[tuple[float, float]]]:
+    """The outlines of a mask (rows, columns) as points (x, y) of a picture of it."""
+    from skimage.measure import find_contours
+
+    per_row, per_column = image.height / inside.shape[0], image.width / inside.shape[1]
+    for line in find_contours(np.pad(inside, 1).astype(np.float32), 0.5):  # type: ignore[no-untyped-call]
+        # find_contours counts voxel centres of the padded plane; a centre lies half a voxel inside its pixel.
+        yield [(float((c - 0.5) * per_column), float((r - 0.5) * per_row)) for r, c in line]
 
 
 def font(size: int = FONT_PX) -> object:

@@ -1,12 +1,7 @@
-"""preview.png: three planes through the organs, as a radiologist holds them, with contours, volumes and the disclaimer.
-
-Radiological display: the patient's right is on the left of axial and coronal pictures, anterior is up in axial, superior is up
-in coronal and sagittal pictures, and anterior is on the left of the sagittal one. Pixels are square in millimetres.
-"""
+"""preview.png: three planes through the organs, as a radiologist holds them, with contours, volumes and the disclaimer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +10,7 @@ from numpy.typing import NDArray
 
 from agseg.grid import Grid
 from agseg.io.drawing import FAINT, INK, PAPER, WARN, areas, as_ras, grey, outlined, save, scaled, window, write
+from agseg.io.planes import VIEWS, View, pixel_mm, plane_of, size_px
 from agseg.report import DISCLAIMER, Measurement, OrganStatus
 from agseg.volume import LabelMask, Volume
 
@@ -31,35 +27,6 @@ _ROW_PX = 21
 _LEGEND_COLUMNS = 3
 _SWATCH_PX = 12
 
-
-@dataclass(frozen=True)
-class _View:
-    """How one plane of a RAS volume is laid out as a picture.
-
-    Parameters
-    ----------
-    name
-        For the caption.
-    through
-        RAS axis that is cut.
-    across, down
-        RAS axes along the picture's columns and rows; both run against the axis in radiological display.
-    letters
-        What lies left, right, top, bottom.
-    """
-
-    name: str
-    through: int
-    across: int
-    down: int
-    letters: tuple[str, str, str, str]
-
-
-_VIEWS = (
-    _View("axial", 2, 0, 1, ("R", "L", "A", "P")),
-    _View("coronal", 1, 0, 2, ("R", "L", "S", "I")),
-    _View("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
-)
 
 Plane = tuple[NDArray[np.float32], NDArray[np.uint8], tuple[float, float]]
 """Image (rows, columns), labels (rows, columns) and pixel size (row, column) in mm, in display orientation."""
@@ -110,10 +77,12 @@ def render_preview(volume: Volume, mask: LabelMask, measurements: tuple[Measurem
     centre = _centre(labels)
     limits = window(image, volume.quantity)
     pictures = []
-    for view in _VIEWS:
+    for view in VIEWS:
         plane, marked, size_mm = _cut(image, labels, grid, view, centre)
         picture = grey(plane, limits)
-        pictures.append(_framed(outlined(picture, marked, colours, _size_px(marked.shape, size_mm)), view, centre, grid))
+        pictures.append(
+            _framed(outlined(picture, marked, colours, size_px(marked.shape, size_mm, side_px=_SIDE_PX)), view, centre, grid)
+        )
     return _sheet(pictures, _legend(mask, measurements), note="Contours are made by a network.")
 
 
@@ -125,10 +94,10 @@ def render_overlay(volume: Volume, values: NDArray[np.floating], *, title: str =
     centre = (int(peak[0]), int(peak[1]), int(peak[2]))
     limits = window(image, volume.quantity)
     pictures = []
-    for view in _VIEWS:
+    for view in VIEWS:
         plane, warmth, size_mm = _cut(image, heat, grid, view, centre)
         picture = _tinted(grey(plane, limits), np.asarray(warmth, dtype=np.float32))
-        pictures.append(_framed(scaled(picture, _size_px(picture.shape, size_mm)), view, centre, grid))
+        pictures.append(_framed(scaled(picture, size_px(picture.shape, size_mm, side_px=_SIDE_PX)), view, centre, grid))
     caption = f"{title}: coefficients from {float(heat.min()):.2f} (clear) to {float(heat.max()):.2f} (red)".lstrip(": ")
     return _sheet(pictures, [], note=caption)
 
@@ -152,13 +121,10 @@ def _centre(labels: NDArray[np.generic]) -> tuple[int, int, int]:
     return best[0], best[1], best[2]
 
 
-def _cut(image: NDArray[np.generic], labels: NDArray[Any], grid: Grid, view: _View, centre: tuple[int, int, int]) -> Plane:
+def _cut(image: NDArray[np.generic], labels: NDArray[Any], grid: Grid, view: View, centre: tuple[int, int, int]) -> Plane:
     """One plane of image and labels in display orientation."""
-    index = (slice(None),) * view.through + (centre[view.through],)
-    # The two other axes stay in RAS order (across, down); rows must run down: superior or anterior first.
-    plane, marked = image[index].T[::-1, ::-1], labels[index].T[::-1, ::-1]
-    spacing = grid.spacing_mm
-    return plane.astype(np.float32), marked, (spacing[view.down], spacing[view.across])
+    plane, marked = (plane_of(values, view, centre[view.through]) for values in (image, labels))
+    return plane.astype(np.float32), marked, pixel_mm(grid, view)
 
 
 def _tinted(picture: NDArray[np.uint8], warmth: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -169,14 +135,7 @@ def _tinted(picture: NDArray[np.uint8], warmth: NDArray[np.float32]) -> NDArray[
 # -- pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _size_px(shape: tuple[int, ...], size_mm: tuple[float, float]) -> tuple[int, int]:
-    """The picture's height and width in pixels: as large as fits, and true to scale."""
-    height_mm, width_mm = shape[0] * size_mm[0], shape[1] * size_mm[1]
-    per_mm = _SIDE_PX / max(height_mm, width_mm)
-    return max(1, round(height_mm * per_mm)), max(1, round(width_mm * per_mm))
-
-
-def _framed(image: Image, view: _View, centre: tuple[int, int, int], grid: Grid) -> Image:
+def _framed(image: Image, view: View, centre: tuple[int, int, int], grid: Grid) -> Image:
     """The picture in the middle of a square, with its orientation letters and position."""
     import PIL.Image
     from PIL import ImageDraw

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.io.drawing import as_ras, grey, outlined, scaled, window, write
+from agseg.io.planes import VIEWS, around, pixel_mm, plane_of, size_px
 from agseg.volume import LabelMask, Volume
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Shown", "chosen_cases", "draw_side_by_side"]
 
 WIDTH_PX = 300
-"""Width of a panel; pixels are square in millimetres."""
+"""Longer side of a panel; pixels are square in millimetres."""
 
 _MARGIN_MM = 30.0
 """What is shown around reference and predictions."""
@@ -67,14 +68,14 @@ def chosen_cases(first: Mapping[str, float], second: Mapping[str, float]) -> tup
 
 
 def draw_side_by_side(cases: Sequence[Shown], *, organ: str) -> Image:
-    """A row per case: the reference outlined, then each method's hits (green), misses (red) and inventions (blue).
+    """A block per case: the reference outlined, then each method's hits (green), misses (red) and inventions (blue).
 
-    The slice is the axial one that shows most of the reference, as a radiologist sees it: the patient's right on the left.
+    A block has the axial, coronal and sagittal plane that show most of the reference, as a radiologist sees them.
     """
     import PIL.Image
     from PIL import ImageDraw
 
-    rows = [_row(shown, organ) for shown in cases]
+    rows = [_block(shown, organ) for shown in cases]
     width = max(row.width for row in rows)
     sheet = PIL.Image.new("RGB", (width, sum(row.height + _LINE_PX for row in rows) + _LINE_PX))
     draw, top = ImageDraw.Draw(sheet), 0
@@ -86,43 +87,36 @@ def draw_side_by_side(cases: Sequence[Shown], *, organ: str) -> Image:
     return sheet
 
 
-def _row(shown: Shown, organ: str) -> Image:
+def _block(shown: Shown, organ: str) -> Image:
+    """A row per plane, a column for the reference and each method."""
     import PIL.Image
     from PIL import ImageDraw
 
     image, grid = as_ras(shown.volume.voxels, shown.volume.grid)
     truth = as_ras(shown.truth.of(organ), shown.truth.grid)[0].astype(bool)
     found = {name: as_ras(mask.of(organ), mask.grid)[0].astype(bool) for name, mask in shown.masks.items()}
-    k = int(np.argmax(np.count_nonzero(truth, axis=(0, 1))))
-    x, y = _around([truth[..., k], *(mask[..., k] for mask in found.values())], grid.spacing_mm)
-
-    def plane(values: NDArray[np.generic]) -> NDArray[np.generic]:
-        return values[x, y, k].T[::-1, ::-1]
-
-    under = grey(plane(image).astype(np.float32), window(image, shown.volume.quantity))
-    height_mm, width_mm = under.shape[0] * grid.spacing_mm[1], under.shape[1] * grid.spacing_mm[0]
-    size = (max(1, round(WIDTH_PX * height_mm / width_mm)), WIDTH_PX)
-    outline = plane(truth).astype(np.uint8)
-    panels = {"reference": outlined(under, outline, {1: _TRUTH}, size)}
-    panels |= {name: scaled(_painted(under, plane(truth), plane(mask)), size) for name, mask in found.items()}
-    row = PIL.Image.new("RGB", (len(panels) * (WIDTH_PX + _GAP_PX) - _GAP_PX, size[0]))
-    draw = ImageDraw.Draw(row)
-    for number, (name, panel) in enumerate(panels.items()):
-        row.paste(panel, (number * (WIDTH_PX + _GAP_PX), 0))
-        write(draw, (number * (WIDTH_PX + _GAP_PX) + 4, _LINE_PX / 2), name)
-    return row
-
-
-def _around(planes: Sequence[NDArray[np.bool_]], spacing_mm: Sequence[float]) -> tuple[slice, slice]:
-    """The part of a slice that holds every mask, with a margin; all of it where none is there."""
-    together = np.any(planes, axis=0)
-    parts = []
-    for axis in range(2):
-        there = np.flatnonzero(together.any(axis=1 - axis))
-        margin = math.ceil(_MARGIN_MM / spacing_mm[axis])
-        first, last = (there[0], there[-1]) if there.size else (0, together.shape[axis] - 1)
-        parts.append(slice(max(0, int(first) - margin), int(last) + margin + 1))
-    return parts[0], parts[1]
+    limits = window(image, shown.volume.quantity)
+    rows = []
+    for view in VIEWS:
+        at = int(np.argmax(np.count_nonzero(truth, axis=tuple(axis for axis in range(3) if axis != view.through))))
+        true, *masks = (plane_of(mask, view, at) for mask in (truth, *found.values()))
+        size_mm = pixel_mm(grid, view)
+        part = around([true, *masks], size_mm, margin_mm=_MARGIN_MM)
+        under = grey(plane_of(image, view, at)[part].astype(np.float32), limits)
+        size = size_px(under.shape, size_mm, side_px=WIDTH_PX)
+        panels = {f"reference, {view.name}": outlined(under, true[part].astype(np.uint8), {1: _TRUTH}, size)}
+        panels |= {name: scaled(_painted(under, true[part], mask[part]), size) for name, mask in zip(found, masks, strict=True)}
+        rows.append((size, panels))
+    height = sum(size[0] + _GAP_PX for size, _ in rows) - _GAP_PX
+    block = PIL.Image.new("RGB", ((1 + len(found)) * (WIDTH_PX + _GAP_PX) - _GAP_PX, height))
+    draw, top = ImageDraw.Draw(block), 0
+    for size, panels in rows:
+        for number, (name, panel) in enumerate(panels.items()):
+            left = number * (WIDTH_PX + _GAP_PX)
+            block.paste(panel, (left + (WIDTH_PX - panel.width) // 2, top))
+            write(draw, (left + 4, top + _LINE_PX / 2), name)
+        top += size[0] + _GAP_PX
+    return block
 
 
 def _painted(under: NDArray[np.uint8], reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.uint8]:

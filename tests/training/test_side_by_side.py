@@ -44,13 +44,21 @@ def test_hits_misses_and_inventions_have_their_colours_where_they_are():
     """The reference reaches from x = 10 to 20, the prediction from 15 to 25; right is left on the picture."""
     shown = Shown("case", volume(), mask(10, 20), {"ours": mask(15, 25)})
     picture = np.asarray(draw_side_by_side([shown], organ="pancreas")).astype(int)
-    panel = picture[20:-20, 306:]
-    red, green, blue = (panel[..., c] for c in range(3))
-    is_missed, is_hit, is_invented = red > green + 60, green > red + 60, blue > red + 60
-    columns = [np.flatnonzero(found.any(axis=0)).mean() for found in (is_invented, is_hit, is_missed)]
-    assert columns == sorted(columns)
-    areas = [int(found.sum()) for found in (is_invented, is_hit, is_missed)]
-    assert max(areas) < 1.15 * min(areas)  # five voxels each
+    # 40 x 35 voxels of 2 x 2 mm from above, 40 x 5 of 2 x 4 mm from the front, and the same of 35 from the side.
+    tops = {"axial": (20, 282), "coronal": (288, 363), "sagittal": (369, 455)}
+    for plane, (top, bottom) in tops.items():
+        panel = picture[top:bottom, 306:]
+        red, green, blue = (panel[..., c] for c in range(3))
+        is_missed, is_hit, is_invented = red > green + 60, green > red + 60, blue > red + 60
+        areas = [int(found.sum()) for found in (is_invented, is_hit, is_missed)]
+        if plane == "sagittal":  # through the first of the planes that show most of the reference: all of it missed
+            assert areas[:2] == [0, 0]
+            assert areas[2] > 1000
+            continue
+        columns = [np.flatnonzero(found.any(axis=0)).mean() for found in (is_invented, is_hit, is_missed)]
+        assert columns == sorted(columns)
+        assert min(areas) > 250
+        assert plane != "axial" or max(areas) < 1.15 * min(areas)  # five voxels each; words lie over a low plane
 
 
 def test_two_evaluations_that_wrote_their_masks_are_drawn(tmp_path):
