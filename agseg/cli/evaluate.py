@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("evaluate")
     def evaluate(
+        context: typer.Context,
         truth: Annotated[
             Path | None,
             typer.Argument(metavar="GROUND_TRUTH", help="Folder of reference masks, or a table of planes (frame, label)."),
@@ -47,7 +48,7 @@ def register(app: typer.Typer) -> None:
         pool: Annotated[
             list[Path] | None, typer.Option("--pool", metavar="DIR", help="Evaluations of folds to put together (repeatable).")
         ] = None,
-        name: Annotated[str | None, typer.Option("--name", help="What the row of masks or of pooled folds is called.")] = None,
+        name: Annotated[str | None, typer.Option("--name", help="What the row is called in tables and on the page.")] = None,
         only: Annotated[
             list[str] | None, typer.Option("--case", metavar="ID", help="Score only this reference mask; repeatable.")
         ] = None,
@@ -71,7 +72,7 @@ def register(app: typer.Typer) -> None:
         quiet: options.Quiet = False,
         debug: options.Debug = False,
     ) -> None:
-        """Per-case CSV, nnU-Net's summary.json, and a table (Markdown, CSV, LaTeX) with tests and intervals.
+        """Per-case CSV, nnU-Net's summary.json, a table with tests and intervals, and report.html, worst cases first.
 
         Exits 3 if a reference has no prediction that can be scored: the table names it.
         """
@@ -80,15 +81,17 @@ def register(app: typer.Typer) -> None:
         from agseg.workflows.evaluate_folders import evaluate_folders
         from agseg.workflows.evaluate_frames import FrameReport
         from agseg.workflows.evaluate_planes import PlanesReport, evaluate_planes
+        from agseg.workflows.evaluation_report import EvaluationReport
         from agseg.workflows.finetune import entry_network
         from agseg.workflows.pool_folds import pool_folds
 
         console.setup_logging(quiet=quiet, debug=debug)
-        report: workflow.EvaluationReport | FrameReport | PlanesReport
+        _refuse_unused(_given(context), truth)
+        report: EvaluationReport | FrameReport | PlanesReport
         if pool and truth is None and run is None:
             report = pool_folds(pool, output=output, against=against or (), name=name)
         elif truth is not None and prediction is not None and run is None and truth.is_file():
-            report = evaluate_planes(truth, prediction, output=output, against=against or ())
+            report = evaluate_planes(truth, prediction, output=output, against=against or (), name=name)
         elif truth is not None and prediction is not None and run is None:
             with console.progress("scoring", quiet=quiet or json) as advance:
                 report = evaluate_folders(
@@ -107,7 +110,15 @@ def register(app: typer.Typer) -> None:
             if not run.exists() and str(run) in Manifest.load(manifest, home=options.home()).by_id:
                 network = entry_network(str(run), manifest=manifest, home=options.home(), offline=offline)
             request = workflow.RunRequest(
-                run, protocol=protocol, data=data, split=split, fold=fold, last=last, computing=computing, network=network
+                run,
+                protocol=protocol,
+                data=data,
+                split=split,
+                fold=fold,
+                last=last,
+                computing=computing,
+                network=network,
+                name=name,
             )
             with console.progress("evaluating", quiet=quiet or json) as advance:
                 report = workflow.evaluate_run(request, output=output, against=against or (), masks=masks, progress=advance)
@@ -121,8 +132,37 @@ def register(app: typer.Typer) -> None:
             console.document(report.to_dict())
         elif not quiet:
             console.stdout().print((output / "table.md").read_text(encoding="utf-8"), markup=False)
-        if isinstance(report, workflow.EvaluationReport) and report.evaluation.not_scored:
+        if isinstance(report, EvaluationReport) and report.evaluation.not_scored:
             raise typer.Exit(ExitCode.SOME_NOT_DONE)
+
+
+_OF_MASKS = frozenset({"--name", "--case", "--tolerance"})
+_OF_TABLES = frozenset({"--name"})
+_OF_FOLDS = frozenset({"--pool", "--name"})
+
+
+_OF_ALL = frozenset({"--against", "--output", "--manifest", "--offline", "--json", "--quiet", "--debug"})
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options on the command line; a site's defaults hold where they are looked at."""
+    told = (p for p in context.command.params if p.param_type_name == "option")
+    named = {max(p.opts, key=len): context.get_parameter_source(str(p.name)) for p in told}
+    return {option for option, source in named.items() if source is not None and source.name == "COMMANDLINE"} - _OF_ALL
+
+
+def _refuse_unused(given: set[str], truth: Path | None) -> None:
+    """An option that this kind of evaluation does not look at is a mistake, and not to be ignored."""
+    if truth is None:
+        kind, used = ("--pool", _OF_FOLDS) if "--pool" in given else ("--run", given - {"--case"})
+    else:
+        kind, used = ("two tables of planes", _OF_TABLES) if truth.is_file() else ("two folders of masks", _OF_MASKS)
+    if unused := sorted(given - used):
+        raise UsageError(
+            f"{unused[0]} says nothing about {'the evaluation of ' if truth is None else ''}{kind}",
+            value=", ".join(unused),
+            expected=", ".join(sorted({"--against", *used} - {kind})),
+        )
 
 
 def _computing(device: str, precision: str, **how: Any) -> Computing:

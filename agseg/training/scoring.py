@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agseg.io.contours import draw_contours, draw_picture_contours
 from agseg.labels import LabelSet
 from agseg.measure.overlap import Overlap, confusion_matrix, macro, overlap
 from agseg.measure.surface import TOLERANCE_MM, s2s_slice_mm, surface_distance
@@ -21,9 +24,15 @@ from agseg.training.frames import open_frames
 from agseg.training.loop import Score
 from agseg.training.material import relabelled, task_of
 from agseg.training.trained import AS_VALIDATED, Computing, Trained
-from agseg.volume import LabelMask
+from agseg.volume import LabelMask, Volume
 
-__all__ = ["CaseScore", "FrameScore", "score_cases", "score_frames", "score_masks", "validation_score"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "CaseScore", "Draw", "FrameScore", "Look", "counted", "draw_scan", "score_cases", "score_frames", "score_masks",
+    "validation_score",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,13 @@ class CaseScore:
         }
 
 
+Draw = Callable[[str], "Image"]
+"""A label's name -> prediction and reference on the image."""
+
+Look = Callable[[Sequence[CaseScore], Draw], None]
+"""Who wants to see a case once it is scored."""
+
+
 @dataclass(frozen=True)
 class FrameScore:
     """One frame: true and predicted class, and the probability of the predicted one."""
@@ -110,22 +126,14 @@ def score_masks(
         Whether surfaces are measured, which takes most of the time; NaN without.
     """
     grid = truth.grid
-    made_of = {} if meaning is None else meaning.regions
-    counted = True if meaning is None or meaning.ignored is None else truth.labels != meaning.ignored
-    same_values = relabelled(prediction, truth.label_set) if made_of else prediction
-
-    def inside(mask: LabelMask, name: str) -> NDArray[np.bool_]:
-        found = np.isin(mask.labels, made_of[name]) if name in made_of else mask.of(name)
-        return np.asarray(found & counted)
-
+    inside = counted(prediction, truth, meaning=meaning)
     axial = next(axis for axis, code in enumerate(grid.axis_codes) if code in "SI")
     axes_mm = None if grid.is_rectangular else grid.affine[:3, :3]
     return [
         _score(
             case,
             name,
-            inside(same_values, name),
-            inside(truth, name),
+            *inside(name),
             grid.spacing_mm,
             grid.voxel_volume_ml,
             slice_axis=axial,
@@ -135,6 +143,21 @@ def score_masks(
         )
         for name in organs
     ]
+
+
+def counted(
+    prediction: LabelMask, truth: LabelMask, *, meaning: Meaning | None = None
+) -> Callable[[str], tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """What is compared: from a label or region to its voxels in prediction and truth, without those that nobody labelled."""
+    made_of = {} if meaning is None else meaning.regions
+    known = True if meaning is None or meaning.ignored is None else truth.labels != meaning.ignored
+    same_values = relabelled(prediction, truth.label_set) if made_of else prediction
+
+    def inside(mask: LabelMask, name: str) -> NDArray[np.bool_]:
+        found = np.isin(mask.labels, made_of[name]) if name in made_of else mask.of(name)
+        return np.asarray(found & known)
+
+    return lambda name: (inside(same_values, name), inside(truth, name))
 
 
 def _score(
@@ -182,6 +205,7 @@ def score_cases(
     *,
     keep: Callable[[str, LabelMask], None] | None = None,
     keep_picture: Callable[[str, NDArray[np.uint8]], None] | None = None,
+    look: Look | None = None,
     computing: Computing = AS_VALIDATED,
     distances: bool = True,
 ) -> Iterator[list[CaseScore]]:
@@ -199,6 +223,8 @@ def score_cases(
         Called with every predicted mask, for callers that write them.
     keep_picture
         The same for pictures: labels (row, column), numbered as the cohort's.
+    look
+        Called with the scores of every case, and with what draws one of its labels: prediction and reference on the image.
     computing
         How masks of scans are computed; pictures go through the network where it lies.
     distances
@@ -208,12 +234,17 @@ def score_cases(
     organs = [name for name in cohort.label_set.names if name in trained.labels]
     if task_of(trained.recipe) is Task.PICTURE:
         for case_id in ids:
-            found = trained.segment_picture(cohort.read_picture(case_id)).numpy()
+            picture = cohort.read_picture(case_id)
+            found = trained.segment_picture(picture).numpy()
             if keep_picture is not None:
                 keep_picture(case_id, _renumbered(found, trained.labels, cohort.label_set))
             truth = cohort.read_picture_labels(case_id)
-            masks = ((n, found == trained.labels[n].index, truth == cohort.label_set[n].index) for n in organs)
-            yield [_score(case_id, n, mask, true, (1.0, 1.0), math.nan, distances=distances) for n, mask, true in masks]
+            masks = {n: (found == trained.labels[n].index, truth == cohort.label_set[n].index) for n in organs}
+            flat = (1.0, 1.0)
+            scores = [_score(case_id, n, mask, true, flat, math.nan, distances=distances) for n, (mask, true) in masks.items()]
+            if look is not None:
+                look(scores, partial(_draw_picture, picture, masks))
+            yield scores
         return
     ready = trained.ready(computing)
     for case_id in ids:
@@ -222,7 +253,7 @@ def score_cases(
         if keep is not None:
             keep(case_id, relabelled(mask, LabelSet(cohort.label_set.only(organs).labels)))
         truth_mask = cohort.read_mask(case_id, grid=volume.grid)
-        yield score_masks(
+        scores = score_masks(
             case_id,
             mask,
             truth_mask,
@@ -231,6 +262,20 @@ def score_cases(
             tolerance_mm=computing.tolerance_mm,
             distances=distances,
         )
+        if look is not None:
+            look(scores, draw_scan(volume, counted(mask, truth_mask, meaning=cohort.meaning)))
+        yield scores
+
+
+def draw_scan(volume: Volume, masks: Callable[[str], tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> Draw:
+    """What draws a label of a scan; ``masks`` as :func:`counted` gives them."""
+    return lambda name: draw_contours(volume, *masks(name))
+
+
+def _draw_picture(
+    picture: NDArray[np.float32], masks: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], name: str
+) -> Image:
+    return draw_picture_contours(picture, *masks[name])
 
 
 def _renumbered(found: NDArray[np.uint8], own: LabelSet, labels: LabelSet) -> NDArray[np.uint8]:

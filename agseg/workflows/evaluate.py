@@ -12,63 +12,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agseg.errors import RecipeError, UsageError
-from agseg.io.atomic import make_folder, replacing, write_text
+from agseg.io.atomic import make_folder, replacing
 from agseg.io.nifti_write import write_mask
-from agseg.measure.significance import Summary
 from agseg.training.beside import row_beside
 from agseg.training.cohort import NIFTI, PNG, open_cohort, provenance
 from agseg.training.datasets import Task
-from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
 from agseg.training.material import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
 from agseg.training.scoring import CaseScore, score_cases
 from agseg.training.splits import default_split, fold_count, read_split
-from agseg.training.table import Table, make_table, to_csv, to_latex, to_markdown
 from agseg.training.trained import AS_VALIDATED, Computing, Trained, open_run
 from agseg.volume import LabelMask
 from agseg.workflows.compare_masks import write_side_by_side
 from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
+from agseg.workflows.evaluation_report import EvaluationReport, write_results
+from agseg.workflows.worst_cases import WorstCases
 
-__all__ = [
-    "EvaluationReport",
-    "RunRequest",
-    "evaluate_protocol",
-    "evaluate_run",
-    "write_table",
-]
+__all__ = ["RunRequest", "evaluate_protocol", "evaluate_run"]
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """What was measured, and where it was written."""
-
-    evaluation: Evaluation
-    table: Table
-    output: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--json``: a summary per organ and metric."""
-        rows = [
-            {
-                "protocol": row.protocol,
-                "model": row.model,
-                "organ": row.organ,
-                "n": row.n,
-                "metrics": {name: _plain(summary) for name, summary in row.summaries.items()},
-                "pooled": {name: value if np.isfinite(value) else None for name, value in row.pooled.items()},
-            }
-            for row in self.table.rows
-        ]
-        return {"output": str(self.output), "rows": rows}
-
-
-def _plain(s: Summary) -> dict[str, float | None]:
-    """A summary as JSON holds it: NaN becomes null."""
-    values = {"mean": s.mean, "sd": s.sd, "low95": s.interval.low, "high95": s.interval.high}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -91,6 +55,8 @@ class RunRequest:
         How masks are computed.
     network
         The network itself, where it is no run but weights of the manifest.
+    name
+        What its row is called; by default the paper's network, or the recipe on data of one's own.
     """
 
     run: Path
@@ -101,6 +67,7 @@ class RunRequest:
     last: bool = False
     computing: Computing = AS_VALIDATED
     network: Trained | None = None
+    name: str | None = None
 
 
 def evaluate_run(
@@ -119,7 +86,9 @@ def evaluate_run(
         fold = _fold(request, trained, split)
         if masks:
             raise UsageError("frames have classes and no masks", value="--masks", hint="Leave --masks out.")
-        return evaluate_frames(trained, data=data, output=output, split=split, fold=fold, against=against, progress=progress)
+        return evaluate_frames(
+            trained, data=data, output=output, split=split, fold=fold, against=against, name=request.name, progress=progress
+        )
     is_ours = request.network is None and not trained.is_own
     name = request.protocol or (trained.recipe.protocol if is_ours else OWN.name)
     if request.network is not None and protocol(name).trains and name != OWN.name:
@@ -141,6 +110,7 @@ def evaluate_run(
         against=against,
         masks=masks,
         computing=request.computing,
+        called=request.name,
         progress=progress,
     )
 
@@ -163,6 +133,7 @@ def evaluate_protocol(
     against: Sequence[Path] = (),
     masks: bool = False,
     computing: Computing = AS_VALIDATED,
+    called: str | None = None,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Predict the test side of a split under a protocol, score it, and write every report.
@@ -176,13 +147,15 @@ def evaluate_protocol(
     data, split, fold
         The cohort, and which test side of it.
     output
-        Folder for evaluation.json, per_case.csv, summary.json and the tables.
+        Folder for evaluation.json, per_case.csv, summary.json, the tables and report.html.
     against
         Folders of earlier evaluations on the same cases, to compare with.
     masks
         Write the predicted masks below ``output/predictions``, and pictures beside those of ``against`` that wrote theirs.
     computing
         How masks are computed.
+    called
+        What the row is called; by default the paper's network, or the recipe on data of one's own.
 
     Raises
     ------
@@ -208,7 +181,8 @@ def evaluate_protocol(
             Image.fromarray(labels).save(temporary, format="PNG")
 
     kept: dict[str, Any] = {"keep": keep, "keep_picture": keep_picture} if masks else {}
-    for number, found in enumerate(score_cases(trained, data, ids, computing=computing, **kept), start=1):
+    worst = WorstCases()
+    for number, found in enumerate(score_cases(trained, data, ids, computing=computing, look=worst, **kept), start=1):
         scores.extend(found)
         if progress:
             progress(number, len(ids), ids[number - 1])
@@ -223,7 +197,7 @@ def evaluate_protocol(
         about[UNRECORDED] = True
     is_own = protocol_name == OWN.name
     # Two networks of one architecture on one's own data are two recipes; the papers' rows are called by their networks.
-    name = trained.recipe.name if is_own else trained.recipe.network.architecture
+    name = called or (trained.recipe.name if is_own else trained.recipe.network.architecture)
     synthetic = provenance(data).synthetic
     published = None
     if not trained.is_own:
@@ -231,12 +205,10 @@ def evaluate_protocol(
     evaluation = Evaluation("" if is_own else protocol_name, name, cohort.name, tuple(scores), published, about)
     ending = PNG if cohort.file_ending == PNG else NIFTI
     files = {case: (f"predictions/{case}{ending}", str(cohort.label_path(case).relative_to(data))) for case in ids}
-    write_evaluation(output, evaluation, files=files)
-    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
-    write_table(output, table)
+    report = write_results(output, evaluation, files=files, against=against, pictures=worst.save(output))
     if masks and ending == NIFTI:
         write_side_by_side(output, evaluation, against, cohort)
-    return EvaluationReport(evaluation, table, output)
+    return report
 
 
 def _without_cases(trained: Trained) -> dict[str, Any]:
@@ -273,9 +245,3 @@ def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:
         raise RecipeError(f"this network was not trained under {wanted.name}", value=f"{came.name} on {learned}")
     if (trained.kept is None) == (wanted.logits is Logits.TARGET):
         raise RecipeError(f"the logits that count are not those of {wanted.name}", value=trained.kept)
-
-
-def write_table(output: Path, table: Table) -> None:
-    """``table.md``, ``table.csv`` and ``table.tex``."""
-    for suffix, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table))):
-        write_text(output / f"table.{suffix}", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,23 @@ import numpy as np
 
 from agseg.errors import AgsegError, RecipeError
 from agseg.io.absence import no_folder
-from agseg.io.nifti import read_labels
+from agseg.io.contours import draw_contours
+from agseg.io.nifti import read_labels, read_nifti_array
 from agseg.labels import LabelSet
 from agseg.measure.surface import TOLERANCE_MM
 from agseg.training.description import Meaning, described_meaning
-from agseg.training.evaluation import NOT_SCORED, Evaluation, read_evaluation, write_evaluation
+from agseg.training.evaluation import NOT_SCORED, Evaluation
 from agseg.training.results import ResultFolder
-from agseg.training.scoring import CaseScore, score_masks
-from agseg.training.table import make_table
-from agseg.volume import LabelMask
-from agseg.workflows.evaluate import EvaluationReport, write_table
+from agseg.training.scoring import CaseScore, counted, score_masks
+from agseg.volume import LabelMask, Quantity, Volume
+from agseg.workflows.evaluation_report import EvaluationReport, write_results
+from agseg.workflows.worst_cases import WorstCases
 
 __all__ = ["evaluate_folders"]
 
 Progress = Callable[[int, int, str], None]
+
+_AIR_HU, _GREY_HU = -500, 100
 
 
 def evaluate_folders(
@@ -50,7 +54,7 @@ def evaluate_folders(
     prediction
         See :class:`~agseg.training.results.ResultFolder`.
     output
-        Folder for evaluation.json, per_case.csv, summary.json and the tables.
+        Folder for evaluation.json, per_case.csv, summary.json, the tables and report.html.
     against
         Folders of earlier evaluations, to be tested against case by case.
     only
@@ -80,9 +84,10 @@ def evaluate_folders(
     found = ResultFolder(prediction, meaning)
     scores: list[CaseScore] = []
     problems: dict[str, AgsegError] = {}
+    worst = WorstCases()
     for number, case in enumerate(cases, start=1):
         try:
-            scores.extend(_score(case, files[case], found, meaning, tolerance_mm))
+            scores.extend(_score(case, files[case], found, meaning, tolerance_mm, worst))
         except AgsegError as problem:
             problems[case] = problem
         if progress:
@@ -94,13 +99,13 @@ def evaluate_folders(
         about[NOT_SCORED] = {case: problem.sentence() for case, problem in problems.items()}
     evaluation = Evaluation("", name or prediction.resolve().name, truth.name, tuple(scores), None, about)
     scored = dict.fromkeys(score.case for score in scores)
-    write_evaluation(output, evaluation, files={case: (found.named(case), files[case].name) for case in scored})
-    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
-    write_table(output, table)
-    return EvaluationReport(evaluation, table, output)
+    names = {case: (found.named(case), files[case].name) for case in scored}
+    return write_results(output, evaluation, files=names, against=against, pictures=worst.save(output))
 
 
-def _score(case: str, reference: Path, found: ResultFolder, meaning: Meaning, tolerance_mm: float) -> list[CaseScore]:
+def _score(
+    case: str, reference: Path, found: ResultFolder, meaning: Meaning, tolerance_mm: float, worst: WorstCases
+) -> list[CaseScore]:
     header, values = read_labels(reference)
     truth = LabelMask(values, header.grid, meaning.in_files)
     prediction = found.read(case, like=truth)
@@ -120,7 +125,25 @@ def _score(case: str, reference: Path, found: ResultFolder, meaning: Meaning, to
             expected=", ".join(meaning.label_set.names),
             hint="Put the dataset.json that names their values beside the references, e.g. that of the training data.",
         )
-    return score_masks(case, prediction, truth, organs=organs, meaning=meaning, tolerance_mm=tolerance_mm)
+    scores = score_masks(case, prediction, truth, organs=organs, meaning=meaning, tolerance_mm=tolerance_mm)
+    masks = counted(prediction, truth, meaning=meaning)
+    worst(scores, lambda organ: draw_contours(_image(reference, truth), *masks(organ)))
+    return scores
+
+
+def _image(reference: Path, truth: LabelMask) -> Volume:
+    """The scan of a reference where nnU-Net's folders have one (``labelsTr`` beside ``imagesTr``); else plain grey."""
+    folder, case = reference.resolve().parent, reference.name.removesuffix(".gz").removesuffix(".nii")
+    for ending in (".nii.gz", ".nii") if folder.name.startswith("labels") else ():
+        path = folder.with_name(folder.name.replace("labels", "images", 1)) / f"{case}_0000{ending}"
+        if path.is_file():
+            with suppress(AgsegError):  # a picture is not worth a case's score
+                header, values = read_nifti_array(path)
+                # Air of a CT, by its value alone: pictures need a window, and no folder of masks says what its scans are.
+                quantity = Quantity.HU if values.min() < _AIR_HU else Quantity.SIGNAL
+                if header.grid.matches(truth.grid):
+                    return Volume(values, truth.grid, quantity=quantity)
+    return Volume(np.full(truth.grid.shape, _GREY_HU, dtype=np.int16), truth.grid)
 
 
 def _path(found: ResultFolder, case: str) -> Path:

@@ -55,6 +55,7 @@ def evaluate_frames(
     split: str,
     fold: int = 0,
     against: Sequence[Path] = (),
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> FrameReport:
     """Classify the test frames of a split; writes per_frame.csv, frames.json, classes.csv and table.md.
@@ -63,6 +64,8 @@ def evaluate_frames(
     ----------
     against
         Folders of earlier evaluations on the same frames: what ours has over each, class by class, with tests over subjects.
+    name
+        What the row is called; the network by default.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def evaluate_frames(
         if progress:
             progress(number, len(ids), score.case)
     recipe = trained.recipe
-    table = FrameTable(recipe.network.architecture, tuple(facts.labels.values()), tuple(scores))
+    table = FrameTable(name or recipe.network.architecture, tuple(facts.labels.values()), tuple(scores))
     over = [improvement(table, theirs) for theirs in earlier]
     write_frame_table(output, table, over=over)
     synthetic = provenance(data).synthetic

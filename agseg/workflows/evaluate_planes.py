@@ -57,7 +57,9 @@ class _Row:
     probability: float
 
 
-def evaluate_planes(truth: Path, prediction: Path, *, output: Path, against: Sequence[Path] = ()) -> PlanesReport:
+def evaluate_planes(
+    truth: Path, prediction: Path, *, output: Path, against: Sequence[Path] = (), name: str | None = None
+) -> PlanesReport:
     """Compare two tables with the columns ``frame``, ``label`` and, for boxes, ``x0, y0, x1, y1``.
 
     Every frame of the truth must be in the prediction; frames that only the prediction has are left out. Writes
@@ -67,6 +69,8 @@ def evaluate_planes(truth: Path, prediction: Path, *, output: Path, against: Seq
     ----------
     against
         Folders of earlier evaluations on the same frames: what this prediction has over each, class by class.
+    name
+        What the row is called; by default the prediction's name.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def evaluate_planes(truth: Path, prediction: Path, *, output: Path, against: Seq
             hint="agseg classify-us --annotate draws one at every frame that is a plane.",
         )
     boxes = score_boxes(list(boxed.values()), [found[frame].box for frame in boxed], [true[frame].label for frame in boxed])
-    name = prediction.resolve().parent.name if prediction.stem == "frames" else prediction.stem
+    name = name or (prediction.resolve().parent.name if prediction.stem == "frames" else prediction.stem)
     scores = tuple(FrameScore(f, row.label, found[f].label, found[f].probability) for f, row in true.items())
     table = FrameTable(name, classes, scores)
     over = tuple(improvement(table, theirs) for theirs in earlier)

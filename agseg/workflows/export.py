@@ -23,7 +23,8 @@ from agseg.training.datasets import Task, dataset, dataset_names
 from agseg.training.evaluation import COMPUTED, Evaluation
 from agseg.training.material import task_of
 from agseg.training.recipe import plain
-from agseg.training.table import make_table, to_markdown
+from agseg.training.table import make_table
+from agseg.training.table_text import to_markdown
 from agseg.training.trained import Trained
 from agseg.training.wrappers import fold_kept
 from agseg.weights.digest import Digest

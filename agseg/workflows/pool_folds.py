@@ -17,10 +17,9 @@ from agseg.training.evaluation import (
     POOLED_FOLDS,
     Evaluation,
     read_evaluation,
-    write_evaluation,
 )
-from agseg.training.table import make_table
-from agseg.workflows.evaluate import EvaluationReport, write_table
+from agseg.workflows.evaluation_report import EvaluationReport, write_results
+from agseg.workflows.worst_cases import gathered
 
 __all__ = ["pool_folds"]
 
@@ -43,7 +42,7 @@ def pool_folds(
     folders
         Evaluations of one recipe on folds of one split, as :func:`agseg.workflows.evaluate.evaluate_run` wrote them.
     output
-        Folder for evaluation.json, per_case.csv, summary.json and the tables.
+        Folder for evaluation.json, per_case.csv, summary.json, the tables and report.html.
     against
         Folders of earlier evaluations on the same cases, to compare with.
     name
@@ -78,10 +77,7 @@ def pool_folds(
     evaluation = Evaluation(first.protocol, name or first.model, first.dataset, cases, published, about)
     _gather(folders, output)
     files = {case: (f"{PREDICTIONS}/{case}.nii.gz", case) for case in evaluation.case_ids}
-    write_evaluation(output, evaluation, files=files)
-    table = make_table([*(read_evaluation(folder) for folder in against), evaluation])
-    write_table(output, table)
-    return EvaluationReport(evaluation, table, output)
+    return write_results(output, evaluation, files=files, against=against, pictures=gathered(folders, folds, output))
 
 
 def _gather(folders: Sequence[Path], output: Path) -> None:

@@ -24,9 +24,11 @@ from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.training.evaluation import Evaluation, read_evaluation
 from agseg.training.protocol import protocols
 from agseg.training.recipe import Recipe, find_recipe
-from agseg.training.table import METRICS, Table, make_table, to_markdown
+from agseg.training.table import METRICS, Table, make_table
+from agseg.training.table_text import to_markdown
 from agseg.training.trained import open_run
-from agseg.workflows.evaluate import evaluate_protocol, write_table
+from agseg.workflows.evaluate import evaluate_protocol
+from agseg.workflows.evaluation_report import write_table
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
 

@@ -19,7 +19,8 @@ from agseg.training.evaluation import (
     write_evaluation,
 )
 from agseg.training.scoring import CaseScore
-from agseg.training.table import make_table, to_csv, to_latex, to_markdown
+from agseg.training.table import make_table
+from agseg.training.table_text import to_csv, to_latex, to_markdown
 
 
 def score(case, hits, misses, *, organ="pancreas", s2s=2.0):

@@ -63,6 +63,12 @@ def test_a_fold_is_scored_on_its_own_test_side(data, begun, tmp_path):
     command = ["evaluate", "--run", str(begun), "--data", str(data), "-o", str(tmp_path / "cli"), "-q"]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert json.loads((tmp_path / "cli/evaluation.json").read_text())["about"]["fold"] == FOLD
+    # The page has the worst case first, and a row may be called otherwise.
+    worst = min(report.evaluation.cases, key=lambda score: (score.counts.dice, -score.counts.false_negative))
+    assert f"<h3>{worst.case}: {worst.organ}</h3>" in (tmp_path / "out/report.html").read_text()
+    assert CliRunner().invoke(app, [*command, "--name", "mine"]).exit_code == 0
+    assert json.loads((tmp_path / "cli/evaluation.json").read_text())["model"] == "mine"
+    assert "SCR mine" in (tmp_path / "cli/table.md").read_text()
 
 
 def test_cases_it_has_learned_from_are_refused(data, begun, tmp_path):

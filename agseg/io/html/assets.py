@@ -89,9 +89,9 @@ SCRIPT = """
         (!status.value || entry.dataset.status === status.value) &&
         (!look.checked || entry.dataset.look === "1"));
     });
-    var rows = all("article[data-study]");
+    var rows = all(controls.dataset.counted || "article[data-study]");
     var visible = rows.filter(function (row) { return !row.hidden; });
-    shown.textContent = visible.length + " of " + rows.length + " studies shown";
+    shown.textContent = visible.length + " of " + rows.length + " " + (controls.dataset.unit || "studies") + " shown";
   }
 
   function value(row, column) {

@@ -15,16 +15,16 @@ from typing import Any
 
 from agseg.errors import ExitCode
 from agseg.io.atomic import write_text
-from agseg.io.html.assets import POLICY, SCRIPT, STYLE
 from agseg.io.html.clip import TIMELINE
 from agseg.io.html.clock import local_time
 from agseg.io.html.left_out import left_out
 from agseg.io.html.patients import patients_of
+from agseg.io.html.render import render
 from agseg.io.html.study import OUTCOMES, Organ, StudyView, view
 from agseg.io.html.thumbnail import PICTURES
 from agseg.io.html.trend import trend_of
 from agseg.labels import Label
-from agseg.report import DISCLAIMER, BatchReport, StudyReport, StudyStatus
+from agseg.report import BatchReport, StudyReport, StudyStatus
 
 PREVIEWS_EMBEDDED = 200
 """Studies whose pictures are in the page, the review list's first; the others link to their files. Keeps the page small."""
@@ -115,11 +115,8 @@ def render_report(
     shown = [views[id(study)] for study in report.studies if id(study) in views]
     details = [views[id(study)] for study in ordered]
     organs = [Organ(name, Label(1, name).title) for name in dict.fromkeys(o.name for s in report.studies for o in s.organs)]
-    page: str = _template().render(
-        policy=POLICY,
-        style=STYLE,
-        script=SCRIPT,
-        disclaimer=DISCLAIMER,
+    return render(
+        "report.html.j2",
         version=report.version,
         finished=local_time(report.finished) if report.finished else "not finished",
         facts=_facts(report),
@@ -136,16 +133,6 @@ def render_report(
         trend=trend_of([*earlier, report.to_dict()]),
         skipped_files=left_out(report.files),
     )
-    return page
-
-
-def _template() -> Any:
-    # Imported here: a run's process needs it once, at the end.
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html.j2")
 
 
 def _in_order(report: BatchReport, review: Review) -> list[StudyReport]:

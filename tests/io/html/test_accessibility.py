@@ -52,7 +52,8 @@ CONTRAST = """() => {
 NAMELESS = """() => [...document.querySelectorAll("img, svg, button, input, select, a[href], [role=region], dialog")]
   .filter(e => e.getClientRects().length)
   .filter(e => !(e.alt || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent.trim()
-    || (e.labels && e.labels.length) || e.closest("svg[aria-label]") || e.id === "over"))
+    || (e.labels && e.labels.length) || e.querySelector("img[alt]:not([alt=''])")
+    || e.closest("svg[aria-label]") || e.id === "over"))
   .map(e => e.outerHTML.slice(0, 80))"""
 """Pictures and controls that no screen reader can name. The viewer's mask lies over a picture whose text names its organs."""
 
