@@ -1,6 +1,57 @@
-"""``python -m agseg`` is the same as ``agseg``."""
+"""The ``agseg`` command, and ``python -m agseg``: begin what takes longest, then read the command line.
 
-from agseg.cli.app import main
+Importing torch is most of the time that a run over one small study takes. So the process that will hold the network starts
+before this one has imported anything: a guess from the bare words, wrong only at the cost of some processor time.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+MODEL_IMPORTS = {"segment": "agseg.workflows.model_imports"}
+"""What the model process of a command imports."""
+
+_WITHOUT_MODEL = frozenset({"-h", "--help", "-n", "--dry-run", "--cluster"})
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    first = expected_imports(sys.argv[1:])
+    with nullcontext() if first is None else _started(first):
+        from agseg.cli.app import main as run
+
+        run()
+
+
+@contextmanager
+def _started(first: str) -> Iterator[None]:
+    from agseg import spawn
+
+    spawn.start_ahead(first, debug="--debug" in sys.argv)
+    try:
+        yield
+    finally:
+        spawn.end_ahead()
+
+
+def expected_imports(words: Sequence[str]) -> str | None:
+    """The module that a model process of this command line would begin with; None if it is not likely to need one.
+
+    Where an output folder has the record of a run already, a night often finds nothing new, so the run decides for itself.
+    What a site's configuration says is not read here.
+    """
+    first = MODEL_IMPORTS.get(words[0]) if words else None
+    if first is None or _WITHOUT_MODEL & set(words):
+        return None
+    output = "agseg-out"
+    for option, value in zip(words, [*words[1:], ""], strict=True):
+        if option in ("-o", "--output"):
+            output = value
+        elif option.startswith("--output="):
+            output = option.removeprefix("--output=")
+    return None if os.path.exists(os.path.join(output, "run.json")) else first  # noqa: PTH110, PTH118 - pathlib is slow to import
+
 
 if __name__ == "__main__":
     main()

@@ -91,7 +91,7 @@ def test_the_wheel_knows_the_commit_that_it_was_built_from(wheel):
 
 def test_the_wheel_names_its_command(installed):
     (entry_points,) = installed.glob("agseg-*.dist-info/entry_points.txt")
-    assert "agseg = agseg.cli.app:main" in entry_points.read_text()
+    assert "agseg = agseg.__main__:main" in entry_points.read_text()
 
 
 def test_importing_the_command_line_does_not_import_torch():

@@ -8,11 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +17,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from pathlib import Path
 from typing import Any
 
 from agseg.batch.arrival import check_unchanged, files_beside
@@ -30,16 +26,9 @@ from agseg.batch.job import StudyTask, Writer
 from agseg.batch.marker import Marker
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
-from agseg.batch.output import PRIVATE_UMASK
 from agseg.io.video.frames import FrameSource
 
 __all__ = ["Hello", "Role", "Says", "main"]
-
-_ON_LINUX = platform.system() == "Linux"
-_PR_SET_PDEATHSIG = 1
-_ORPHAN_CHECK_S = 1.0
-_OOM_SCORE = "500"
-"""Where memory runs out, the kernel ends a child before the process that writes the record."""
 
 
 class Role(StrEnum):
@@ -97,13 +86,8 @@ class Hello:
     marker: int | None = None
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.umask(PRIVATE_UMASK)
-    _die_with(parent)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+def main(descriptor: int) -> None:
+    """Serve until the parent closes the pipe; :func:`agseg.spawn.begin` has run before."""
     connection = Connection(descriptor)
     with suppress(EOFError, ConnectionError):
         hello: Hello = connection.recv()
@@ -306,24 +290,6 @@ def _fail(connection: Connection, error: BaseException, task: StudyTask | None, 
     error.__traceback__ = None
     _say(connection, Says.FAILURE, **failure.to_dict())
     return failure.ends_process
-
-
-def _die_with(parent: int) -> None:
-    """End with the parent: by the kernel's word on Linux, by looking elsewhere."""
-    if _ON_LINUX:
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(0)
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_ORPHAN_CHECK_S)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class _PipeHandler(logging.Handler):

@@ -14,6 +14,7 @@ from agseg.batch.stop import Stop
 from agseg.batch.worker import Worker
 from agseg.errors import Code
 from agseg.report import StudyStatus
+from agseg.spawn import take_ahead
 
 __all__ = ["Crew"]
 
@@ -78,7 +79,9 @@ class Crew:
             raise Stop(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame=Fault.BUG)
         self._starts[role] += 1
         space = memory_bytes if limited else None
-        worker = Worker(role, target, memory_bytes=memory_bytes, address_space_bytes=space, debug=self._job.debug)
+        debug = self._job.debug
+        child = take_ahead(debug=debug) if role is Role.MODEL else None
+        worker = Worker(role, target, memory_bytes=memory_bytes, address_space_bytes=space, debug=debug, child=child)
         worker.due = time.monotonic() + _START_S
         return worker
 

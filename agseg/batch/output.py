@@ -21,10 +21,10 @@ from pathlib import Path
 from agseg.batch.job import Part
 from agseg.errors import AgsegError, Code, LockedError, OutputError, UsageError
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, TEMPORARY_SUFFIX, output_error
+from agseg.spawn import PRIVATE_UMASK
 
 __all__ = [
     "LOCK_NAME",
-    "PRIVATE_UMASK",
     "TEMPORARY",
     "Output",
     "claim_output",
@@ -38,9 +38,6 @@ LOCK_NAME = ".agseg.lock"
 
 TEMPORARY = re.compile(r"\.agseg-tmp-(?:(?P<machine>[0-9a-f]{8})-)?(?P<process>[0-9]+)-[0-9a-f]{12}")
 """Names of folders and files that are not finished; they stand directly below the output folder."""
-
-PRIVATE_UMASK = 0o077
-"""Nothing for group and others."""
 
 _PREFIX = ".agseg-tmp-"
 _RESERVE_NAME = ".agseg.reserve"

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,13 +16,12 @@ from typing import Any
 from agseg.batch.child import Hello, Role
 from agseg.batch.job import StudyTask
 from agseg.batch.memory import resident_bytes
+from agseg.spawn import Child, kill, start_child
 
 __all__ = ["Gone", "Worker"]
 
 _REAP_S = 2.0
 """How long an ended child may take to leave (a file system that hangs can hold it for ever; then it is left behind)."""
-
-_BOOT = "import sys; sys.path[:] = {path!r}; from agseg.batch.child import main; main({descriptor}, {parent})"
 
 
 class Gone(Exception):  # noqa: N818
@@ -41,6 +37,8 @@ class Worker:
         See :class:`agseg.batch.child.Hello`.
     memory_bytes
         Beyond this the supervisor ends it; a reader also limits its own address space.
+    child
+        A process that was started before, with the same ``debug``; None starts one.
     """
 
     def __init__(
@@ -52,6 +50,7 @@ class Worker:
         address_space_bytes: int | None,
         debug: bool,
         marker: int | None = None,
+        child: Child | None = None,
     ) -> None:
         self.role = role
         self.memory_bytes = memory_bytes
@@ -60,20 +59,10 @@ class Worker:
         self.started = time.monotonic()
         self.due = float("inf")
         self.studies = 0
-        ours, theirs = socket.socketpair()
-        boot = _BOOT.format(path=sys.path, descriptor=theirs.fileno(), parent=os.getpid())
-        # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends the children in order.
-        # Output of C libraries may quote headers: it goes nowhere, unless --debug asks for it.
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
-            [sys.executable, "-P", "-c", boot],
-            pass_fds=(theirs.fileno(), *(() if marker is None else (marker,))),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if not debug else sys.stderr,
-            stderr=subprocess.DEVNULL if not debug else None,
-            start_new_session=True,
-        )
-        theirs.close()
-        self.connection = Connection(ours.detach())
+        if child is None:
+            child = start_child(debug=debug, inherited=() if marker is None else (marker,))
+        self.process = child.process
+        self.connection = Connection(child.descriptor)
         with suppress(BrokenPipeError, ConnectionError):
             level = logging.getLogger("agseg").getEffectiveLevel()
             self.connection.send(Hello(role, target, address_space_bytes, debug, level, marker))
@@ -148,19 +137,14 @@ class Worker:
         with suppress(OSError):
             self.connection.close()
         if at_once:
-            self._kill()
+            kill(self.process)
         status = None
         for _ in range(2):
             try:
                 status = self.process.wait(timeout=_REAP_S)
                 break
             except subprocess.TimeoutExpired:
-                self._kill()
+                kill(self.process)
         # Decoders that it had started outlive it only as long as they work on a frame, or for ever if they hang.
-        self._kill()
+        kill(self.process)
         return status
-
-    def _kill(self) -> None:
-        """The child and whatever it started: it leads a process group of its own."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)

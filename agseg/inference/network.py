@@ -17,7 +17,7 @@ from agseg.models.catalogue import check_depth, facts
 from agseg.models.fold import fold_batch_norm
 from agseg.models.load import load_strict
 from agseg.models.precision import Precision
-from agseg.models.registry import build
+from agseg.models.registry import build_undrawn
 from agseg.models.slice_wise import SliceWise
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import Carry
@@ -38,6 +38,9 @@ class ReadyNetwork:
         Whether members (and mirror images) are averaged as they are, without a softmax: the outputs are then always logits.
     in_channels
         Channels of an image.
+    owned
+        Whether the modules are nobody else's: they are changed in place then, and copied otherwise, since a caller may go on
+        training them.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ReadyNetwork:
         precision: Precision,
         averages_logits: bool = False,
         in_channels: int = 1,
+        owned: bool = False,
     ) -> None:
         self.device = device
         self.in_channels = in_channels
@@ -55,13 +59,12 @@ class ReadyNetwork:
         # Some networks do not stand half precision; they run in fp32 whatever was asked, and the record says so.
         whole = any(getattr(module, "full_precision_only", False) for module in modules)
         self.precision = Precision.FP32 if whole else precision
-        self.modules = tuple(self._placed(module) for module in modules)
+        self.modules = tuple(self._placed(module if owned else copy.deepcopy(module)) for module in modules)
 
     def _placed(self, module: nn.Module) -> nn.Module:
         dims = 3 if any(isinstance(m, nn.Conv3d) for m in module.modules()) else 2
         layout = torch.channels_last_3d if dims == 3 else torch.channels_last
-        # A copy: the caller may go on training the module.
-        placed = copy.deepcopy(module).eval().requires_grad_(False).to(device=self.device, dtype=self.precision.dtype)
+        placed = module.eval().requires_grad_(False).to(device=self.device, dtype=self.precision.dtype)
         return placed.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     @property
@@ -148,7 +151,7 @@ def load_network(
         config["depth"] = prune_depth
     modules = []
     for path in paths:
-        module = build(entry.architecture, config)
+        module = build_undrawn(entry.architecture, config)
         load_strict(module, path, prune=prune_depth is not None)
         folded = fold_batch_norm(module.eval())
         modules.append(SliceWise(folded) if entry.input.is_flat else folded)
@@ -158,6 +161,7 @@ def load_network(
         precision=precision,
         averages_logits=entry.input.carry is not Carry.PROBABILITIES,
         in_channels=facts(entry.architecture, entry.config).in_channels,
+        owned=True,
     )
 
 

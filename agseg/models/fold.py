@@ -41,7 +41,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     # The list first: folding changes the tree.
     for parent, conv_name, norm_name in list(_pairs(folded)):
         conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
-        setattr(parent, conv_name, _folded(cast(Convolution, conv), cast(BatchNorm, norm)))
+        _fold(cast(Convolution, conv), cast(BatchNorm, norm))
         setattr(parent, norm_name, nn.Identity())
     return folded
 
@@ -63,8 +63,8 @@ def _is_foldable(conv: Convolution) -> bool:
 
 
 @torch.no_grad()
-def _folded(conv: Convolution, norm: BatchNorm) -> Convolution:
-    """A convolution that does what both did, computed in float64 so that folding itself does not round."""
+def _fold(conv: Convolution, norm: BatchNorm) -> None:
+    """Let the convolution do what both did, computed in float64 so that folding itself does not round."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("a batch norm without running statistics cannot be folded")
@@ -78,7 +78,6 @@ def _folded(conv: Convolution, norm: BatchNorm) -> Convolution:
     along = [1] * conv.weight.ndim
     along[1 if isinstance(conv, Transposed) else 0] = -1
     weight = conv.weight.double() * factor.reshape(along)
-    folded = copy.deepcopy(conv)
-    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
-    folded.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
-    return folded
+    conv.weight, conv.bias = (
+        nn.Parameter(value.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad) for value in (weight, bias)
+    )

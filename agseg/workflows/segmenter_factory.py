@@ -29,7 +29,7 @@ class SegmenterFactory:
     def __call__(self) -> StudySegmenter:
         """Import torch, load the weights."""
         from agseg.inference.allocator import keep_freed_memory
-        from agseg.workflows.study_segmenter import StudySegmenter
+        from agseg.workflows.model_imports import StudySegmenter
 
         if all(network.entry.labels.class_count <= MANY_CLASSES for network in self.config.networks):
             keep_freed_memory()

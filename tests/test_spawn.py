@@ -1,0 +1,118 @@
+"""The child that is started before the command line is read: when, for whom, and that it never outlives its use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agseg import spawn
+from agseg.__main__ import MODEL_IMPORTS, expected_imports
+
+SEGMENT = MODEL_IMPORTS["segment"]
+HARMLESS = "colorsys"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    spawn.end_ahead()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("segment studies", SEGMENT),
+        ("segment studies -o new --organ liver", SEGMENT),
+        ("segment --output=new studies", SEGMENT),
+        ("segment studies -o done", None),
+        ("segment studies --output done", None),
+        ("segment --output=done studies", None),
+        ("segment studies --dry-run", None),
+        ("segment --help", None),
+        ("segment studies --cluster local", None),
+        ("inspect segment", None),
+        ("weights list", None),
+        ("--version", None),
+        ("", None),
+    ],
+)
+def test_a_model_process_is_expected_where_there_is_likely_a_study_to_do(
+    words: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "run.json").touch()
+    assert expected_imports(words.split()) == expected
+
+
+def test_the_default_output_of_an_earlier_run_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agseg-out").mkdir()
+    (tmp_path / "agseg-out" / "run.json").touch()
+    assert expected_imports(["segment", "studies"]) is None
+
+
+def test_it_is_taken_once() -> None:
+    spawn.start_ahead(HARMLESS, debug=False)
+    first = spawn.take_ahead(debug=False)
+    assert first is not None
+    assert spawn.take_ahead(debug=False) is None
+    spawn.kill(first.process)
+    first.process.wait(timeout=30)
+    os.close(first.descriptor)
+
+
+def test_who_wants_to_see_what_it_prints_does_not_get_one_that_is_mute() -> None:
+    spawn.start_ahead(HARMLESS, debug=False)
+    assert spawn.take_ahead(debug=True) is None
+    assert spawn.take_ahead(debug=False) is not None or pytest.fail("it is still there for others")
+
+
+def test_one_that_has_died_is_not_given_out() -> None:
+    spawn.start_ahead(HARMLESS, debug=False)
+    child = spawn._ahead
+    assert child is not None
+    child.process.kill()
+    child.process.wait(timeout=30)
+    assert spawn.take_ahead(debug=False) is None
+
+
+def test_nobody_took_it_so_it_ends() -> None:
+    spawn.start_ahead(HARMLESS, debug=False)
+    child = spawn._ahead
+    assert child is not None
+    spawn.end_ahead()
+    assert child.process.returncode is not None
+    assert spawn.take_ahead(debug=False) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's word is Linux's")
+def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from agseg import spawn; spawn.start_ahead('colorsys', debug=False);"
+        "print(spawn._ahead.process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        # From its first steps on it is bound to the parent; before, it looks whether the parent is still there.
+        parent.send_signal(signal.SIGKILL)
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_command_that_ends_early_leaves_no_process(tmp_path: Path) -> None:
+    """It was started for ``segment``, and the command line is wrong."""
+    before = time.time()
+    command = [sys.executable, "-m", "agseg", "segment", "studies", "--no-such-option"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 2
+    left = [p for p in psutil.process_iter(["cmdline", "create_time"]) if p.info["create_time"] >= before - 1]
+    assert not [p for p in left if any(SEGMENT in word for word in p.info["cmdline"] or ())]
