@@ -13,6 +13,7 @@ __all__ = ["EXTRA_OF", "MissingPackageError", "install_hint", "is_installed", "m
 EXTRA_OF = {
     "highdicom": "dicom",
     "pynetdicom": "pacs",
+    "batchgeneratorsv2": "train",
     "lightning_fabric": "train",
     "matplotlib": "train",
     "av": "video",

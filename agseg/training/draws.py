@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agseg.errors import FieldError
 from agseg.inference.normalise import normalise
+from agseg.training.augment_nnunet import Augmentation, Augmenter
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
 from agseg.training.sampler import Sample, step_generator
@@ -117,7 +118,13 @@ def _sample(source: Tensor, points: Tensor, *, mode: str, outside: float | None)
 
 
 def _points(
-    size: Sequence[int], tile: Sequence[int], affine: Affine, generator: torch.Generator, *, centre: Sequence[float | None]
+    size: Sequence[int],
+    tile: Sequence[int],
+    affine: Affine,
+    generator: torch.Generator,
+    *,
+    centre: Sequence[float | None],
+    augmenter: Augmenter | None = None,
 ) -> Tensor:
     """Where a tile's voxels come from, ``[*tile, dims]``: around ``centre``, or a random place where the source is larger."""
     middle = []
@@ -129,7 +136,10 @@ def _points(
         middle.append(place)
     axes = [torch.arange(t, dtype=torch.float32) - (t - 1) / 2 for t in tile]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return offsets @ _matrix(len(tile), affine, generator) + torch.tensor(middle)
+    matrix = _matrix(len(tile), affine, generator)
+    if augmenter is not None:
+        offsets, matrix = augmenter.bend(offsets, matrix, generator)
+    return offsets @ matrix + torch.tensor(middle)
 
 
 def _normalised(case: Case, spec: InputSpec) -> Tensor:
@@ -138,6 +148,13 @@ def _normalised(case: Case, spec: InputSpec) -> Tensor:
         return torch.stack([case.image, *case.more])
     channels = enumerate((case.image, *case.more))
     return torch.stack([normalise(channel.clone(), spec.of_channel(number)) for number, channel in channels])
+
+
+NO_SHIFT = ChannelShift()
+"""Pictures keep their colours."""
+
+PLAIN = Augmentation()
+"""Samples stay as they are."""
 
 
 class VolumeDraws(torch.utils.data.Dataset[Sample]):
@@ -154,11 +171,24 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         Tile and normalisation. A tile of depth 1 gives slices ``[1, x, y]``.
     organ_share
         Share of the draws that are centred on a labelled voxel; the rest lie anywhere.
+    augment
+        See :class:`~agseg.training.augment_nnunet.Augmentation`.
     """
 
-    def __init__(self, cases: Sequence[Case], spec: InputSpec, affine: Affine, *, seed: int, organ_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        spec: InputSpec,
+        affine: Affine,
+        *,
+        seed: int,
+        organ_share: float = 0.0,
+        augment: Augmentation = PLAIN,
+    ) -> None:
         if not cases:
             raise ValueError("nothing to draw from")
+        dims = 3 if spec.tile[2] > 1 else 2
+        self.augmenter = Augmenter(augment, spacing=(spec.spacing_mm or (1.0,) * 3)[:dims], tile=spec.tile[:dims])
         self.spec, self.affine, self.seed, self.organ_share = spec, affine, seed, organ_share
         self._images = [_normalised(case, spec) for case in cases]
         self.cases = tuple(cases)
@@ -174,7 +204,7 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
             centre = [float(v) for v in voxels[int(torch.randint(len(voxels), (), generator=generator))]]
         elif tile[2] == 1:
             centre[2] = float(torch.randint(case.image.shape[2], (), generator=generator))
-        points = _points(case.image.shape, tile, self.affine, generator, centre=centre)
+        points = _points(case.image.shape, tile, self.affine, generator, centre=centre, augmenter=self.augmenter)
         if tile[2] == 1:
             points[..., 2] = points[..., 2].round()
         beyond = None if self.spec.padding is Padding.EDGE else 0.0
@@ -182,7 +212,7 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         labels = _sample(case.labels[None].float(), points, mode="nearest", outside=0.0)[0].to(torch.uint8)
         if tile[2] == 1:
             image, labels = image[..., 0], labels[..., 0]
-        return Sample(image, labels, case.known, case.id)
+        return Sample(self.augmenter.look(image, generator), labels, case.known, case.id)
 
 
 def standardised(image: Tensor) -> Tensor:
@@ -199,10 +229,6 @@ def centre_crop(image: Tensor, shape: Sequence[int]) -> Tensor:
     return F.pad(image, padding)[..., top : top + shape[0], left : left + shape[1]]
 
 
-NO_SHIFT = ChannelShift()
-"""Pictures keep their colours."""
-
-
 class PictureDraws(torch.utils.data.Dataset[Sample]):
     """Pictures resized to the tile, each once per epoch.
 
@@ -214,6 +240,8 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         Of the training pictures, in their grey values.
     shift
         See :class:`ChannelShift`.
+    augment
+        See :class:`~agseg.training.augment_nnunet.Augmentation`.
     """
 
     def __init__(
@@ -227,18 +255,20 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         sd: float,
         seed: int,
         shift: ChannelShift = NO_SHIFT,
+        augment: Augmentation = PLAIN,
     ) -> None:
         self.read, self.count, self.tile, self.affine, self.seed, self.shift = read, count, tile, affine, seed, shift
         self.mean, self.sd = mean, sd
+        self.augmenter = Augmenter(augment, spacing=(1.0, 1.0), tile=tile)
 
     def __getitem__(self, number: int) -> Sample:
         generator = step_generator(self.seed, number)
         picture, labels, case_id = self.read(_epoch_index(self.count, number, self.seed))
         resized = F.interpolate(picture[None].float(), self.tile, mode="bilinear", antialias=True)[0]
         target = F.interpolate(labels[None, None].float(), self.tile, mode="nearest-exact")[0]
-        points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
+        points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None), augmenter=self.augmenter)
         shifted = self.shift(_sample(resized, points, mode="bilinear", outside=0.0), generator)
-        image = (shifted - self.mean) / self.sd
+        image = self.augmenter.look((shifted - self.mean) / self.sd, generator)
         return Sample(image, _sample(target, points, mode="nearest", outside=0.0)[0].to(torch.uint8), None, case_id)
 
 

@@ -168,7 +168,8 @@ def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) ->
         check_input(recipe, cohort)
         kept_of(recipe, cohort.label_set)
         cases = [load_case(cohort, case_id, recipe) for case_id in split.train]
-        draws = VolumeDraws(cases, recipe.input, recipe.affine, seed=recipe.loop.seed, organ_share=recipe.organ_share)
+        seed, share, augment = recipe.loop.seed, recipe.organ_share, recipe.augment
+        draws = VolumeDraws(cases, recipe.input, recipe.affine, seed=seed, organ_share=share, augment=augment)
     return DrawBatches(draws, size=recipe.batch, workers=workers)
 
 
@@ -197,8 +198,17 @@ def _pictures(recipe: Recipe, root: Path, ids: Sequence[str]) -> PictureDraws:
         return torch.from_numpy(pixels), torch.from_numpy(cohort.read_picture_labels(ids[number]).copy()), ids[number]
 
     tile = (recipe.input.tile[0], recipe.input.tile[1])
-    shift, seed = recipe.channel_shift, recipe.loop.seed
-    return PictureDraws(read, count=len(ids), tile=tile, affine=recipe.affine, mean=mean, sd=sd, seed=seed, shift=shift)
+    return PictureDraws(
+        read,
+        count=len(ids),
+        tile=tile,
+        affine=recipe.affine,
+        mean=mean,
+        sd=sd,
+        seed=recipe.loop.seed,
+        shift=recipe.channel_shift,
+        augment=recipe.augment,
+    )
 
 
 def _frames(recipe: Recipe, root: Path, ids: Sequence[str]) -> FrameDraws:

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from agseg.training.cases import AIR_HU, Case
 
-__all__ = ["Deformation", "Swelling", "patch_centre", "sample_image", "sample_labels", "sampling_points"]
+__all__ = [
+    "Deformation",
+    "Swelling",
+    "patch_centre",
+    "sample_image",
+    "sample_labels",
+    "sampling_points",
+    "smooth_displacement",
+    "uniform",
+]
 
 BODY_HU = -300.0
 """Voxels above this (HU) count as patient when a centre is drawn outside the organs."""
@@ -97,7 +106,7 @@ def sampling_points(
         return offsets + centre
     offsets = offsets @ _random_matrix(deformation, generator).T
     for distance, largest in deformation.elastic:
-        offsets = offsets + _smooth_displacement(shape, distance, uniform(0, largest, generator), generator)
+        offsets = offsets + smooth_displacement(shape, (distance,) * 3, uniform(0, largest, generator), generator)
     points = offsets + centre
     for swelling in swellings:
         points = _swell(points, swelling)
@@ -136,11 +145,22 @@ def _random_matrix(deformation: Deformation, generator: torch.Generator) -> Tens
     return matrix @ torch.diag(1.0 / (magnification * stretch))
 
 
-def _smooth_displacement(shape: Sequence[int], distance: float, spread: float, generator: torch.Generator) -> Tensor:
-    """Random displacement (voxels, ``[*shape, 3]``) interpolated from control points ``distance`` voxels apart."""
-    coarse = [max(2, round(n / distance) + 1) for n in shape]
-    control = torch.randn((1, 3, *coarse), generator=generator) * spread
-    return F.interpolate(control, size=tuple(shape), mode="trilinear", align_corners=True)[0].movedim(0, -1)
+def smooth_displacement(shape: Sequence[int], distances: Sequence[float], spread: float, generator: torch.Generator) -> Tensor:
+    """Random displacement (``[*shape, dims]``, in the unit of ``spread``) interpolated from control points.
+
+    Parameters
+    ----------
+    shape
+        Two or three sides.
+    distances
+        Of the control points along each axis (voxels).
+    spread
+        Standard deviation of their displacement.
+    """
+    coarse = [max(2, round(n / distance) + 1) for n, distance in zip(shape, distances, strict=True)]
+    control = torch.randn((1, len(shape), *coarse), generator=generator) * spread
+    mode = "trilinear" if len(shape) == 3 else "bilinear"
+    return F.interpolate(control, size=tuple(shape), mode=mode, align_corners=True)[0].movedim(0, -1)
 
 
 def _swell(points: Tensor, swelling: Swelling) -> Tensor:

@@ -18,6 +18,7 @@ from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.models.catalogue import facts
+from agseg.training.augment_nnunet import Augmentation
 from agseg.training.draws import Affine, Balance, ChannelShift
 from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
@@ -87,6 +88,8 @@ class Recipe:
         See :class:`~agseg.training.settings.LoopSettings`.
     affine, organ_share, balance, channel_shift
         How samples are drawn, see :mod:`agseg.training.draws`.
+    augment
+        See :class:`~agseg.training.augment_nnunet.Augmentation`; none by default, as in the papers.
     protocol
         Of the papers: ``scr`` unless the run is a fine-tuning. ``own`` for data of one's own, where no protocol applies.
     start
@@ -112,6 +115,7 @@ class Recipe:
     organ_share: float = 0.0
     balance: Balance = Balance.UNIFORM
     channel_shift: ChannelShift = field(default_factory=ChannelShift)
+    augment: Augmentation = field(default_factory=Augmentation)
     protocol: str = "scr"
     start: StartFrom | None = None
     published: str | None = None
@@ -186,6 +190,8 @@ class Recipe:
         content["loop"] = {key: value for key, value in content["loop"].items() if value or key not in ("frozen", "rates")}
         if self.channel_shift == ChannelShift():
             del content["channel_shift"]
+        if self.augment == Augmentation():
+            del content["augment"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import Label
+from agseg.training.augment_nnunet import THICK, Augmentation, AugmentKind
 from agseg.training.cohort import PNG, Cohort, open_cohort
 from agseg.training.draws import Affine
 from agseg.training.protocol import OWN
@@ -31,6 +32,9 @@ __all__ = ["PlanRequest", "Proposal", "plan_recipe"]
 
 ANISOTROPY = 3.0
 """Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""
+
+LONG = 1.5
+"""A slice is long where one side is more than this many times the other (nnU-Net's threshold)."""
 
 STEPS_PER_CASE = 500
 STEPS = (2_000, 50_000)
@@ -147,7 +151,8 @@ def _proposal(cohort: Cohort, found: Survey, folds: Sequence[Split], split: str,
         input=spec,
         loss=LossName.REGIONS if regions else LossName.DICE_CROSS_ENTROPY,
         batch=batch,
-        affine=Affine(_mirrored(cohort, request, why), rotation_deg=15.0, shift=0.1, zoom=(0.7, 1.4)),
+        affine=Affine(_mirrored(cohort, request, why), shift=0.1),
+        augment=_augmented(spacing, tile, request, why),
         organ_share=0.33,
         loop=LoopSettings(
             steps=steps,
@@ -219,6 +224,21 @@ def _said(channel: ChannelValues) -> str:
     if channel.modality != "CT":
         return "a signal without a unit: (x - mean) / sd of each scan"
     return "HU clipped to the 0.5th and 99.5th percentile of the labelled voxels, then by their mean and sd"
+
+
+def _augmented(spacing: Sequence[float], tile: Sequence[int], request: PlanRequest, why: dict[str, str]) -> Augmentation:
+    """nnU-Net's, and how far it turns: all the way round in a plane, unless slices are much longer one way."""
+    long = max(tile[:2]) > LONG * min(tile[:2])
+    if request.flat:
+        turn, said = (
+            (15.0, "slices longer one way are turned a little") if long else (180.0, "slices are turned all the way round")
+        )
+    elif max(spacing) > THICK * min(spacing):
+        turn, said = 180.0, "slices are thick, so that patches are turned in their plane alone, all the way round"
+    else:
+        turn, said = 30.0, "patches are turned about every axis, in mm"
+    why["augment"] = f"nnU-Net's ranges and chances; {said}"
+    return Augmentation(AugmentKind.NNUNET, rotation_deg=turn)
 
 
 def _mirrored(cohort: Cohort, request: PlanRequest, why: dict[str, str]) -> tuple[int, ...]:

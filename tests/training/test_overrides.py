@@ -75,5 +75,8 @@ def test_the_page_has_every_key_and_no_other() -> None:
     }
     content = plain(asdict(RECIPE))
     inner = {f"{key}.{name}" for key in ("loop", "network", "start") for name in (content[key] or {"recipe": 0, "parts": 0})}
-    known = {*(set(content) - {"loop", "network", "start", "input", "affine", "published", "minutes_on_gpu"}), *inner}
-    assert said == known | {"input.*", "affine.*"}
+    known = {
+        *(set(content) - {"loop", "network", "start", "input", "affine", "augment", "published", "minutes_on_gpu"}),
+        *inner,
+    }
+    assert said == known | {"input.*", "affine.*", "augment.*"}

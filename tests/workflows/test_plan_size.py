@@ -7,7 +7,9 @@ import pytest
 
 from agseg.errors import RecipeError
 from agseg.models.catalogue import facts
+from agseg.training.augment_nnunet import AugmentKind
 from agseg.training.survey import ChannelValues, Survey
+from agseg.workflows.plan import PlanRequest, _augmented
 from agseg.workflows.plan_size import Sizing, sized
 
 CT = ChannelValues("CT", "CT", 50.0, 40.0, -50.0, 200.0)
@@ -49,3 +51,19 @@ def test_thick_slices_are_halved_in_the_plane_first():
 def test_a_memory_that_holds_no_patch_is_refused():
     with pytest.raises(RecipeError, match="no patch fits"):
         sized(scans((64, 64, 64), (1, 1, 1)), Sizing((1, 1, 1), "attention-unet", False, 2, 1e-5), {})
+
+
+@pytest.mark.parametrize(
+    ("spacing", "tile", "flat", "turn"),
+    [
+        ((1.0, 1.0, 2.5), (96, 96, 64), False, 30.0),
+        ((1.0, 1.0, 5.0), (96, 96, 16), False, 180.0),
+        ((1.0, 1.0, 5.0), (96, 96, 1), True, 180.0),
+        ((1.0, 1.0, 5.0), (160, 96, 1), True, 15.0),
+    ],
+)
+def test_patches_are_turned_as_far_as_their_shape_allows(spacing, tile, flat, turn):
+    why: dict[str, str] = {}
+    found = _augmented(spacing, tile, PlanRequest(flat=flat), why)
+    assert (found.kind, found.rotation_deg) == (AugmentKind.NNUNET, turn)
+    assert "turned" in why["augment"]
