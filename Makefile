@@ -40,7 +40,7 @@ protocols: $(STAMPS)/dev  ## BFT, AFT and SCR on phantoms: build/protocols/
 	$(BIN)/python -m agseg.workflows.protocols
 
 weights: $(STAMPS)/dev  ## repeat the training of the packaged weights from ../shared/data
-	$(BIN)/python -m agseg.workflows.pretrain
+	$(BIN)/python -m agseg.workflows.make_weights
 
 weights-eval: $(STAMPS)/dev  ## a packaged network (NETWORK=id or file, RECIPE=name) on left-out scans: build/weights-eval/
 	$(BIN)/python -m agseg.workflows.weights_eval $(NETWORK) $(if $(RECIPE),--recipe $(RECIPE))

@@ -28,20 +28,20 @@ from scipy import ndimage
 
 from agseg.batch.review import reviews
 from agseg.batch.usual import MEAN_VOLUME_ML
-from agseg.binding import load
 from agseg.grid import Grid
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
-from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.measure.evidence import collect
 from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus
 from agseg.training.anatomy import body_mask, structures_on
-from agseg.training.open_cases import OpenCase, PretrainRecipe, class_table, label_path
+from agseg.training.listing import OpenCase
+from agseg.training.open_cases import class_table, label_path
+from agseg.training.recipe import Recipe, find_recipe
 from agseg.volume import LabelMask, Volume
 
-RECIPE = "train/packaged/attention-unet-3mm.yaml"
+RECIPE = "attention-unet-3mm"
 
 PATIENTS = (
     "totalseg_ct_full", "cort_liver_matrad", "acrin_flt_breast_001_abdpelvis", "cptac_pda_C3L-00189", "cptac_pda_C3N-00249",
@@ -79,7 +79,7 @@ class Fault:
     mask: LabelMask
 
 
-def cases(data: Path, recipe: PretrainRecipe, names: tuple[str, ...] | None) -> Iterator[Case]:
+def cases(data: Path, recipe: Recipe, names: tuple[str, ...] | None) -> Iterator[Case]:
     """The scans with labels; ``names`` None gives all of them."""
     labels = LabelSet.from_mapping(recipe.labels)
     for case in (*recipe.cases, *recipe.left_out):
@@ -90,7 +90,7 @@ def cases(data: Path, recipe: PretrainRecipe, names: tuple[str, ...] | None) -> 
         yield _case(case, recipe, labels, volume, data)
 
 
-def _case(case: OpenCase, recipe: PretrainRecipe, labels: LabelSet, volume: Volume, data: Path) -> Case:
+def _case(case: OpenCase, recipe: Recipe, labels: LabelSet, volume: Volume, data: Path) -> Case:
     truth = class_table(recipe)[structures_on(volume.grid, label_path(case, data), outside=255)]
     unknown = truth == 255
     mask = np.asfortranarray(np.where(unknown, 0, truth).astype(np.uint8))
@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, help="segment with the packaged network too; masks are kept in this folder")
     parser.add_argument("--details", action="store_true", help="a line per fault and reason")
     given = parser.parse_args()
-    recipe = load(resource_path(RECIPE), PretrainRecipe)
+    recipe = find_recipe(RECIPE)
     scans = list(cases(given.data, recipe, PATIENTS))
     print(faults_table(list(faults(scans)), details=given.details), end="\n\n")
     print(sound_table(scans, details=given.details), end="\n\n")

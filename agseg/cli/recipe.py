@@ -18,10 +18,10 @@ def register(app: typer.Typer) -> None:
 
     @group.command("list")
     def list_recipes(json: options.Json = False) -> None:
-        """The recipes of the papers' experiments."""
-        from agseg.training.recipe import find_recipe, recipe_names
+        """The recipes of the papers' experiments, and those of the packaged networks."""
+        from agseg.training.recipe import find_recipe, packaged_names, recipe_names
 
-        known = [find_recipe(name) for name in recipe_names()]
+        known = [find_recipe(name) for name in (*recipe_names(), *packaged_names())]
         if json:
             console.document([{"name": r.name, "dataset": r.dataset, "title": r.title, "source": r.source} for r in known])
             return

@@ -32,6 +32,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
         requeue: Requeue = False,
+        only: Annotated[
+            list[str] | None,
+            typer.Option("--only", metavar="CASE", help="Train on these cases of the training side alone; repeatable."),
+        ] = None,
         attention: Annotated[
             bool, typer.Option("--attention", help="At each validation, a picture of every attention gate on one case.")
         ] = False,
@@ -66,6 +70,7 @@ def register(app: typer.Typer) -> None:
             workers=workers,
             resume=resume or (requeue and (folder / LAST).exists()),
             attention=attention,
+            only=tuple(only or ()),
         )
         start = None if source is None else starting_network(source, home=options.home())
         with run_progress(chosen.name, quiet=quiet or json) as progress:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from agseg.training.loop import Batch
-from agseg.training.sampler import Sample
+from agseg.training.sample import Sample
 
 __all__ = ["DrawBatches"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.inference.frame import Frame
 from agseg.inference.prepare import channels_of, prepare, sample
+from agseg.training.anatomy import complete
 from agseg.volume import HU_MIN, LabelMask, Volume
 from agseg.weights.input_spec import GridRule, InputSpec
 
@@ -94,12 +97,12 @@ def prepare_case(
     mask: LabelMask,
     spec: InputSpec,
     *,
-    known: tuple[int, ...] | None = None,
-    weight: float = 1.0,
+    structures: NDArray[np.uint8] | None = None,
 ) -> Case:
     """A case from a scan and its mask (on the scan's own grid), resampled exactly as inference resamples.
 
-    Labels take the value of the nearest source voxel.
+    Labels take the value of the nearest source voxel. ``structures`` (i, j, k) are numbers of a finer anatomical map on that
+    grid, which is completed by density.
     """
     if spec.spacing_mm is None:
         raise ValueError("cases are prepared at a spacing")
@@ -113,10 +116,15 @@ def prepare_case(
     else:
         frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
         image, *more = (sample(channel, frame, antialias=spec.antialias) for channel in channels_of(volume, spec))
-    labels = torch.from_numpy(mask.labels.copy())
-    axes = [link.source_axis for link in frame.links]
-    labels = labels.permute(axes)
+    labels = _nearest(mask.labels, frame)
+    whole = None if structures is None else torch.from_numpy(complete(image.numpy(), _nearest(structures, frame).numpy()))
+    return Case(case_id, image, labels, structures=whole, more=tuple(more), normalised=ready)
+
+
+def _nearest(labels: NDArray[np.uint8], frame: Frame) -> Tensor:
+    """Labels (i, j, k) of a scan's own grid at the voxels of the model grid that are nearest."""
+    on_axes = torch.from_numpy(labels.copy()).permute([link.source_axis for link in frame.links])
     for a, link in enumerate(frame.links):
         nearest = torch.arange(frame.shape[a], dtype=torch.float64) * link.scale + link.offset
-        labels = labels.index_select(a, nearest.round().long().clamp(0, labels.shape[a] - 1))
-    return Case(case_id, image, labels.contiguous(), known, None, weight, more=tuple(more), normalised=ready)
+        on_axes = on_axes.index_select(a, nearest.round().long().clamp(0, on_axes.shape[a] - 1))
+    return on_axes.contiguous()

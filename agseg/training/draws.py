@@ -1,14 +1,14 @@
 """Training samples as the papers draw them: affine, flips, crops. Each is a pure function of (seed, number).
 
 :class:`VolumeDraws` gives 3D patches, or single slices where the tile is one voxel deep; :class:`PictureDraws` gives pictures;
-:class:`FrameDraws` gives ultrasound frames with their class. All give :class:`~agseg.training.sampler.Sample`, normalised.
+:class:`FrameDraws` gives ultrasound frames with their class. All give :class:`~agseg.training.sample.Sample`, normalised.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,7 +21,7 @@ from agseg.inference.normalise import normalise
 from agseg.training.augment_nnunet import Augmentation, Augmenter
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
-from agseg.training.sampler import Sample, step_generator
+from agseg.training.sample import Sample, step_generator
 from agseg.weights.input_spec import InputSpec, Padding
 
 __all__ = ["Affine", "Balance", "ChannelShift", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
@@ -47,6 +47,24 @@ class Affine:
     rotation_deg: float = 0.0
     shift: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
+
+    def check_sides(self, labels: Iterable[str], axis_codes: str) -> None:
+        """A mirrored left kidney looks like a right one, and would go on being called left.
+
+        Raises
+        ------
+        FieldError
+            If scans are mirrored across and a label has a side.
+        """
+        sides = [name for name in labels if {"left", "right"} & set(name.split("_"))]
+        across = [axis for axis in self.flip if axis_codes[axis : axis + 1] in ("L", "R")]
+        if sides and across:
+            raise FieldError(
+                "affine",
+                f"mirroring left and right would swap {sides[0]} for its fellow",
+                value=f"flip: {list(self.flip)}",
+                expected=f"flip: {[axis for axis in self.flip if axis not in across]}",
+            )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from agseg.training.cohort import PNG, Cohort, image_hash, open_cohort
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
 from agseg.training.material import task_of
+from agseg.training.open_cases import label_path, read_scan
 from agseg.training.recipe import Recipe
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import Trained
@@ -85,7 +86,9 @@ class Stage:
 
 
 def stage_of(recipe: Recipe, root: Path, split: Split) -> Stage:
-    """The stage that a recipe's training on a cohort is; every case of both sides is read once, no test case."""
+    """The stage that a recipe's training is; every case of both sides is read once, no test case."""
+    if recipe.cases:
+        return Stage(recipe.dataset, _listed_contents(recipe, root, split.train), {})
     task = task_of(recipe)
     sides = (case_contents(root, side, task=task) for side in (split.train, split.validation))
     return Stage(recipe.dataset if task is Task.FRAME else open_cohort(root).name, *sides)
@@ -98,6 +101,16 @@ def case_contents(root: Path, ids: Sequence[str], *, task: Task) -> dict[str, Co
         return {i: _frame_content((root / frames.rows[i].file).read_bytes(), frames.rows[i].label) for i in ids}
     cohort = open_cohort(root)
     return {case: Content(_image_hash(cohort, case), _sha256(cohort.label_path(case).read_bytes())) for case in ids}
+
+
+def _listed_contents(recipe: Recipe, root: Path, ids: Sequence[str]) -> dict[str, Content]:
+    """What cases hold that a recipe lists; a label map that images are drawn from stands for its image too."""
+    found = {}
+    for case in recipe.cases:
+        if case.id in ids:
+            labels = _sha256(label_path(case, root).read_bytes())
+            found[case.id] = Content(labels if case.image is None else image_hash(read_scan(root / case.image)), labels)
+    return found
 
 
 def _frame_content(pixels: bytes, label: str) -> Content:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agseg.errors import RecipeError
 from agseg.labels import Label, LabelSet
 from agseg.models.catalogue import facts
 from agseg.models.registry import build
+from agseg.training.anatomy import OUTSIDE
 from agseg.training.batches import DrawBatches
 from agseg.training.cases import IGNORE, Case, prepare_case
 from agseg.training.cohort import PNG, Cohort, open_cohort
@@ -21,9 +23,11 @@ from agseg.training.datasets import Task, dataset, dataset_names
 from agseg.training.description import IGNORED
 from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
 from agseg.training.frames import open_frames
+from agseg.training.open_cases import phantom_cases, read_cases, scene_cases
+from agseg.training.patch_draws import PatchDraws
 from agseg.training.protocol import Logits, kept_classes, protocol
 from agseg.training.recipe import Recipe
-from agseg.training.sampler import Sample
+from agseg.training.sample import Sample
 from agseg.training.splits import Split
 from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
@@ -64,6 +68,8 @@ def task_of(recipe: Recipe) -> Task:
 def network_of(recipe: Recipe) -> nn.Module:
     """The recipe's network with fresh weights, as the loop trains it."""
     network = build(recipe.network.architecture, recipe.network.config)
+    if recipe.patches is not None:
+        return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
     if task_of(recipe) is not Task.FRAME:
         return network
     # Thin two-dimensional layers: with channels last a step takes a little over half the time on a CPU.
@@ -152,8 +158,29 @@ def load_case(cohort: Cohort, case_id: str, recipe: Recipe) -> Case:
     classes = recipe.label_set
     if ignores(cohort):
         classes = LabelSet((*classes, Label(IGNORE, IGNORED)))
-    mask = relabelled(cohort.read_mask(case_id, grid=volume.grid), classes)
-    return prepare_case(case_id, volume, mask, recipe.input)
+    stored = cohort.read_mask(case_id, grid=volume.grid)
+    structures = _structures(stored, cohort) if recipe.structures else None
+    return prepare_case(case_id, volume, relabelled(stored, classes), recipe.input, structures=structures)
+
+
+def _structures(stored: LabelMask, cohort: Cohort) -> NDArray[np.uint8]:
+    """The values of a cohort's label image, 0 where nobody labelled.
+
+    Raises
+    ------
+    RecipeError
+        If the data set has a label whose number says something else in :mod:`agseg.training.anatomy`.
+    """
+    ours = [label for label in cohort.label_set if label.index >= OUTSIDE]
+    if ours:
+        raise RecipeError(
+            "scans with labels of this number cannot be recoloured",
+            path=cohort.root,
+            value=ours[0].index,
+            expected=f"below {OUTSIDE}",
+        )
+    ignored = None if cohort.meaning is None else cohort.meaning.ignored
+    return stored.labels if ignored is None else np.where(stored.labels == ignored, 0, stored.labels).astype(np.uint8)
 
 
 def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) -> DrawBatches:
@@ -164,13 +191,27 @@ def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) ->
     elif task is Task.PICTURE:
         draws = _pictures(recipe, root, split.train)
     else:
-        cohort = open_cohort(root)
-        check_input(recipe, cohort)
-        kept_of(recipe, cohort.label_set)
-        cases = [load_case(cohort, case_id, recipe) for case_id in split.train]
-        seed, share, augment = recipe.loop.seed, recipe.organ_share, recipe.augment
-        draws = VolumeDraws(cases, recipe.input, recipe.affine, seed=seed, organ_share=share, augment=augment)
+        cases = read_cases(recipe, root, only=split.train) if recipe.cases else _cohort_cases(recipe, root, split.train)
+        draws = _volumes(recipe, cases)
     return DrawBatches(draws, size=recipe.batch, workers=workers)
+
+
+def _cohort_cases(recipe: Recipe, root: Path, ids: Sequence[str]) -> list[Case]:
+    cohort = open_cohort(root)
+    check_input(recipe, cohort)
+    kept_of(recipe, cohort.label_set)
+    return [load_case(cohort, case_id, recipe) for case_id in ids]
+
+
+def _volumes(recipe: Recipe, cases: Sequence[Case]) -> VolumeDraws | PatchDraws:
+    """The papers' draws, or patches of the cases and of the made-up ones that the recipe puts beside them."""
+    settings = recipe.patches
+    if settings is None:
+        seed, share, augment = recipe.loop.seed, recipe.organ_share, recipe.augment
+        return VolumeDraws(cases, recipe.input, recipe.affine, seed=seed, organ_share=share, augment=augment)
+    every = [*cases, *scene_cases(recipe), *phantom_cases(recipe)]
+    tissues = {number: structure.tissue for number, structure in recipe.structures.items()}
+    return PatchDraws(every, settings, recipe.input, seed=recipe.loop.seed, tissues=tissues)
 
 
 def picture_statistics(cohort: Cohort, ids: Sequence[str]) -> PictureStatistics:

@@ -10,6 +10,7 @@ from torch import Tensor
 from agseg.errors import RecipeError
 from agseg.training import losses, masked_losses
 from agseg.training.loop import Batch, Loss
+from agseg.training.partial_loss import partial_dice_cross_entropy
 from agseg.training.recipe import LossName
 
 __all__ = ["objective"]
@@ -43,6 +44,8 @@ def objective(
         )
     if name is LossName.REGIONS:
         return lambda logits, batch: masked_losses.regions_loss(logits, batch.target, regions=regions)
+    if name is LossName.PARTIAL and kept is None:
+        return lambda logits, batch: partial_dice_cross_entropy(logits, batch.target, known=batch.known)
     if ignores:
         return _masked(name, kept)
     if kept is not None:
@@ -62,7 +65,7 @@ def objective(
             return lambda logits, batch: losses.focusnet_dice_loss(logits, batch.target)
         case LossName.PLANES:
             return _planes
-        case LossName.REGIONS:
+        case LossName.REGIONS | LossName.PARTIAL:
             raise AssertionError("answered above")
 
 
@@ -78,7 +81,7 @@ def _masked(name: LossName, kept: Sequence[int] | None) -> Loss:
     raise RecipeError(
         "this loss has no form for voxels that nobody labelled (the label 'ignore')",
         value=name.value,
-        expected=f"{LossName.SOFT_DICE.value} or {LossName.DICE_CROSS_ENTROPY.value}",
+        expected=f"{LossName.SOFT_DICE.value}, {LossName.DICE_CROSS_ENTROPY.value} or {LossName.PARTIAL.value}",
     )
 
 

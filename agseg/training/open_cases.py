@@ -1,11 +1,10 @@
-"""Training cases of the packaged networks: a recipe's list of open scans, and how they are read.
+"""Training cases beside a cohort's: the scans that a recipe lists, made-up scenes without organs, and synthetic patients.
 
-Scans with labels, label maps that images are drawn from, made-up scenes without organs, and synthetic patients.
+Listed are scans with labels, and label maps that images are drawn from. The packaged networks are trained on such lists.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,14 @@ from agseg.io.resources import resource_path
 from agseg.training.anatomy import OUTSIDE, complete, structures_on
 from agseg.training.cases import AIR_HU, IGNORE, Case
 from agseg.training.drawing import FIRST_SHELL, enclose
-from agseg.training.negatives import Scene, make_scene
+from agseg.training.listing import OpenCase
+from agseg.training.negatives import make_scene
 from agseg.training.phantom import make_case
-from agseg.training.recipe import NetworkChoice
-from agseg.training.sampler import PatchSettings
-from agseg.training.settings import LoopSettings
-from agseg.training.synthesis import Phase, Tissue
-from agseg.weights.input_spec import InputSpec
+from agseg.training.recipe import Recipe
+from agseg.training.splits import Split
+from agseg.volume import Volume
 
-__all__ = ["OpenCase", "PretrainRecipe", "Structure", "class_table", "label_path", "phantom_cases", "read_cases", "scene_cases"]
+__all__ = ["class_table", "label_path", "listed_split", "phantom_cases", "read_cases", "read_scan", "scene_cases"]
 
 PHANTOM_COARSEN = 1.5
 """Voxel spacing of the synthetic patients, as a multiple of their site's: about that of the model grid."""
@@ -40,82 +38,21 @@ PHANTOM_STRUCTURES = {"spleen": 1, "kidney": KIDNEY_LEFT, "liver": 5, "pancreas"
 """Organs of the phantoms and their numbers in the label maps; kidneys are told apart by their side."""
 
 
-@dataclass(frozen=True)
-class OpenCase:
-    """One open scan.
+def listed_split(recipe: Recipe, *, fold: int = 0) -> Split:
+    """The recipe's list as a split: all cases are trained on, and those that it leaves out are the test side.
 
-    Parameters
-    ----------
-    image, labels
-        Paths below the data folder; ``labels`` may begin with ``train:`` for a label map that travels with agseg. Without an
-        image, one is drawn from the label map at every step.
-    known
-        Classes its labels tell apart, None for all.
-    weight
-        How often it is drawn.
-    phase
-        When after the contrast medium it was taken, where that is known: how scores are grouped.
+    Raises
+    ------
+    RecipeError
+        If another fold than the only one is asked for.
     """
-
-    id: str
-    labels: str
-    image: str | None = None
-    weight: float = 1.0
-    known: tuple[int, ...] | None = None
-    phase: Phase | None = None
+    if fold:
+        raise RecipeError("a recipe that lists its cases has one fold", value=fold, expected="--fold 0")
+    return Split(tuple(case.id for case in recipe.cases), test=tuple(case.id for case in recipe.left_out))
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What a number of the label maps is: a tissue to be recoloured as, and a class of the network (0: background)."""
-
-    tissue: Tissue
-    label: int = 0
-
-
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """One packaged network's training.
-
-    ``scenes`` are the made-up cases without organs: weight of each kind, ``scenes_each`` cases of it. ``phantoms`` are
-    synthetic patients (``agseg phantom``): weight of each site, ``phantoms_each`` patients of it. ``wins_from`` is the
-    probability from which a class beats the background, where that is not 0.5; it goes into the bias of the last layer.
-    ``start_from`` is the packaged recipe whose network this one goes on from; None starts from a random network.
-    ``stop_after`` leaves the schedule of ``loop`` at that step.
-    ``left_out`` are scans of patients that no case shows, and ``negatives`` scans without any organ: what the network is
-    measured on.
-    """
-
-    name: str
-    title: str
-    network: NetworkChoice
-    input: InputSpec
-    labels: dict[int, str]
-    structures: dict[int, Structure]
-    cases: tuple[OpenCase, ...]
-    loop: LoopSettings
-    scenes: dict[Scene, float] = field(default_factory=dict)
-    scenes_each: int = 3
-    phantoms: dict[str, float] = field(default_factory=dict)
-    phantoms_each: int = 6
-    patches: PatchSettings = field(default_factory=PatchSettings)
-    wins_from: dict[int, float] = field(default_factory=dict)
-    start_from: str | None = None
-    stop_after: int | None = None
-    left_out: tuple[OpenCase, ...] = ()
-    negatives: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for label, probability in self.wins_from.items():
-            if label not in self.labels or not 0 < probability < 1:
-                raise RecipeError("wins_from needs a label and a probability", value={label: probability}, expected="0 < p < 1")
-        both = {case.image for case in self.cases} & {case.image for case in self.left_out}
-        if both:
-            raise RecipeError("a scan is both trained on and left out", value=sorted(str(image) for image in both))
-
-
-def read_cases(recipe: PretrainRecipe, data: Path, *, only: tuple[str, ...] = ()) -> list[Case]:
-    """The recipe's scans on its model grid, read by the product's own readers.
+def read_cases(recipe: Recipe, data: Path, *, only: tuple[str, ...] = ()) -> list[Case]:
+    """The recipe's scans, all or only some by id, on its model grid, read by the product's own readers.
 
     Raises
     ------
@@ -128,14 +65,26 @@ def read_cases(recipe: PretrainRecipe, data: Path, *, only: tuple[str, ...] = ()
     return [_read_case(case, recipe, data) for case in recipe.cases if not only or case.id in only]
 
 
-def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
+def read_scan(place: Path) -> Volume:
+    """The one study of a listed file or folder.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, or several.
+    """
+    studies = discover([place]).studies if place.exists() else ()
+    if len(studies) != 1:
+        found = len(studies) if place.exists() else "no such file or folder"
+        raise RecipeError("a listed case must be one study", path=place, value=found, expected=1)
+    return read_volume(studies[0])
+
+
+def _read_case(case: OpenCase, recipe: Recipe, data: Path) -> Case:
     path = label_path(case, data)
     if case.image is None:
         return _drawn_case(case, recipe, path)
-    studies = discover([data / case.image]).studies
-    if len(studies) != 1:
-        raise RecipeError("a case must be one study", path=data / case.image, value=len(studies), expected=1)
-    volume = read_volume(studies[0])
+    volume = read_scan(data / case.image)
     spec = recipe.input
     frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
     image = sample(volume, frame, antialias=spec.antialias)
@@ -145,7 +94,7 @@ def _read_case(case: OpenCase, recipe: PretrainRecipe, data: Path) -> Case:
     return Case(case.id, image, labels, case.known, torch.from_numpy(whole), case.weight)
 
 
-def _drawn_case(case: OpenCase, recipe: PretrainRecipe, path: Path) -> Case:
+def _drawn_case(case: OpenCase, recipe: Recipe, path: Path) -> Case:
     """A label map on the model grid, enclosed by a body; its image only tells where that is."""
     header, _ = read_labels(path)
     spec = recipe.input
@@ -164,7 +113,7 @@ def label_path(case: OpenCase, data: Path) -> Path:
     return resource_path("train") / inside if inside != case.labels else data / case.labels
 
 
-def class_table(recipe: PretrainRecipe) -> NDArray[np.uint8]:
+def class_table(recipe: Recipe) -> NDArray[np.uint8]:
     """The network's class of every number of the label maps."""
     table = np.zeros(256, dtype=np.uint8)
     for number, structure in recipe.structures.items():
@@ -173,7 +122,7 @@ def class_table(recipe: PretrainRecipe) -> NDArray[np.uint8]:
     return table
 
 
-def scene_cases(recipe: PretrainRecipe) -> list[Case]:
+def scene_cases(recipe: Recipe) -> list[Case]:
     """The recipe's made-up cases without organs, of their true size on its model grid."""
     each, spacing_mm = recipe.scenes_each, min(_spacing_mm(recipe))
     return [
@@ -183,19 +132,19 @@ def scene_cases(recipe: PretrainRecipe) -> list[Case]:
     ]
 
 
-def _spacing_mm(recipe: PretrainRecipe) -> tuple[float, float, float]:
+def _spacing_mm(recipe: Recipe) -> tuple[float, float, float]:
     if recipe.input.spacing_mm is None:
         raise RecipeError("the recipe's input needs a spacing", value=recipe.name)
     return recipe.input.spacing_mm
 
 
-def phantom_cases(recipe: PretrainRecipe) -> list[Case]:
+def phantom_cases(recipe: Recipe) -> list[Case]:
     """The recipe's synthetic patients on its model grid, all organs labelled."""
     each = recipe.phantoms_each
     return [_phantom(recipe, site, n, w / each) for site, w in recipe.phantoms.items() for n in range(1, each + 1)]
 
 
-def _phantom(recipe: PretrainRecipe, site: str, index: int, weight: float) -> Case:
+def _phantom(recipe: Recipe, site: str, index: int, weight: float) -> Case:
     """A synthetic patient with all its organs labelled, by the numbers of the real label maps."""
     made = make_case(site, index=index, seed=recipe.loop.seed, coarsen=PHANTOM_COARSEN, organs=tuple(PHANTOM_STRUCTURES))
     numbers = np.zeros(256, dtype=np.uint8)

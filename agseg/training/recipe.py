@@ -1,4 +1,7 @@
-"""A recipe: everything that one training run is, but for the data's place on disk (``train/recipes/<name>.yaml``)."""
+"""A recipe: everything that one training run is, but for the data's place on disk.
+
+Those of the papers' experiments are in ``train/recipes``, those of the packaged networks in ``train/packaged``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,24 @@ from agseg.labels import LabelSet
 from agseg.models.catalogue import facts
 from agseg.training.augment_nnunet import Augmentation
 from agseg.training.draws import Affine, Balance, ChannelShift
+from agseg.training.listing import OpenCase, Structure, check_list
+from agseg.training.negatives import Scene
+from agseg.training.patch_draws import PatchSettings
 from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["LossName", "NetworkChoice", "Recipe", "StartFrom", "find_recipe", "plain", "recipe_names", "to_yaml"]
+__all__ = [
+    "LossName",
+    "NetworkChoice",
+    "Recipe",
+    "StartFrom",
+    "find_recipe",
+    "packaged_names",
+    "plain",
+    "recipe_names",
+    "to_yaml",
+]
 
 
 class LossName(StrEnum):
@@ -35,6 +51,8 @@ class LossName(StrEnum):
     DICE_CROSS_ENTROPY = "dice-cross-entropy"
     HYBRID = "hybrid"
     FOCUSNET_DICE = "focusnet-dice"
+    PARTIAL = "partial-dice-cross-entropy"
+    """For scans of which only some organs are labelled (:mod:`agseg.training.partial_loss`)."""
     PLANES = "planes"
     REGIONS = "regions"
     """Dice plus binary cross-entropy of every region (:mod:`agseg.training.masked_losses`)."""
@@ -57,11 +75,11 @@ class StartFrom:
     recipe
         Name of the recipe.
     parts
-        Prefixes of the tensors that are taken over; each must find at least one of the same shape.
+        Prefixes of the tensors that are taken over; each must find at least one of the same shape. Empty: all, which must fit.
     """
 
     recipe: str
-    parts: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class Recipe:
     name, title, source
         File name without suffix; for people; which experiment of which paper.
     dataset, split
-        What it learns from, and which named split of it.
+        What it learns from, and which named split of it; only names where the recipe lists ``cases`` of its own.
     network
         See :class:`NetworkChoice`.
     labels
@@ -90,6 +108,25 @@ class Recipe:
         How samples are drawn, see :mod:`agseg.training.draws`.
     augment
         See :class:`~agseg.training.augment_nnunet.Augmentation`; none by default, as in the papers.
+    patches
+        Draws bent, recoloured and degraded patches of CT instead (:mod:`agseg.training.patch_draws`); None draws as the papers.
+    structures
+        For ``patches``: what the numbers of the label maps look like on CT, so that scans can be recoloured. In a cohort these
+        are the values of its label images, whose names tell the class.
+    cases
+        Scans to learn from that lie in no cohort. The data folder then holds the files that they name.
+    left_out, negatives
+        Beside ``cases``: scans of patients that no case shows, and the paths of scans without any organ, by name. The network
+        is measured on them (``make weights-eval``).
+    scenes, scenes_each
+        For ``patches``: made-up scans without organs, the weight of each kind, and how many there are of a kind.
+    phantoms, phantoms_each
+        Beside ``cases``: synthetic patients (``agseg phantom``), the weight of each site, and how many there are of a site.
+    wins_from
+        The probability from which a class beats the background, where that is not 0.5: it goes into the bias of the last
+        layer of the finished network.
+    stop_after
+        Step at which the schedule of ``loop`` is left.
     protocol
         Of the papers: ``scr`` unless the run is a fine-tuning. ``own`` for data of one's own, where no protocol applies.
     start
@@ -120,6 +157,17 @@ class Recipe:
     start: StartFrom | None = None
     published: str | None = None
     minutes_on_gpu: float | None = None
+    patches: PatchSettings | None = None
+    structures: dict[int, Structure] = field(default_factory=dict)
+    cases: tuple[OpenCase, ...] = ()
+    left_out: tuple[OpenCase, ...] = ()
+    negatives: dict[str, str] = field(default_factory=dict)
+    scenes: dict[Scene, float] = field(default_factory=dict)
+    scenes_each: int = 3
+    phantoms: dict[str, float] = field(default_factory=dict)
+    phantoms_each: int = 6
+    wins_from: dict[int, float] = field(default_factory=dict)
+    stop_after: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -129,7 +177,40 @@ class Recipe:
         LabelSet.from_mapping(self.labels)  # refuses what cannot be in a mask
         if self.protocol == OWN.name and self.published is not None:
             raise FieldError("published", "nobody has published figures of data of one's own", value=self.published)
+        for label, probability in self.wins_from.items():
+            if label not in self.labels or not 0 < probability < 1:
+                raise FieldError(
+                    "wins_from", "needs a label and a probability", value={label: probability}, expected="0 < p < 1"
+                )
+        if self.stop_after is not None and self.stop_after < 1:
+            raise FieldError("stop_after", "a run takes at least one step", value=self.stop_after)
         self._check_network()
+        self._check_patches()
+
+    def _check_patches(self) -> None:
+        """See that what belongs to patches, and to a list of cases, is there with them only, and holds together."""
+        for there, names in _BELONGS_TO.items():
+            for name in names:
+                if getattr(self, name) and not getattr(self, there):
+                    raise FieldError(name, f"has no meaning without {there}")
+        if self.patches is None:
+            return
+        self.patches.check_input(self.input)
+        if not facts(self.network.architecture, self.network.config).takes(self.patches.shape):
+            raise FieldError("patches", "do not go through the network", value=f"shape: {list(self.patches.shape)}")
+        if self.affine != Affine() or self.organ_share or self.augment != Augmentation():
+            raise FieldError("patches", "have settings of their own for it", expected="no affine, organ_share or augment")
+        if min(self.scenes_each, self.phantoms_each) < 1 or min((*self.scenes.values(), *self.phantoms.values(), 1)) <= 0:
+            raise FieldError("scenes", "scenes and phantoms have weights above 0, and at least one case each")
+        if self.cases:
+            check_list(self.cases, self.left_out, labels=self.labels, structures=self.structures)
+        elif any(structure.label for structure in self.structures.values()):
+            raise FieldError("structures", "in a cohort, the names of its labels tell the class", expected="no label")
+        known = {case.known for case in self.cases}
+        if known - {None} and self.loss is not LossName.PARTIAL:
+            raise FieldError("loss", "cases of which only some organs are labelled have one loss", expected=LossName.PARTIAL)
+        if len(known) > 1 and self.batch > 1:
+            raise FieldError("batch", "the samples of a batch must know the same classes", value=self.batch, expected=1)
 
     def _check_network(self) -> None:
         """See that the network's scores are the labels, and that its tile goes through it."""
@@ -137,7 +218,7 @@ class Recipe:
         if found.classifies_frames:
             return
         count = len(self.labels)
-        self._check_mirroring()
+        self.affine.check_sides(self.labels.values(), self.input.axis_codes)
         fitting = [count] if self.input.regions else [count + 1, *([1] if count == 1 else [])]
         if found.classes not in fitting:
             raise FieldError(
@@ -163,18 +244,6 @@ class Recipe:
                 expected=f"sides that are multiples of {' x '.join(map(str, each))}",
             )
 
-    def _check_mirroring(self) -> None:
-        """A mirrored left kidney looks like a right one, and would go on being called left."""
-        sides = [name for name in self.labels.values() if {"left", "right"} & set(name.split("_"))]
-        across = [axis for axis in self.affine.flip if self.input.axis_codes[axis : axis + 1] in ("L", "R")]
-        if sides and across:
-            raise FieldError(
-                "affine",
-                f"mirroring left and right would swap {sides[0]} for its fellow",
-                value=f"flip: {list(self.affine.flip)}",
-                expected=f"flip: {[axis for axis in self.affine.flip if axis not in across]}",
-            )
-
     @property
     def label_set(self) -> LabelSet:
         """What the network's classes mean."""
@@ -188,11 +257,24 @@ class Recipe:
         """
         content = asdict(self) | {"input": self.input.identity()}
         content["loop"] = {key: value for key, value in content["loop"].items() if value or key not in ("frozen", "rates")}
-        if self.channel_shift == ChannelShift():
-            del content["channel_shift"]
-        if self.augment == Augmentation():
-            del content["augment"]
+        for key in fields(self):
+            if key.name in _LATER and getattr(self, key.name) == _default(key):
+                del content[key.name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+_BELONGS_TO = {"patches": ("structures", "cases", "scenes"), "cases": ("phantoms", "left_out", "negatives")}
+"""Keys that mean something only beside another one."""
+
+_LATER = (
+    *("channel_shift", "augment", "patches", "structures", "cases", "left_out", "negatives", "scenes", "scenes_each", "phantoms"),
+    *("phantoms_each", "wins_from", "stop_after"),
+)
+"""Keys that came after the first release."""
+
+
+def _default(key: Field[Any]) -> Any:
+    return key.default if key.default_factory is MISSING else key.default_factory()
 
 
 def plain(value: Any) -> Any:
@@ -200,7 +282,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
@@ -216,6 +298,11 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in resource_path("train/recipes").glob("*.yaml")))
 
 
+def packaged_names() -> tuple[str, ...]:
+    """Every recipe in ``train/packaged``."""
+    return tuple(sorted(path.stem for path in resource_path("train/packaged").glob("*.yaml")))
+
+
 def find_recipe(name: str | Path) -> Recipe:
     """A recipe by name, or from a YAML file of one's own.
 
@@ -226,9 +313,9 @@ def find_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = resource_path("train/recipes") / f"{name}.yaml"
+        known = (*recipe_names(), *packaged_names())
+        path = resource_path("train") / ("packaged" if str(name) in packaged_names() else "recipes") / f"{name}.yaml"
         if not path.exists():
-            known = recipe_names()
             beside = Path(f"{name}.yaml")
             near = [str(beside)] if beside.exists() else difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
             raise RecipeError(

@@ -35,7 +35,7 @@ from agseg.training.draws import centre_crop, standardised
 from agseg.training.material import PictureStatistics, network_of
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe, to_yaml
-from agseg.training.wrappers import EveryScore, KeptLogits
+from agseg.training.wrappers import EveryScore, KeptLogits, favour
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import Cleanup
 from agseg.weights.input_spec import Carry, InputSpec
@@ -214,6 +214,7 @@ def open_run(folder: Path, *, best: bool = True) -> Trained:
     state = Checkpoint.read(chosen)
     network = network_of(recipe)
     network.load_state_dict(state.network if state.averaged is None else state.averaged)
+    favour(network, recipe.wins_from)
     kept = None if about["kept"] is None else tuple(about["kept"])
     labels = LabelSet.from_mapping({int(index): name for index, name in about["labels"].items()})
     mean, sd = about["statistics"]

@@ -22,7 +22,7 @@ def take_over(network: nn.Module, source: Trained, recipe: Recipe) -> int:
     """
     own = network.network if isinstance(network, EveryScore) else network
     state, theirs = own.state_dict(), source.bare().state_dict()
-    if recipe.start is None:
+    if recipe.start is None or not recipe.start.parts:
         different = [
             k for k in state.keys() | theirs.keys() if k not in state or k not in theirs or state[k].shape != theirs[k].shape
         ]

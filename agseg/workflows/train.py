@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import platform
@@ -19,19 +20,20 @@ from agseg.errors import RecipeError
 from agseg.models.catalogue import facts
 from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
 from agseg.training.checkpoint import LAST, Checkpoint
-from agseg.training.cohort import open_cohort, provenance
+from agseg.training.cohort import Provenance, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.history import Progress
 from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in
-from agseg.training.loop import Loss, Score, train
+from agseg.training.loop import Batch, Loss, Score, train
 from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, task_of
 from agseg.training.objective import objective
+from agseg.training.open_cases import listed_split
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import SOURCE, Trained, write_run
-from agseg.training.wrappers import EveryScore
+from agseg.training.wrappers import EveryScore, favour
 from agseg.workflows.finetune_own import take_what_fits
 from agseg.workflows.resume import about_run, as_begun, begun_with, check_same_data
 from agseg.workflows.take_over import take_over
@@ -65,6 +67,8 @@ class RunPlace:
         Leave after this step, with a checkpoint.
     attention
         At every validation, take a picture of each attention gate on the first validation case.
+    only
+        Of the training side, these cases alone: how a case is left out to measure on it. Empty: all.
     """
 
     data: Path
@@ -76,6 +80,7 @@ class RunPlace:
     resume: bool = False
     stop_after: int | None = None
     attention: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def run_training(
     _check_depths(recipe)
     begun = begun_with(place.output) if place.resume else []  # read before the cases are
     recipe = as_begun(recipe, place.output) if place.resume else recipe
-    split = read_split(place.data, recipe.split, fold=place.fold)
+    split = _split(recipe, place)
     if recipe.start is not None and source is None and not place.resume:
         raise RecipeError(
             "this recipe starts from another one's result",
@@ -161,6 +166,8 @@ def run_training(
     ids = split.validation
 
     def described(current: nn.Module) -> Trained:
+        if recipe.wins_from:
+            current = favour(copy.deepcopy(current), recipe.wins_from)
         return Trained(current, recipe, trained.labels, trained.kept, trained.statistics)
 
     def validate(current: nn.Module) -> Score:
@@ -178,6 +185,7 @@ def run_training(
         loss=loss,
         settings=settings,
         folder=place.output,
+        transform=_channels_last if recipe.patches is not None else None,
         validate=validate if ids and settings.validate_every else None,
         watch=_watch(place, trained, ids, described) if place.attention else None,
         progress=progress,
@@ -185,7 +193,7 @@ def run_training(
         fingerprint=f"{recipe.fingerprint}:{place.fold}:{digest}",
         accelerator=accelerator,
         devices=devices,
-        stop_after=place.stop_after,
+        stop_after=min((stop for stop in (place.stop_after, recipe.stop_after) if stop is not None), default=None),
     )
     seconds = time.monotonic() - began
     write_run(place.output, recipe, {**about, "seconds": seconds + spent, "steps_done": result.step})
@@ -204,10 +212,33 @@ def run_training(
     )
 
 
+def _split(recipe: Recipe, place: RunPlace) -> Split:
+    """The sides of the cohort's split, or of the recipe's own list of cases.
+
+    Raises
+    ------
+    RecipeError
+        If it has no such split or fold, or no such case on its training side.
+    """
+    split = listed_split(recipe, fold=place.fold) if recipe.cases else read_split(place.data, recipe.split, fold=place.fold)
+    if not place.only:
+        return split
+    if unknown := sorted(set(place.only) - set(split.train)):
+        raise RecipeError("not on the training side", path=place.data, value=unknown, expected=", ".join(split.train))
+    return replace(split, train=tuple(case for case in split.train if case in place.only))
+
+
+def _channels_last(batch: Batch, generator: torch.Generator) -> Batch:
+    """Patches in the memory layout of their network (:func:`agseg.training.material.network_of`)."""
+    return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last_3d))
+
+
 def _loss(recipe: Recipe, place: RunPlace, trained: Trained) -> Loss:
     """The recipe's loss, as the cohort's labels want it."""
     if task_of(recipe) is Task.FRAME:
         return objective(recipe.loss, kept=trained.kept)
+    if recipe.cases:
+        return objective(recipe.loss, ignores=True)
     cohort = open_cohort(place.data)
     return objective(recipe.loss, kept=trained.kept, regions=regions_of(recipe, cohort), ignores=ignores(cohort))
 
@@ -280,9 +311,11 @@ def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
 def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:
     """The network with the meaning of its outputs, and the content of run.json."""
     labels, kept, statistics = recipe.label_set, None, (0.0, 1.0)
-    learned_on = recipe.dataset
+    learned_on, data = recipe.dataset, Provenance()
     task = task_of(recipe)
-    if task is not Task.FRAME:
+    if not recipe.cases:
+        data = provenance(place.data)
+    if task is not Task.FRAME and not recipe.cases:
         cohort = open_cohort(place.data)
         learned_on = cohort.name
         if learned_on != recipe.dataset:
@@ -298,7 +331,7 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
         "agseg": __version__,
         "recipe": recipe.name,
         "dataset": learned_on,
-        "data": asdict(provenance(place.data)),
+        "data": asdict(data),
         "split": recipe.split,
         "fold": place.fold,
         "cases": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},

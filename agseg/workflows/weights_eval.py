@@ -15,27 +15,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.grid import Grid
 from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
 from agseg.inference.segment import Segmentation
-from agseg.io.discover import discover
-from agseg.io.read import read_volume
-from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.measure.overlap import overlap
 from agseg.measure.surface import surface_dice, surface_distance
 from agseg.training.anatomy import structures_on
 from agseg.training.cases import IGNORE
+from agseg.training.listing import OpenCase
 from agseg.training.negatives import Scene, make_scene
-from agseg.training.open_cases import OpenCase, PretrainRecipe, class_table, label_path
+from agseg.training.open_cases import class_table, label_path, read_scan
+from agseg.training.recipe import Recipe, find_recipe
 from agseg.volume import Volume
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
-from agseg.workflows.pretrain import OPEN_SCANS
+from agseg.workflows.make_weights import OPEN_SCANS
 
 __all__ = ["Invented", "OrganScore", "chosen", "evaluate_left_out", "evaluate_negatives", "score_case", "table"]
 
@@ -83,17 +81,17 @@ class Invented:
     found_ml: float
 
 
-def evaluate_left_out(recipe: PretrainRecipe, data: Path, segment: Segment) -> list[OrganScore]:
+def evaluate_left_out(recipe: Recipe, data: Path, segment: Segment) -> list[OrganScore]:
     """Every left-out scan of the recipe, organ by organ, on the scan's own grid."""
     scores: list[OrganScore] = []
     for case in recipe.left_out:
-        volume = _only_study(data / str(case.image))
+        volume = read_scan(data / str(case.image))
         scores += score_case(case, recipe, label_path(case, data), volume, segment(volume))
         _log.info("%s done", case.id)
     return scores
 
 
-def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Volume, found: Segmentation) -> list[OrganScore]:
+def score_case(case: OpenCase, recipe: Recipe, labels: Path, volume: Volume, found: Segmentation) -> list[OrganScore]:
     """The organs that the case's labels know and show; what lies beyond the label map is not counted either."""
     grid = volume.grid
     truth = class_table(recipe)[structures_on(grid, labels, outside=IGNORE)]
@@ -123,11 +121,11 @@ def score_case(case: OpenCase, recipe: PretrainRecipe, labels: Path, volume: Vol
     return scores
 
 
-def evaluate_negatives(recipe: PretrainRecipe, data: Path, segment: Segment) -> list[Invented]:
+def evaluate_negatives(recipe: Recipe, data: Path, segment: Segment) -> list[Invented]:
     """What is found in each of the recipe's scans without organs, and in made-up heads, thighs, bodies and an empty table."""
     found = []
     for name, place in recipe.negatives.items():
-        volume = _only_study(data / place)
+        volume = read_scan(data / place)
         mask = segment(volume).mask
         found.append(Invented(name, float((mask.labels > 0).sum()) * volume.grid.voxel_volume_ml))
         _log.info("%s done", name)
@@ -138,13 +136,6 @@ def evaluate_negatives(recipe: PretrainRecipe, data: Path, segment: Segment) -> 
         mask = segment(Volume(made.image.numpy(), grid)).mask
         found.append(Invented(f"made-up {scene}", float((mask.labels > 0).sum()) * grid.voxel_volume_ml))
     return found
-
-
-def _only_study(place: Path) -> Volume:
-    studies = discover([place]).studies
-    if len(studies) != 1:
-        raise RecipeError("a scan must be one study", path=place, value=len(studies), expected=1)
-    return read_volume(studies[0])
 
 
 def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
@@ -190,9 +181,7 @@ def _rows(scores: Sequence[OrganScore]) -> str:
     return out.getvalue()
 
 
-def chosen(
-    manifest: Manifest, network: str | None, recipe_name: str | None
-) -> tuple[WeightsEntry, PretrainRecipe, Path | None]:
+def chosen(manifest: Manifest, network: str | None, recipe_name: str | None) -> tuple[WeightsEntry, Recipe, Path | None]:
     """What is measured: the entry, the recipe that names its left-out scans, and the file where it is not the packaged one.
 
     Parameters
@@ -210,10 +199,11 @@ def chosen(
     usual = manifest.default_for("liver", "CT").id
     file = Path(network) if network is not None and network not in manifest.by_id else None
     weights_id = network if network is not None and file is None else recipe_name or usual
-    path = resource_path(f"train/packaged/{recipe_name or weights_id}.yaml")
-    recipe = load(path, PretrainRecipe)
+    recipe = find_recipe(recipe_name or weights_id)
     if not recipe.left_out:
-        raise RecipeError("the recipe names no left-out scan", path=path, hint="RECIPE=NAME takes those of another recipe")
+        raise RecipeError(
+            "the recipe names no left-out scan", value=recipe.name, hint="RECIPE=NAME takes those of another recipe"
+        )
     entry = manifest.entry(weights_id if weights_id in manifest.by_id else usual)
     return entry if file is None else replace(entry, input=recipe.input), recipe, file
 

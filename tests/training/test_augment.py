@@ -6,7 +6,7 @@ import torch
 
 from agseg.training.augment import IntensityAugmentation, _thicken, cut_field, degrade, soften
 from agseg.training.cases import AIR_HU
-from agseg.training.sampler import step_generator
+from agseg.training.sample import step_generator
 
 NOTHING = IntensityAugmentation(
     noise_chance=0.0,

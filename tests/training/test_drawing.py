@@ -9,10 +9,12 @@ import torch
 from agseg.training.anatomy import OUTSIDE
 from agseg.training.cases import Case
 from agseg.training.drawing import FILL, FIRST_SHELL, INNER_WALL, SHELLS, draw_anatomy, enclose
-from agseg.training.sampler import PatchSampler, PatchSettings
+from agseg.training.patch_draws import PatchDraws, PatchSettings
 from agseg.training.synthesis import PHASE_HU, Phase, Tissue
+from agseg.weights.input_spec import InputSpec, Normalisation
 
 LIVER, COLON, SPINE, KIDNEY = 5, 20, 29, 2
+SPEC = InputSpec("CT", normalisation=Normalisation.NONE, tile=(16, 16, 16), axis_codes="RAS", spacing_mm=(4.0, 4.0, 4.0))
 TISSUES = {LIVER: Tissue.LIVER, COLON: Tissue.GUT, SPINE: Tissue.BONE, KIDNEY: Tissue.KIDNEY}
 
 
@@ -83,12 +85,12 @@ def test_gas_collects_in_front(labelled: np.ndarray) -> None:
     assert front > 1.1 * back
 
 
-def test_a_sampler_draws_cases_that_have_no_scan(labelled: np.ndarray) -> None:
+def test_patches_are_drawn_of_cases_that_have_no_scan(labelled: np.ndarray) -> None:
     whole = torch.from_numpy(enclose(labelled))
     labels = torch.from_numpy((labelled == LIVER).astype(np.uint8))
     case = Case("map", torch.where(whole < FIRST_SHELL, 0.0, -1024.0), labels, None, whole, drawn=True)
-    sampler = PatchSampler([case], PatchSettings(shape=(32, 32, 16)), seed=1, tissues=TISSUES)
-    samples = [sampler[step] for step in range(4)]
+    draws = PatchDraws([case], PatchSettings(shape=(32, 32, 16)), SPEC, seed=1, tissues=TISSUES)
+    samples = [draws[number] for number in range(4)]
     assert all(bool((s.image != 0).any()) and bool(torch.isfinite(s.image).all()) for s in samples)
     assert len({float(s.image.mean()) for s in samples}) == 4
 

@@ -14,7 +14,7 @@ from agseg.training.patches import (
     sample_labels,
     sampling_points,
 )
-from agseg.training.sampler import PatchSampler, PatchSettings, step_generator
+from agseg.training.sample import step_generator
 
 STILL = Deformation(probability=0.0)
 RIGID = Deformation(0.0, (1.0, 1.0), 0.0, (), 1.0)
@@ -92,25 +92,6 @@ def test_centres_fall_on_organs_as_often_as_asked() -> None:
         centre = patch_centre(one, shape=(4, 4, 4), organ_probability=1.0, generator=step_generator(3, step))
         near += bool(((centre > 6) & (centre < 16)).all())
     assert near == 60
-
-
-def test_a_sample_depends_on_seed_and_step_alone() -> None:
-    settings = PatchSettings(shape=(12, 12, 12))
-    first, second = (PatchSampler([case(), case()], settings, seed=7, tissues={}) for _ in range(2))
-    first[3]
-    a, b = first[11], second[11]
-    assert torch.equal(a.image, b.image)
-    assert torch.equal(a.labels, b.labels)
-    assert not torch.equal(a.image, first[12].image)
-    assert not torch.equal(a.image, PatchSampler([case()], settings, seed=8, tissues={})[11].image)
-
-
-def test_cases_are_drawn_by_weight() -> None:
-    light, heavy = case(), case()
-    cases = [Case("light", light.image, light.labels, weight=1.0), Case("heavy", heavy.image, heavy.labels, weight=9.0)]
-    sampler = PatchSampler(cases, PatchSettings(shape=(4, 4, 4)), seed=0, tissues={})
-    share = sum(sampler[step].case_id == "heavy" for step in range(200)) / 200
-    assert 0.82 < share < 0.97
 
 
 def test_a_case_whose_parts_differ_in_shape_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agseg.training.sampler import step_generator
+from agseg.training.sample import step_generator
 from agseg.training.synthesis import PHASE_HU, Phase, SynthesisSettings, Tissue, recolour, structure_means
 
 TISSUES = {1: Tissue.LIVER, 2: Tissue.KIDNEY, 3: Tissue.FAT, 4: Tissue.BONE}

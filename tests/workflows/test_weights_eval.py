@@ -14,8 +14,9 @@ from agseg.inference.segment import Segmentation
 from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.labels import LabelSet
 from agseg.training.cases import IGNORE
-from agseg.training.open_cases import OpenCase, PretrainRecipe, Structure
-from agseg.training.recipe import NetworkChoice
+from agseg.training.listing import OpenCase, Structure
+from agseg.training.patch_draws import PatchSettings
+from agseg.training.recipe import LossName, NetworkChoice, Recipe
 from agseg.training.settings import LoopSettings
 from agseg.training.synthesis import Phase, Tissue
 from agseg.volume import LabelMask, Volume
@@ -28,7 +29,7 @@ GRID = Grid((20, 18, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> PretrainRecipe:
+def recipe(tmp_path: Path) -> Recipe:
     labels = np.zeros(GRID.shape, dtype=np.uint8)
     labels[2:10, 2:10, 2:10], labels[12:18, 4:10, 2:8] = 5, 1
     labels[2:10, 2:10, 8:10] = IGNORE
@@ -37,9 +38,14 @@ def recipe(tmp_path: Path) -> PretrainRecipe:
     scan[1:19, 1:17], scan[4:8, 4:8] = -100.0, 300.0
     scan[labels > 0] = 60.0
     write_scalar(tmp_path / "scan.nii.gz", scan, GRID)
-    return PretrainRecipe(
+    return Recipe(
         name="tiny",
         title="two boxes",
+        source="us",
+        dataset="open-scans",
+        split="listed",
+        loss=LossName.PARTIAL,
+        batch=1,
         network=NetworkChoice("attention-unet", {"classes": 3, "widths": [2, 4]}),
         input=InputSpec(
             modality="CT",
@@ -51,7 +57,8 @@ def recipe(tmp_path: Path) -> PretrainRecipe:
         ),
         labels=LABELS,
         structures={5: Structure(Tissue.LIVER, 1), 1: Structure(Tissue.SPLEEN, 2)},
-        cases=(),
+        cases=(OpenCase("two", "labels.nii.gz"),),
+        patches=PatchSettings(shape=(16, 16, 16)),
         loop=LoopSettings(steps=1),
         left_out=(OpenCase("one", "labels.nii.gz", "scan.nii.gz", phase=Phase.VENOUS),),
         negatives={"nothing": "scan.nii.gz"},
@@ -72,7 +79,7 @@ LIVER = (1, (slice(2, 10), slice(2, 10), slice(2, 10)))
 HALF_SPLEEN = (2, (slice(12, 15), slice(4, 10), slice(2, 8)))
 
 
-def test_scores_are_by_organ_and_open_voxels_do_not_count(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_scores_are_by_organ_and_open_voxels_do_not_count(recipe: Recipe, tmp_path: Path) -> None:
     liver, spleen = evaluate_left_out(recipe, tmp_path, _finds(LIVER, HALF_SPLEEN))
     assert (liver.case, liver.phase, liver.organ) == ("one", "venous", "liver")
     # The mask reaches into the ignored slices; they belong to neither side.
@@ -82,7 +89,7 @@ def test_scores_are_by_organ_and_open_voxels_do_not_count(recipe: PretrainRecipe
     assert 0 < spleen.surface_dice < 1
 
 
-def test_how_sure_stands_beside_how_right(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_how_sure_stands_beside_how_right(recipe: Recipe, tmp_path: Path) -> None:
     too_large = (1, (slice(2, 10), slice(2, 10), slice(0, 10)))
     liver, spleen = evaluate_left_out(recipe, tmp_path, _finds(too_large))
     assert (liver.sure, liver.right) == (0.9, pytest.approx(6 / 8))
@@ -92,18 +99,18 @@ def test_how_sure_stands_beside_how_right(recipe: PretrainRecipe, tmp_path: Path
     assert "| part of what is found that is right | 0.75 |  |" in lines
 
 
-def test_an_organ_that_the_labels_do_not_know_is_not_scored(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_an_organ_that_the_labels_do_not_know_is_not_scored(recipe: Recipe, tmp_path: Path) -> None:
     partial = replace(recipe, left_out=(replace(recipe.left_out[0], known=(2,)),))
     assert [score.organ for score in evaluate_left_out(partial, tmp_path, _finds())] == ["spleen"]
 
 
-def test_what_is_invented_is_said_in_ml(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_what_is_invented_is_said_in_ml(recipe: Recipe, tmp_path: Path) -> None:
     found = {item.name: item.found_ml for item in evaluate_negatives(recipe, tmp_path, _finds(HALF_SPLEEN))}
     assert found.pop("nothing") == pytest.approx(3 * 6 * 6 * 0.008)
     assert set(found) == {"made-up head", "made-up thighs", "made-up shapeless", "made-up table"}
 
 
-def test_the_table_has_a_row_per_scan_and_means_by_phase(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_the_table_has_a_row_per_scan_and_means_by_phase(recipe: Recipe, tmp_path: Path) -> None:
     segment = _finds(LIVER, HALF_SPLEEN)
     lines = table(evaluate_left_out(recipe, tmp_path, segment), evaluate_negatives(recipe, tmp_path, segment)).splitlines()
     assert lines[0] == "| scan | phase | liver | spleen |"

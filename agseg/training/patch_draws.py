@@ -1,4 +1,8 @@
-"""Training samples as a pure function of seed and step, so that a resumed run sees exactly what an uninterrupted one would."""
+"""Patches of CT scans that are bent, swollen, recoloured and degraded, in place of the papers' affine draws.
+
+The image is drawn in HU, because that is what scanners and contrast media change, and normalised last. A case without a scan
+is drawn from its label map alone. Every patch is a pure function of seed and number.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from agseg.errors import FieldError
+from agseg.inference.normalise import normalise
 from agseg.training.augment import IntensityAugmentation, cut_field, degrade
 from agseg.training.cases import Case
 from agseg.training.drawing import draw_anatomy
 from agseg.training.patches import Deformation, Swelling, patch_centre, sample_image, sample_labels, sampling_points, uniform
+from agseg.training.sample import Sample, step_generator
 from agseg.training.synthesis import PHASE_HU, SynthesisSettings, Tissue, recolour, structure_means
+from agseg.weights.input_spec import GridRule, InputSpec, Normalisation
 
-__all__ = ["PatchSampler", "PatchSettings", "Sample", "step_generator"]
+__all__ = ["PatchDraws", "PatchSettings"]
 
-_STEP_PRIME = 1_000_003
-"""Keeps the generators of neighbouring seeds and steps apart."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One patch: image float32 ``[1, x, y, z]`` in HU, labels uint8 ``[x, y, z]``, and the classes its labels tell apart."""
-
-    image: Tensor
-    labels: Tensor
-    known: tuple[int, ...] | None
-    case_id: str
+_VOXELWISE = (
+    Normalisation.WINDOW_TO_UNIT,
+    Normalisation.WINDOW_TO_SYMMETRIC,
+    Normalisation.HU_OVER_1024,
+    Normalisation.CT,
+    Normalisation.NONE,
+)
+"""Rules that give a voxel the same value in a patch as in the whole scan."""
 
 
 @dataclass(frozen=True)
@@ -54,32 +58,62 @@ class PatchSettings:
     intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
     synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
 
+    def __post_init__(self) -> None:
+        if min(self.shape) < 2:
+            raise FieldError("shape", "a patch has three sides of two voxels or more", value=list(self.shape))
+        if 0 not in self.swelling:
+            raise FieldError(
+                "swelling", "needs an entry 0, for classes that have none of their own", value=sorted(self.swelling)
+            )
+        for name in ("organ_probability", "swelling_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FieldError(name, "a chance lies between 0 and 1", value=getattr(self, name))
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step."""
-    return torch.Generator().manual_seed(seed * _STEP_PRIME + step)
+    def check_input(self, spec: InputSpec) -> None:
+        """See that patches can be drawn of what a network sees.
+
+        Raises
+        ------
+        FieldError
+            If it is not one channel of CT on a grid in mm, kept in HU until it is normalised voxel by voxel.
+        """
+        if spec.modality != "CT" or spec.channels or not all(spec.spacing_mm or (0,)) or spec.grid is not GridRule.FIRST_VOXEL:
+            raise FieldError(
+                "patches", "are drawn of scans in HU", expected="an input of CT, one channel, spacing_mm, grid first_voxel"
+            )
+        if spec.normalisation not in _VOXELWISE or spec.normalise_first:
+            raise FieldError(
+                "patches",
+                "are normalised one by one, which must not need the whole scan",
+                value=f"normalisation: {spec.normalisation}",
+                expected=", ".join(_VOXELWISE),
+            )
 
 
-class PatchSampler(torch.utils.data.Dataset[Sample]):
-    """Indexable by step: ``sampler[step]`` draws a case by weight, a patch of it, its bend and its look.
+class PatchDraws(torch.utils.data.Dataset[Sample]):
+    """Patches by number: each draws a case by its weight, a patch of it, its bend and its look.
 
     Parameters
     ----------
     cases
-        At least one.
+        At least one, in HU on the model grid.
+    spec
+        How the patch is normalised, voxel by voxel: a rule that needs the whole scan does not fit.
     tissues
         What the structure indices of the cases are; cases without a structure map are never recoloured.
     """
 
-    def __init__(self, cases: Sequence[Case], settings: PatchSettings, *, seed: int, tissues: Mapping[int, Tissue]) -> None:
+    def __init__(
+        self, cases: Sequence[Case], settings: PatchSettings, spec: InputSpec, *, seed: int, tissues: Mapping[int, Tissue]
+    ) -> None:
         if not cases:
-            raise ValueError("a sampler needs at least one case")
-        self.cases, self.settings, self.seed, self.tissues = tuple(cases), settings, seed, dict(tissues)
+            raise ValueError("nothing to draw from")
+        self.cases, self.settings, self.spec, self.seed, self.tissues = tuple(cases), settings, spec, seed, dict(tissues)
         self._weights = torch.tensor([case.weight for case in cases], dtype=torch.float64)
         self._means = [None if c.structures is None else structure_means(c.image, c.structures) for c in cases]
 
-    def __getitem__(self, step: int) -> Sample:
-        generator = step_generator(self.seed, step)
+    def __getitem__(self, number: int) -> Sample:
+        generator = step_generator(self.seed, number)
         chosen = int(torch.multinomial(self._weights, 1, generator=generator))
         case, means, settings = self.cases[chosen], self._means[chosen], self.settings
         centre = patch_centre(case, shape=settings.shape, organ_probability=settings.organ_probability, generator=generator)
@@ -94,7 +128,7 @@ class PatchSampler(torch.utils.data.Dataset[Sample]):
         image = self._look(case, points, means, generator)
         image = degrade(image, settings.intensity, generator)
         image, labels = cut_field(image, labels, chance=settings.intensity.cut_chance, generator=generator)
-        return Sample(image[None], labels, case.known, case.id)
+        return Sample(normalise(image.clone(), self.spec)[None], labels, case.known, case.id)
 
     def _look(self, case: Case, points: Tensor, means: Tensor | None, generator: torch.Generator) -> Tensor:
         """The scan at ``points``, as it is or in another contrast; or an image drawn from its structures alone."""
