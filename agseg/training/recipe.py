@@ -267,8 +267,8 @@ _BELONGS_TO = {"patches": ("structures", "cases", "scenes"), "cases": ("phantoms
 """Keys that mean something only beside another one."""
 
 _LATER = (
-    *("channel_shift", "augment", "patches", "structures", "cases", "left_out", "negatives", "scenes", "scenes_each", "phantoms"),
-    *("phantoms_each", "wins_from", "stop_after"),
+    *("channel_shift", "augment", "patches", "structures", "cases", "left_out", "negatives"),
+    *("scenes", "scenes_each", "phantoms", "phantoms_each", "wins_from", "stop_after"),
 )
 """Keys that came after the first release."""
 

@@ -18,7 +18,7 @@ from agseg.training.checkpoint import random_state
 from agseg.training.draws import Affine, PictureDraws, VolumeDraws
 from agseg.training.overrides import overridden
 from agseg.training.recipe import find_recipe
-from agseg.training.sampler import step_generator
+from agseg.training.sample import step_generator
 from agseg.weights.input_spec import InputSpec, Normalisation
 
 NOTHING: dict[str, Any] = dict.fromkeys((name for name in Augmentation.__dataclass_fields__ if name.endswith("_chance")), 0.0)

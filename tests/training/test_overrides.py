@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
 from agseg.training.overrides import overridden
+from agseg.training.patch_draws import PatchSettings
 from agseg.training.recipe import find_recipe, plain, to_yaml
 
 RECIPE = find_recipe("attention-unet3d-phantom-ct150")
@@ -75,8 +76,6 @@ def test_the_page_has_every_key_and_no_other() -> None:
     }
     content = plain(asdict(RECIPE))
     inner = {f"{key}.{name}" for key in ("loop", "network", "start") for name in (content[key] or {"recipe": 0, "parts": 0})}
-    known = {
-        *(set(content) - {"loop", "network", "start", "input", "affine", "augment", "published", "minutes_on_gpu"}),
-        *inner,
-    }
-    assert said == known | {"input.*", "affine.*", "augment.*"}
+    inner |= {f"patches.{key.name}" for key in fields(PatchSettings)}
+    outer = {"loop", "network", "start", "input", "affine", "augment", "patches", "published", "minutes_on_gpu"}
+    assert said == (set(content) - outer) | inner | {"input.*", "affine.*", "augment.*", "patches.*"}
