@@ -29,7 +29,12 @@ RECIPE = (
 """What a recipe is, for help texts."""
 
 Data = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="The cohort in nnU-Net's layout, or the folder of the scans that the recipe lists; default data/DATASET.")
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The cohort in nnU-Net's layout, or the folder of the scans that the recipe lists; default data/DATASET.",
+    ),
 ]
 Fold = Annotated[int, typer.Option("--fold", min=0, help="Which fold of the recipe's split.")]
 Requeue = Annotated[

@@ -37,6 +37,8 @@ KIDNEY_RIGHT, KIDNEY_LEFT = 2, 3
 PHANTOM_STRUCTURES = {"spleen": 1, "kidney": KIDNEY_LEFT, "liver": 5, "pancreas": 7}
 """Organs of the phantoms and their numbers in the label maps; kidneys are told apart by their side."""
 
+_FOLDER = "--data names the folder that the recipe's paths start from."
+
 
 def listed_split(recipe: Recipe, *, fold: int = 0) -> Split:
     """The recipe's list as a split: all cases are trained on, and those that it leaves out are the test side.
@@ -75,8 +77,8 @@ def read_scan(place: Path) -> Volume:
     """
     studies = discover([place]).studies if place.exists() else ()
     if len(studies) != 1:
-        found = len(studies) if place.exists() else "no such file or folder"
-        raise RecipeError("a listed case must be one study", path=place, value=found, expected=1)
+        found = f"{len(studies)} studies" if place.exists() else "no such file or folder"
+        raise RecipeError("a listed case must be one study", path=place, value=found, expected="one", hint=_FOLDER)
     return read_volume(studies[0])
 
 
@@ -108,9 +110,18 @@ def _drawn_case(case: OpenCase, recipe: Recipe, path: Path) -> Case:
 
 
 def label_path(case: OpenCase, data: Path) -> Path:
-    """Where a case's label map is: in the data folder, or among those that travel with agseg."""
+    """Where a case's label map is: in the data folder, or among those that travel with agseg.
+
+    Raises
+    ------
+    RecipeError
+        If it is not there.
+    """
     inside = case.labels.removeprefix("train:")
-    return resource_path("train") / inside if inside != case.labels else data / case.labels
+    path = resource_path("train") / inside if inside != case.labels else data / case.labels
+    if not path.is_file():
+        raise RecipeError("a listed case has no labels here", path=path, value=case.id, hint=_FOLDER)
+    return path
 
 
 def class_table(recipe: Recipe) -> NDArray[np.uint8]:

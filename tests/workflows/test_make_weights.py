@@ -182,6 +182,10 @@ def test_a_missing_scan_is_named(scans: Path) -> None:
     (scans / "two" / "ct.nii.gz").unlink()
     with pytest.raises(RecipeError, match="one study"):
         read_cases(recipe_of(scans), scans)
+    (scans / "two_labels.nii.gz").unlink()
+    with pytest.raises(RecipeError, match="no labels here"):
+        run_training(recipe_of(scans), RunPlace(scans, scans / "run"))
+    assert not (scans / "run").exists()
 
 
 @pytest.mark.parametrize("name", packaged_names())
