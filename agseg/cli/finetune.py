@@ -10,8 +10,11 @@ import typer
 from agseg.cli import console, options
 from agseg.cli.device import check_device
 from agseg.cli.training_options import (
+    CACHE_GB,
     RECIPE,
     Batch,
+    Cache,
+    CacheLimit,
     Data,
     Fold,
     Requeue,
@@ -20,6 +23,7 @@ from agseg.cli.training_options import (
     Settings,
     Steps,
     Workers,
+    case_cache,
     run_progress,
     say,
 )
@@ -59,6 +63,8 @@ def register(app: typer.Typer) -> None:
         settings: Settings = None,
         device: options.Device = "auto",
         workers: Workers = 0,
+        cache: Cache = None,
+        cache_limit: CacheLimit = CACHE_GB,
         manifest: options.Manifest = None,
         offline: options.Offline = False,
         json: options.Json = False,
@@ -100,6 +106,7 @@ def register(app: typer.Typer) -> None:
             device=device,
             processes=options.launched_processes(),
             workers=workers,
+            cache=case_cache(cache, cache_limit),
             resume=resume or (requeue and (folder / LAST).exists()),
         )
         with run_progress(chosen.name, quiet=quiet or json) as progress:

@@ -9,7 +9,23 @@ import typer
 
 from agseg.cli import console, options
 from agseg.cli.device import check_device
-from agseg.cli.training_options import RECIPE, Batch, Data, Fold, Requeue, Seed, Settings, Steps, Workers, run_progress, say
+from agseg.cli.training_options import (
+    CACHE_GB,
+    RECIPE,
+    Batch,
+    Cache,
+    CacheLimit,
+    Data,
+    Fold,
+    Requeue,
+    Seed,
+    Settings,
+    Steps,
+    Workers,
+    case_cache,
+    run_progress,
+    say,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +61,8 @@ def register(app: typer.Typer) -> None:
         settings: Settings = None,
         device: options.Device = "auto",
         workers: Workers = 0,
+        cache: Cache = None,
+        cache_limit: CacheLimit = CACHE_GB,
         json: options.Json = False,
         quiet: options.Quiet = False,
         verbose: options.Verbose = False,
@@ -68,6 +86,7 @@ def register(app: typer.Typer) -> None:
             device=device,
             processes=options.launched_processes(),
             workers=workers,
+            cache=case_cache(cache, cache_limit),
             resume=resume or (requeue and (folder / LAST).exists()),
             attention=attention,
             only=tuple(only or ()),

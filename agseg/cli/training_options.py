@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +12,37 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agseg.cli import console, options
-from agseg.errors import ExitCode
+from agseg.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from agseg.training.case_cache import CaseCache
     from agseg.training.history import Progress
     from agseg.workflows.train import ProgressCall, TrainingReport
 
-__all__ = ["RECIPE", "Batch", "Data", "Fold", "Requeue", "Runs", "Seed", "Settings", "Steps", "Workers", "run_progress", "say"]
+__all__ = [
+    "CACHE_GB",
+    "RECIPE",
+    "Batch",
+    "Cache",
+    "CacheLimit",
+    "Data",
+    "Fold",
+    "Requeue",
+    "Runs",
+    "Seed",
+    "Settings",
+    "Steps",
+    "Workers",
+    "case_cache",
+    "run_progress",
+    "say",
+]
 
 LINE_EVERY_S = 30.0
 """In a log, progress is a line this often (s), and after every validation."""
+
+CACHE_GB = 100.0
+"""What a cache may take where nobody says."""
 
 RECIPE = (
     "A recipe's name (docs/protocols.md lists them, and so does the answer to a wrong one), "
@@ -41,6 +63,15 @@ Requeue = Annotated[
     bool, typer.Option("--requeue", help="Go on where the folder has a checkpoint, else begin: one command for a queue.")
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that draw samples while the device computes.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="DIR", help="Keep prepared scans here, so that later starts and other runs need not read them anew."
+    ),
+]
+CacheLimit = Annotated[
+    float, typer.Option("--cache-limit", metavar="GB", min=0.001, help="What they may take; the least recently used go.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, e.g. loop.learning_rate=3e-4; repeatable."),
@@ -49,6 +80,15 @@ Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Replaces the 
 Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the recipe's seed.")]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Replaces the recipe's batch size.")]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where `agseg train` leaves its runs.")]
+
+
+def case_cache(folder: Path | None, limit_gb: float) -> CaseCache | None:
+    """The cache that ``--cache`` and ``--cache-limit`` ask for."""
+    from agseg.training.case_cache import CaseCache
+
+    if math.isnan(limit_gb):
+        raise UsageError("not a limit", value="--cache-limit nan", expected="GB, such as 100")
+    return None if folder is None else CaseCache(folder, limit_gb * 1e9)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.inference.frame import Frame
+from agseg.inference.normalise import normalise
 from agseg.inference.prepare import channels_of, prepare, sample
 from agseg.training.anatomy import complete
 from agseg.volume import HU_MIN, LabelMask, Volume
@@ -69,6 +70,20 @@ class Case:
         shapes = {tuple(t.shape) for t in (self.image, self.labels, self.structures, *self.more) if t is not None}
         if len(shapes) != 1:
             raise ValueError(f"image, labels and structures of a case must have one shape, not {sorted(shapes)}")
+
+    def stacked(self) -> Tensor:
+        """All channels, ``[C, x, y, z]``; a copy only where there are several that do not lie in one block already."""
+        if "stacked" in self._found:
+            return self._found["stacked"]
+        return torch.stack([self.image, *self.more]) if self.more else self.image[None]
+
+    def as_input(self, spec: InputSpec) -> Case:
+        """The same case as network input: every channel normalised over the whole scan."""
+        if self.normalised:
+            return self
+        channels = enumerate((self.image, *self.more))
+        image, *more = (normalise(channel.clone(), spec.of_channel(number)) for number, channel in channels)
+        return replace(self, image=image, more=tuple(more), normalised=True, _found={})
 
     def present_classes(self) -> tuple[int, ...]:
         """The organs that occur, background and ignored voxels left out."""

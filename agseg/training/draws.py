@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agseg.errors import FieldError
-from agseg.inference.normalise import normalise
 from agseg.training.augment_nnunet import Augmentation, Augmenter
 from agseg.training.cases import Case
 from agseg.training.patches import uniform
@@ -160,14 +159,6 @@ def _points(
     return offsets @ matrix + torch.tensor(middle)
 
 
-def _normalised(case: Case, spec: InputSpec) -> Tensor:
-    """All channels of a case ``[C, x, y, z]``, each normalised over the whole scan."""
-    if case.normalised:
-        return torch.stack([case.image, *case.more])
-    channels = enumerate((case.image, *case.more))
-    return torch.stack([normalise(channel.clone(), spec.of_channel(number)) for number, channel in channels])
-
-
 NO_SHIFT = ChannelShift()
 """Pictures keep their colours."""
 
@@ -208,7 +199,7 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         dims = 3 if spec.tile[2] > 1 else 2
         self.augmenter = Augmenter(augment, spacing=(spec.spacing_mm or (1.0,) * 3)[:dims], tile=spec.tile[:dims])
         self.spec, self.affine, self.seed, self.organ_share = spec, affine, seed, organ_share
-        self._images = [_normalised(case, spec) for case in cases]
+        self._images = [case.as_input(spec).stacked() for case in cases]
         self.cases = tuple(cases)
 
     def __getitem__(self, number: int) -> Sample:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError, UsageError
+from agseg.training.case_cache import CaseCache
 from agseg.training.cohort import PNG, Cohort, image_hash, open_cohort
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
@@ -85,22 +86,25 @@ class Stage:
         return tuple(sorted({case for _, case, _ in mine ^ theirs}))
 
 
-def stage_of(recipe: Recipe, root: Path, split: Split) -> Stage:
-    """The stage that a recipe's training is; every case of both sides is read once, no test case."""
+def stage_of(recipe: Recipe, root: Path, split: Split, *, cache: CaseCache | None = None) -> Stage:
+    """The stage that a recipe's training is; every case of both sides is read once, no test case.
+
+    With a cache, a cohort's scan is read only where its digest was not noted there before.
+    """
     if recipe.cases:
         return Stage(recipe.dataset, _listed_contents(recipe, root, split.train), {})
     task = task_of(recipe)
-    sides = (case_contents(root, side, task=task) for side in (split.train, split.validation))
+    sides = (case_contents(root, side, task=task, cache=cache) for side in (split.train, split.validation))
     return Stage(recipe.dataset if task is Task.FRAME else open_cohort(root).name, *sides)
 
 
-def case_contents(root: Path, ids: Sequence[str], *, task: Task) -> dict[str, Content]:
+def case_contents(root: Path, ids: Sequence[str], *, task: Task, cache: CaseCache | None = None) -> dict[str, Content]:
     """What cases of a cohort hold, by id."""
     if task is Task.FRAME:
         frames = open_frames(root)
         return {i: _frame_content((root / frames.rows[i].file).read_bytes(), frames.rows[i].label) for i in ids}
     cohort = open_cohort(root)
-    return {case: Content(_image_hash(cohort, case), _sha256(cohort.label_path(case).read_bytes())) for case in ids}
+    return {case: Content(_image_hash(cohort, case, cache), _sha256(cohort.label_path(case).read_bytes())) for case in ids}
 
 
 def _listed_contents(recipe: Recipe, root: Path, ids: Sequence[str]) -> dict[str, Content]:
@@ -117,10 +121,13 @@ def _frame_content(pixels: bytes, label: str) -> Content:
     return Content(_sha256(pixels), _sha256(pixels + label.encode()))
 
 
-def _image_hash(cohort: Cohort, case_id: str) -> str:
+def _image_hash(cohort: Cohort, case_id: str, cache: CaseCache | None) -> str:
     if cohort.file_ending == PNG:
         return _sha256(cohort.image_path(case_id).read_bytes())
-    return image_hash(cohort.read_volume(case_id))
+    if cache is None:
+        return image_hash(cohort.read_volume(case_id))
+    facts = {"image": cohort.modalities}
+    return cache.digest(files=cohort.image_paths(case_id), facts=facts, make=lambda: image_hash(cohort.read_volume(case_id)))
 
 
 def _sha256(content: bytes) -> str:

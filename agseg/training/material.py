@@ -17,6 +17,7 @@ from agseg.models.catalogue import facts
 from agseg.models.registry import build
 from agseg.training.anatomy import OUTSIDE
 from agseg.training.batches import DrawBatches
+from agseg.training.case_cache import CaseCache
 from agseg.training.cases import IGNORE, Case, prepare_case
 from agseg.training.cohort import PNG, Cohort, open_cohort
 from agseg.training.datasets import Task, dataset, dataset_names
@@ -183,24 +184,55 @@ def _structures(stored: LabelMask, cohort: Cohort) -> NDArray[np.uint8]:
     return stored.labels if ignored is None else np.where(stored.labels == ignored, 0, stored.labels).astype(np.uint8)
 
 
-def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0) -> DrawBatches:
-    """Batches from the training side of a split; neither validation nor test cases are opened."""
+def _prepared(cohort: Cohort, case_id: str, recipe: Recipe, cache: CaseCache | None) -> Case:
+    """One scan as samples are drawn from it, kept in the cache where there is one: normalised, but for patches, drawn in HU."""
+    if cache is None:
+        return load_case(cohort, case_id, recipe)
+
+    def make() -> Case:
+        case = load_case(cohort, case_id, recipe)
+        return case if recipe.patches is not None else case.as_input(recipe.input)
+
+    facts = {
+        "input": {key: value for key, value in recipe.input.identity().items() if key not in ("tile", "overlap")},
+        "normalised": recipe.patches is None,
+        "structures": bool(recipe.structures),
+        "labels": recipe.labels,
+        "values": {label.index: label.name for label in cohort.in_files},
+        "ignores": ignores(cohort),
+        "modalities": cohort.modalities,
+    }
+    files = (*cohort.image_paths(case_id), cohort.label_path(case_id))
+    return cache.case(case_id, files=files, facts=facts, make=make)
+
+
+def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0, cache: CaseCache | None = None) -> DrawBatches:
+    """Batches from the training side of a split; neither validation nor test cases are opened.
+
+    Parameters
+    ----------
+    workers
+        Processes that draw.
+    cache
+        Where prepared scans are kept from one run to the next.
+    """
     task = task_of(recipe)
     if task is Task.FRAME:
         draws: torch.utils.data.Dataset[Sample] = _frames(recipe, root, split.train)
     elif task is Task.PICTURE:
         draws = _pictures(recipe, root, split.train)
     else:
-        cases = read_cases(recipe, root, only=split.train) if recipe.cases else _cohort_cases(recipe, root, split.train)
+        listed = bool(recipe.cases)
+        cases = read_cases(recipe, root, only=split.train) if listed else _cohort_cases(recipe, root, split.train, cache)
         draws = _volumes(recipe, cases)
     return DrawBatches(draws, size=recipe.batch, workers=workers)
 
 
-def _cohort_cases(recipe: Recipe, root: Path, ids: Sequence[str]) -> list[Case]:
+def _cohort_cases(recipe: Recipe, root: Path, ids: Sequence[str], cache: CaseCache | None) -> list[Case]:
     cohort = open_cohort(root)
     check_input(recipe, cohort)
     kept_of(recipe, cohort.label_set)
-    return [load_case(cohort, case_id, recipe) for case_id in ids]
+    return [_prepared(cohort, case_id, recipe, cache) for case_id in ids]
 
 
 def _volumes(recipe: Recipe, cases: Sequence[Case]) -> VolumeDraws | PatchDraws:

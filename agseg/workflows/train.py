@@ -19,6 +19,7 @@ from agseg import __version__
 from agseg.errors import RecipeError
 from agseg.models.catalogue import facts
 from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
+from agseg.training.case_cache import CaseCache
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import Provenance, open_cohort, provenance
 from agseg.training.datasets import Task
@@ -69,6 +70,8 @@ class RunPlace:
         At every validation, take a picture of each attention gate on the first validation case.
     only
         Of the training side, these cases alone: how a case is left out to measure on it. Empty: all.
+    cache
+        Where prepared scans are kept from one run to the next; None keeps them in memory alone.
     """
 
     data: Path
@@ -81,6 +84,7 @@ class RunPlace:
     stop_after: int | None = None
     attention: bool = False
     only: tuple[str, ...] = ()
+    cache: CaseCache | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def run_training(
             take_what_fits(network, source, recipe.label_set)
         else:
             take_over(network, source, recipe)
-    stage = stage_of(recipe, place.data, split)
+    stage = stage_of(recipe, place.data, split, cache=place.cache)
     digest = stage.digest(split.test)
     if place.resume:
         check_same_data(begun, recipe, stage, digest, fold=place.fold, data=place.data, run=place.output)
@@ -181,7 +185,7 @@ def run_training(
     began = time.monotonic()
     result = train(
         network,
-        source=batches_of(recipe, place.data, split, workers=place.workers),
+        source=batches_of(recipe, place.data, split, workers=place.workers, cache=place.cache),
         loss=loss,
         settings=settings,
         folder=place.output,

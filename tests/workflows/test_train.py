@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from agseg.errors import RecipeError, UsageError
+from agseg.training.case_cache import CaseCache
 from agseg.training.checkpoint import Checkpoint
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.evaluation import read_evaluation
+from agseg.training.lineage import LEARNED
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
 from agseg.training.trained import open_run
@@ -95,6 +97,23 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(sites, runs, tmp
     assert (finished.began_at, finished.step, finished.steps, finished.loss) == (6, 6, 6, None)
     with pytest.raises(RecipeError, match="holds a run already"):
         run_training(recipe, place)
+
+
+def test_with_a_cache_a_run_is_the_same_and_the_next_one_reads_no_scan(sites, runs, tmp_path, monkeypatch):
+    recipe = tiny(SOURCE)
+    read = []
+    original = Cohort.read_volume
+    monkeypatch.setattr(Cohort, "read_volume", lambda cohort, case_id: read.append(case_id) or original(cohort, case_id))
+    for name, count in (("first", 3 + 4), ("second", 0)):  # three learned from; these and one for validation are digested
+        cache = CaseCache(tmp_path / "cache", 1e9)
+        run_training(recipe, RunPlace(sites / "ct150", tmp_path / name, device="cpu", cache=cache))
+        assert len(read) == count
+        read.clear()
+    plain = weights_of(runs / SOURCE)  # it validated on the way, which moves no weight
+    for name in ("first", "second"):
+        assert all(torch.equal(value, plain[key]) for key, value in weights_of(tmp_path / name).items())
+    first, second = (json.loads((tmp_path / name / "run.json").read_text())[LEARNED] for name in ("first", "second"))
+    assert first == second
 
 
 def test_training_never_opens_a_test_case(sites, tmp_path, monkeypatch):
