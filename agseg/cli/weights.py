@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -295,6 +295,7 @@ def _print_entry(content: dict[str, Any]) -> None:
         "default for": ", ".join(content["default_for"]) or "nothing: name it with --weights",
         "input": ", ".join(f"{key} {value}" for key, value in content["input"].items() if value is not None),
         "scores": "\n".join(_score_lines(content["scores"])) or "none measured",
+        "learned from": _learned(content["learned"]),
         "licence": content["licence"],
         "attribution": content["attribution"],
         "citation": content["citation"],
@@ -302,6 +303,12 @@ def _print_entry(content: dict[str, Any]) -> None:
         "caution": content["caution"],
     }
     console.print_rows(content["id"], ("", ""), [(key, str(value)) for key, value in told.items()])
+
+
+def _learned(stages: Sequence[Mapping[str, Any]] | None) -> str:
+    if stages is None:
+        return "not recorded case by case"
+    return "; ".join(f"{one['images'] or 'unrecorded'} images of {one['dataset']}" for one in stages)
 
 
 def _score_lines(scores: Mapping[str, Any]) -> Iterator[str]:

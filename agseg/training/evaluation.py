@@ -43,7 +43,7 @@ POOLED_FOLDS = "pooled_folds"
 MISSING_FOLDS = "missing_folds"
 """Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""
 UNRECORDED = "unrecorded"
-"""Key of ``about``: the network is weights, and which cases they learned from is not recorded."""
+"""Key of ``about``: the weights, or the start of the network, of which it is not recorded which cases they learned from."""
 NOT_SCORED = "not_scored"
 """Key of ``about``: case id to the reason why it has no score."""
 

@@ -1,7 +1,7 @@
 """Training lineage: no case is scored by a network that has learned from it, and no run goes on with other data.
 
 A run's ``run.json`` lists them under ``learned``, one stage per training: its own first, then those of the network it started
-from.
+from. An entry of the weights manifest lists digests of images, without names (:class:`agseg.weights.entry.Learned`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ from agseg.training.open_cases import label_path, read_scan
 from agseg.training.recipe import Recipe
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import Trained
+from agseg.weights.entry import IMAGE_DIGITS, Learned
 
-__all__ = ["LEARNED", "SAME_IMAGE", "Content", "Stage", "case_contents", "refuse_known", "stage_of", "stages_in"]
+__all__ = [
+    "LEARNED", "SAME_IMAGE", "Content", "Stage", "case_contents", "learned_by", "refuse_known", "refuse_learned", "stage_of",
+    "stages_in", "stages_of", "started_from", "unrecorded",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +50,16 @@ class Content:
 
 @dataclass(frozen=True)
 class Stage:
-    """One training: the data set's name, and the cases of the training and of the validation side by id."""
+    """One training: the data set's name, and the cases of the training and of the validation side by id.
+
+    Of weights of the manifest only ``images`` are known, the first digits of their hashes; a stage without any case is one of
+    which nothing was recorded.
+    """
 
     dataset: str
     train: Mapping[str, Content]
     validation: Mapping[str, Content]
+    images: tuple[str, ...] = ()
 
     @property
     def cases(self) -> dict[str, Content]:
@@ -60,13 +69,14 @@ class Stage:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in run.json."""
         sides = {"train": self.train, "validation": self.validation}
-        return {"dataset": self.dataset, **{side: {i: vars(c) for i, c in cases.items()} for side, cases in sides.items()}}
+        told = {side: {i: vars(c) for i, c in cases.items()} for side, cases in sides.items()}
+        return {"dataset": self.dataset, **told, **({"images": list(self.images)} if self.images else {})}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Stage:
         """What :meth:`to_dict` gave."""
-        sides = ({i: Content(**c) for i, c in found[side].items()} for side in ("train", "validation"))
-        return cls(found["dataset"], *sides)
+        train, validation = ({i: Content(**c) for i, c in found[side].items()} for side in ("train", "validation"))
+        return cls(found["dataset"], train, validation, tuple(found.get("images", ())))
 
     def is_of(self, split: Split, *, dataset: str) -> bool:
         """Whether it learned from the very sides of a split of a data set."""
@@ -94,8 +104,8 @@ def stage_of(recipe: Recipe, root: Path, split: Split, *, cache: CaseCache | Non
     if recipe.cases:
         return Stage(recipe.dataset, _listed_contents(recipe, root, split.train), {})
     task = task_of(recipe)
-    sides = (case_contents(root, side, task=task, cache=cache) for side in (split.train, split.validation))
-    return Stage(recipe.dataset if task is Task.FRAME else open_cohort(root).name, *sides)
+    train, validation = (case_contents(root, side, task=task, cache=cache) for side in (split.train, split.validation))
+    return Stage(recipe.dataset if task is Task.FRAME else open_cohort(root).name, train, validation)
 
 
 def case_contents(root: Path, ids: Sequence[str], *, task: Task, cache: CaseCache | None = None) -> dict[str, Content]:
@@ -141,6 +151,70 @@ def stages_in(about: Mapping[str, Any] | None) -> tuple[Stage, ...] | None:
     return tuple(Stage.from_dict(found) for found in about[LEARNED])
 
 
+def stages_of(trained: Trained) -> tuple[Stage, ...] | None:
+    """The stages of a run, or of weights as far as their entry tells; None where nothing was recorded."""
+    if trained.about is not None or trained.learned is None:
+        return stages_in(trained.about)
+    return tuple(Stage(learned.dataset, {}, {}, tuple(learned.images.split())) for learned in trained.learned)
+
+
+def started_from(source: Trained | None) -> tuple[Stage, ...]:
+    """What a training begins with behind it: the stages of its start, or an empty one of its name where nothing is recorded."""
+    if source is None:
+        return ()
+    stages = stages_of(source)
+    return (Stage(source.recipe.name, {}, {}),) if stages is None else stages
+
+
+def unrecorded(trained: Trained) -> str | None:
+    """The name of that of which nobody recorded what it learned from: the network itself, or one that it started from."""
+    stages = stages_of(trained)
+    if stages is None:
+        return trained.recipe.name
+    return next((stage.dataset for stage in stages if not stage.cases and not stage.images), None)
+
+
+def learned_by(networks: Sequence[Trained]) -> tuple[Learned, ...] | None:
+    """What an entry of these networks says that they learned from; None where one of them does not know."""
+    images: dict[str, set[str]] = {}
+    for trained in networks:
+        stages = stages_of(trained)
+        if stages is None:
+            return None
+        for stage in stages:
+            found = {content.image[:IMAGE_DIGITS] for content in stage.cases.values()}
+            images.setdefault(stage.dataset, set()).update(found, stage.images)
+    return tuple(Learned(name, " ".join(sorted(digests))) for name, digests in images.items())
+
+
+def refuse_learned(learned: Sequence[Learned], root: Path, ids: Sequence[str]) -> None:
+    """See that none of these cases of scans is one that weights of the manifest have learned from.
+
+    Raises
+    ------
+    UsageError
+        If one is.
+    """
+    digests = {digest for one in learned for digest in one.images.split()}
+    contents = case_contents(root, ids, task=Task.VOLUME) if digests else {}
+    _refuse({case: case for case, c in contents.items() if c.image[:IMAGE_DIGITS] in digests}, ids, root, _OTHERS)
+
+
+def _refuse(known: Mapping[str, str], ids: Sequence[str], root: Path, hint: str) -> None:
+    if known:
+        pairs = [case if twin == case else f"{case} (the image of {twin})" for case, twin in known.items()]
+        raise UsageError(
+            "the network has learned from cases of this test set",
+            path=root,
+            value=f"{_few(pairs)} ({len(pairs)} of {len(ids)})",
+            expected="cases that it neither trained nor validated on",
+            hint=hint,
+        )
+
+
+_OTHERS = "Take these cases out of the test side in splits.json, or evaluate a network that has not learned from them."
+
+
 def refuse_known(trained: Trained, root: Path, ids: Sequence[str], *, split: Split | None = None) -> dict[str, str]:
     """See that a network does not meet any of these cases for the second time.
 
@@ -171,15 +245,7 @@ def refuse_known(trained: Trained, root: Path, ids: Sequence[str], *, split: Spl
     """
     about = dict(trained.about or {})
     known, same = _known(trained, about, root, ids, split)
-    if known:
-        pairs = [case if twin == case else f"{case} (the image of {twin})" for case, twin in known.items()]
-        raise UsageError(
-            "the run has learned from cases of this test set",
-            path=root,
-            value=f"{_few(pairs)} ({len(pairs)} of {len(ids)})",
-            expected="cases that it neither trained nor validated on",
-            hint=_way_out(trained, about, root, split),
-        )
+    _refuse(known, ids, root, _way_out(trained, about, root, split) if known else "")
     if same:
         pairs = [f"{case} = {twin}" for case, twin in same.items()]
         _log.warning("%d of %d test cases hold the image of a learned case: %s", len(pairs), len(ids), _few(pairs))
@@ -194,11 +260,13 @@ def _way_out(trained: Trained, about: Mapping[str, Any], root: Path, split: Spli
     """What to do about a refusal: the run's own test side, where that is another one."""
     if _dataset(trained, root) == trained.recipe.dataset and _own_split(about, root) not in (None, split):
         return f"Leave out --split and --fold: its own test side is fold {about['fold']} of split {about['split']}."
-    return "Take these cases out of the test side in splits.json, or evaluate a network that has not learned from them."
+    return _OTHERS
 
 
 def _own_split(about: Mapping[str, Any], root: Path) -> Split | None:
-    """The split of a cohort that a run's run.json names, where the cohort has it."""
+    """The split of a cohort that a run's run.json names, where the cohort has it; weights of the manifest name none."""
+    if "split" not in about:
+        return None
     try:
         return read_split(root, about["split"], fold=about["fold"])
     except RecipeError:
@@ -214,7 +282,7 @@ def _known(
     trained: Trained, about: Mapping[str, Any], root: Path, ids: Sequence[str], split: Split | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Cases that are known, and those that the run's own split keeps apart from an equal image; each with the learned id."""
-    stages, name = stages_in(about), _dataset(trained, root)
+    stages, name = stages_of(trained), _dataset(trained, root)
     if stages is None:
         if not about or name != trained.recipe.dataset:
             return {}, {}
@@ -242,4 +310,6 @@ def _learned(contents: Mapping[str, Content], stages: Sequence[Stage], name: str
     images = {content.image: case for stage in stages for case, content in stage.cases.items()}
     namesakes = {(case, c.labels) for stage in stages if stage.dataset == name for case, c in stage.cases.items()}
     found = {case: case if (case, c.labels) in namesakes else images.get(c.image) for case, c in contents.items()}
-    return {case: twin for case, twin in found.items() if twin is not None}
+    digests = {digest for stage in stages for digest in stage.images}
+    nameless = {case: case for case, c in contents.items() if c.image[:IMAGE_DIGITS] in digests}
+    return nameless | {case: twin for case, twin in found.items() if twin is not None}

@@ -93,7 +93,7 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
     raw: list[tuple[str, str, str, str, PairedTest]] = []
     notes = [note for evaluation in evaluations for note in _unscored(evaluation)]
     notes += [
-        f"{evaluation.name}: which cases these weights learned from is not recorded; their card says what is known."
+        f"{evaluation.name}: which cases {_weights(evaluation)} learned from is not recorded; their card says what is known."
         for evaluation in evaluations
         if (evaluation.about or {}).get(UNRECORDED)
     ]
@@ -126,6 +126,12 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
     notes += [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
     notes += [note for evaluation in evaluations for note in _folds(evaluation)] + _computed(evaluations)
     return Table(columns, rows, comparisons, other_methods(evaluations), tuple(notes))
+
+
+def _weights(evaluation: Evaluation) -> str:
+    """What is unrecorded, by name; evaluations of earlier versions do not tell it."""
+    name = (evaluation.about or {}).get(UNRECORDED)
+    return f"the weights of {name}" if isinstance(name, str) else "these weights"
 
 
 def _computed(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -37,7 +37,7 @@ from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe, to_yaml
 from agseg.training.wrappers import EveryScore, KeptLogits, favour
 from agseg.volume import LabelMask, Volume
-from agseg.weights.entry import Cleanup
+from agseg.weights.entry import Cleanup, Learned
 from agseg.weights.input_spec import Carry, InputSpec
 
 __all__ = ["AS_VALIDATED", "RECIPE_FILE", "RUN_FILE", "SOURCE", "Computing", "Trained", "open_run", "write_run"]
@@ -101,6 +101,8 @@ class Trained:
         The content of run.json.
     members
         Further networks of an ensemble: scores are averaged.
+    learned
+        Of weights: what their entry says that they learned from; a run's run.json has it.
     """
 
     network: nn.Module
@@ -110,6 +112,7 @@ class Trained:
     statistics: PictureStatistics = (0.0, 1.0)
     about: Mapping[str, Any] | None = None
     members: tuple[nn.Module, ...] = ()
+    learned: tuple[Learned, ...] | None = None
 
     @property
     def is_synthetic(self) -> bool:

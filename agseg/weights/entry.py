@@ -18,10 +18,16 @@ from agseg.weights.checks import check_enum
 from agseg.weights.files import WeightsFile
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["WEIGHTS_ID", "Cleanup", "WeightsEntry", "WeightsFormat", "WeightsPart"]
+__all__ = ["IMAGE_DIGITS", "WEIGHTS_ID", "Cleanup", "Learned", "WeightsEntry", "WeightsFormat", "WeightsPart"]
 
 WEIGHTS_ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 """An entry's name on the command line."""
+
+
+IMAGE_DIGITS = 16
+"""Hexadecimal digits that an entry keeps of the SHA-256 of an image: enough that two images are never taken for each other."""
+
+_IMAGES = re.compile(rf"([0-9a-f]{{{IMAGE_DIGITS}}}( [0-9a-f]{{{IMAGE_DIGITS}}})*)?")
 
 
 class Cleanup(StrEnum):
@@ -65,6 +71,31 @@ class WeightsPart:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """Which cases of a data set a network learned from, so that it is not tested on them.
+
+    An entry travels, and a case's name may be a patient's, whose digest would be found by trying names. The digest of an image
+    tells nothing to those who do not have that image, and knows a case under any name.
+
+    Parameters
+    ----------
+    dataset
+        The data set's name.
+    images
+        The first digits of the SHA-256 of each case's image, between blanks; empty where nobody recorded them.
+    """
+
+    dataset: str
+    images: str = ""
+
+    def __post_init__(self) -> None:
+        if not _IMAGES.fullmatch(self.images):
+            raise FieldError(
+                "images", "not digests of images", expected=f"{IMAGE_DIGITS} hexadecimal digits each, between blanks"
+            )
+
+
+@dataclass(frozen=True)
 class WeightsEntry:
     """A trained network: what it is, where its files are, what it sees, what it may be used for.
 
@@ -91,6 +122,8 @@ class WeightsEntry:
         ``architecture``, ``config`` and ``input`` are those of the first.
     crop_to
         Organs of other weights around which the publisher's program computes and nowhere else; a scout looks for them.
+    learned
+        What it was trained and validated on, its starts included; None where nobody recorded it.
 
     Raises
     ------
@@ -118,6 +151,7 @@ class WeightsEntry:
     largest_of: tuple[tuple[str, ...], ...] = ()
     parts: tuple[WeightsPart, ...] = ()
     crop_to: tuple[str, ...] = ()
+    learned: tuple[Learned, ...] | None = None
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.id):

@@ -18,7 +18,7 @@ from agseg.training.beside import row_beside
 from agseg.training.cohort import NIFTI, PNG, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
-from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known
+from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known, unrecorded
 from agseg.training.material import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
 from agseg.training.scoring import CaseScore, score_cases
@@ -193,8 +193,8 @@ def evaluate_protocol(
     about[COMPUTED] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:
         about[SAME_IMAGE] = same
-    if trained.about is None:
-        about[UNRECORDED] = True
+    if (unknown := unrecorded(trained)) is not None:
+        about[UNRECORDED] = unknown
     is_own = protocol_name == OWN.name
     # Two networks of one architecture on one's own data are two recipes; the papers' rows are called by their networks.
     name = called or (trained.recipe.name if is_own else trained.recipe.network.architecture)

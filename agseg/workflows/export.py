@@ -18,19 +18,18 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import TEMPORARY_SUFFIX, flush, make_folder, output_error, replacing, write_text
 from agseg.measure.significance import summarise
 from agseg.models.registry import build
-from agseg.training.cohort import Provenance
-from agseg.training.datasets import Task, dataset, dataset_names
-from agseg.training.evaluation import COMPUTED, Evaluation
+from agseg.training.datasets import Task, dataset
+from agseg.training.evaluation import Evaluation
+from agseg.training.lineage import learned_by
 from agseg.training.material import task_of
 from agseg.training.recipe import plain
-from agseg.training.table import make_table
-from agseg.training.table_text import to_markdown
 from agseg.training.trained import Trained
 from agseg.training.wrappers import fold_kept
 from agseg.weights.digest import Digest
 from agseg.weights.entry import WEIGHTS_ID
 from agseg.weights.input_spec import InputSpec
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
+from agseg.workflows.model_card import WORDS, model_card, provenance_of, title_of
 
 __all__ = ["ExportReport", "export_run"]
 
@@ -100,7 +99,7 @@ def export_run(
             digests[file.name] = Digest.of(staging / file.name)
         entry = _entry(members, config, digests, {} if evaluation is None else _scores(evaluation))
         content = {"schema": MANIFEST_SCHEMA, "entries": {weights_id: entry}}
-        write_text(staging / card.name, _card(members, weights_id, digests, evaluation))
+        write_text(staging / card.name, model_card(members, weights_id, digests, evaluation))
         write_text(staging / manifest.name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
         made = Manifest.load(staging / manifest.name).entry(weights_id)  # what does not read back is not ready
     verb = "classify-us CLIP" if task is Task.FRAME else "segment STUDIES"
@@ -227,18 +226,6 @@ def _put_back(former: Path, placed: Sequence[Path]) -> bool:
     return not former.exists()
 
 
-_DATA = {
-    False: "trained on {title}",
-    True: "trained on SYNTHETIC phantoms in place of {title}; no patient was seen, it must not be used on any",
-}
-"""Whether the training images were synthetic, and what an entry then says of them."""
-
-
-def _provenance(trained: Trained) -> Provenance:
-    """Where the training images came from, as the run recorded it."""
-    return Provenance(**dict((trained.about or {}).get("data", {})))
-
-
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
     """Mean, interval and n per organ and metric."""
     found: dict[str, Any] = {"dataset": evaluation.dataset, "protocol": evaluation.protocol}
@@ -251,19 +238,11 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     return found
 
 
-def _title(trained: Trained) -> str:
-    """What it was trained on: a paper's data set by its title, anything else by the name that its owner gave it."""
-    name = trained.learned_on
-    if trained.recipe.cases:
-        return f"{name}, {len(trained.recipe.cases)} cases that the recipe lists"
-    return dataset(name).title if name in dataset_names() else f"{name}, a data set of the user's own"
-
-
 def _entry(
     members: Sequence[Trained], config: Mapping[str, Any], digests: Mapping[str, Digest], scores: dict[str, Any]
 ) -> dict[str, Any]:
     trained = members[0]
-    title, came = _title(trained), _provenance(trained)
+    title, came = title_of(trained), provenance_of(trained)
     meaning: dict[str, Any]
     if task_of(trained.recipe) is Task.FRAME:
         meaning = {"classes": list(dataset(trained.recipe.dataset).labels.values())}
@@ -281,11 +260,18 @@ def _entry(
         **meaning,
         "licence": f"follows the training data: {came.licence or 'not stated'}",
         "citation": came.reference or "not stated",
-        "attribution": _DATA[came.synthetic].format(title=title),
+        "attribution": WORDS[came.synthetic].format(title=title),
         "intended_use": "Research. Not for clinical decisions without review by a qualified person.",
         "scores": scores,
-        **({"caution": _DATA[True].format(title=title)} if came.synthetic else {}),
+        **_learned(members),
+        **({"caution": WORDS[True].format(title=title)} if came.synthetic else {}),
     }
+
+
+def _learned(members: Sequence[Trained]) -> dict[str, Any]:
+    """What the runs learned from, as the manifest holds it."""
+    learned = learned_by(members)
+    return {} if learned is None else {"learned": [vars(one) for one in learned]}
 
 
 def _input(spec: InputSpec) -> dict[str, Any]:
@@ -294,47 +280,3 @@ def _input(spec: InputSpec) -> dict[str, Any]:
     if "channels" in given:
         given["channels"] = [{k: v for k, v in channel.items() if v is not None} for channel in given["channels"]]
     return dict(given)
-
-
-def _card(members: Sequence[Trained], weights_id: str, digests: Mapping[str, Digest], evaluation: Evaluation | None) -> str:
-    """The model card: data, split, steps, time, machine, scores with intervals."""
-    trained = members[0]
-    about, recipe = dict(trained.about or {}), trained.recipe
-    title, came = _title(trained), _provenance(trained)
-    organs = trained.labels.names or tuple(dataset(recipe.dataset).labels.values())
-    every = [dict(member.about or {}) for member in members]
-    minutes = sum(float(one.get("seconds", 0)) for one in every) / 60
-    lines = [
-        f"# {weights_id}",
-        "",
-        "Not for clinical decisions without review by a qualified person.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| recipe | {recipe.name}: {recipe.title} |",
-        f"| network | {recipe.network.architecture}, {about.get('parameters', '?'):,} parameters as trained |",
-        f"| data | {_DATA[came.synthetic].format(title=title)}; {came.licence or 'licence not stated'} |",
-        *(f"| split | {recipe.split}, fold {one.get('fold', 0)}: {_sides(one)} |" for one in every),
-        f"| steps | {_steps(every)} of {recipe.loop.steps}, batches of {recipe.batch}, seed {recipe.loop.seed} |",
-        f"| time | {minutes:.1f} minutes on {about.get('machine', '?')} |",
-        f"| organs | {', '.join(organs)} |",
-        *(f"| SHA-256 | {digest.sha256}{f' {name}' if len(digests) > 1 else ''} |" for name, digest in digests.items()),
-        "",
-    ]
-    if len(members) > 1:
-        lines += [f"An ensemble of {len(members)} folds: their scores are averaged.", ""]
-    if evaluation is None:
-        lines.append("No scores: the run was exported without an evaluation.")
-    else:
-        computed = ((evaluation.about or {}).get(COMPUTED) or {}).get("precision")
-        how = f", computed in {computed}" if computed else ""
-        lines += [f"Scores on {evaluation.dataset}{how}:", "", to_markdown(make_table([evaluation]))]
-    return "\n".join(lines) + "\n"
-
-
-def _sides(about: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {side}" for side, count in about.get("cases", {}).items())
-
-
-def _steps(every: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(str(about.get("step")) for about in every)

@@ -175,7 +175,7 @@ def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
         network = build(entry.architecture, entry.config)
         load_strict(network, path)
         networks.append(network.eval())
-    return Trained(networks[0], recipe, entry.labels, members=tuple(networks[1:]))
+    return Trained(networks[0], recipe, entry.labels, members=tuple(networks[1:]), learned=entry.learned)
 
 
 def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: ProgressCall | None = None) -> TrainingReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from agseg.models.catalogue import prunable
 from agseg.training.beside import row_beside
 from agseg.training.cohort import PNG, Cohort, open_cohort, provenance
 from agseg.training.evaluation import without_nan
-from agseg.training.lineage import refuse_known
+from agseg.training.lineage import refuse_known, refuse_learned
 from agseg.training.published import PublishedRow, published_row
 from agseg.training.splits import read_split
 from agseg.training.trained import open_run
@@ -37,6 +38,8 @@ from agseg.workflows.prune_figure import draw_curve, require_matplotlib
 from agseg.workflows.prune_source import PrunableEntry, PrunableNetwork, PrunableRun
 
 __all__ = ["CurveRequest", "DepthPoint", "PruneCurve", "prunable_entries", "prune_curve"]
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -154,7 +157,7 @@ def prune_curve(request: CurveRequest, *, progress: Progress | None = None) -> P
     Raises
     ------
     UsageError
-        If the weights cannot be pruned (the message lists those that can), a run has learned from a case, or matplotlib is
+        If the weights cannot be pruned (the message lists those that can), they have learned from a case, or matplotlib is
         missing.
     RecipeError
         If the set has no volumes, or none of the organs that the weights know.
@@ -235,7 +238,7 @@ def _cases(request: CurveRequest, network: PrunableNetwork, cohort: Cohort) -> t
     RecipeError
         If there is no case.
     UsageError
-        If a run has learned from one.
+        If the network has learned from one.
     """
     trained = network.trained if isinstance(network, PrunableRun) else None
     name = request.split or (trained.recipe.split if trained is not None else None)
@@ -244,6 +247,12 @@ def _cases(request: CurveRequest, network: PrunableNetwork, cohort: Cohort) -> t
     ids = (cohort.ids if sides is None else sides.test)[: request.cases]
     if not ids:
         raise RecipeError("no case to measure on", path=request.data, value=name)
+    if isinstance(network, PrunableEntry):
+        if network.entry.learned is None:
+            _log.warning(
+                "which cases the weights of %s learned from is not recorded; their card says what is known", network.name
+            )
+        refuse_learned(network.entry.learned or (), request.data, ids)
     if trained is None or sides is None or name is None:
         return ids, ()
     refuse_known(trained, request.data, ids, split=sides)

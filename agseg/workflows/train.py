@@ -24,7 +24,7 @@ from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import Provenance, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.history import Progress
-from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in
+from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in, started_from
 from agseg.training.loop import Batch, Loss, Score, train
 from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, task_of
 from agseg.training.objective import objective
@@ -309,7 +309,7 @@ def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
     """What the network had learned from before this run: as the run began with, where it goes on."""
     if place.resume:
         return (stages_in(about_run(place.output)) or ())[1:]
-    return (stages_in(source.about) if source is not None else None) or ()
+    return started_from(source)
 
 
 def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:

@@ -124,6 +124,9 @@ def describe(entry: WeightsEntry, cache: WeightsCache) -> dict[str, Any]:
         "cleanup": dict(entry.cleanup),
         "default_for": list(entry.default_for),
         "scores": entry.scores,
+        "learned": None
+        if entry.learned is None
+        else [{"dataset": one.dataset, "images": len(one.images.split()) or None} for one in entry.learned],
         "licence": entry.licence,
         "attribution": entry.attribution,
         "citation": entry.citation,

@@ -10,14 +10,27 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from agseg.errors import UsageError
+from agseg.errors import FieldError, UsageError
 from agseg.labels import LabelSet
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
-from agseg.training.lineage import LEARNED, Content, Stage, case_contents, refuse_known, stage_of, stages_in
+from agseg.training.lineage import (
+    LEARNED,
+    Content,
+    Stage,
+    case_contents,
+    learned_by,
+    refuse_known,
+    refuse_learned,
+    stage_of,
+    stages_in,
+    stages_of,
+    unrecorded,
+)
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
 from agseg.training.trained import Trained
+from agseg.weights.entry import Learned
 from agseg.workflows.phantom import make_phantom
 
 RECIPE = find_recipe("attention-unet3d-phantom-ct82-scr")
@@ -173,3 +186,56 @@ def test_a_cohort_that_was_numbered_anew_is_refused(tmp_path):
     learned.write_bytes(images[1])
     with pytest.raises(UsageError, match=split.test[0]):
         refuse_known(trained, tmp_path, split.test, split=split)
+
+
+def of_entry(*learned: Learned) -> Trained:
+    return replace(network(None), learned=learned)
+
+
+def test_an_entry_tells_images_by_their_digests_and_no_names(root, tmp_path):
+    """Whoever has an image can ask whether it was learned from; a case's name is not there to be guessed."""
+    split = read_split(root, RECIPE.split)
+    (learned,) = learned_by([of_run(root)])
+    assert learned.dataset == "ct82"
+    assert len(learned.images.split()) == len({*split.train, *split.validation})
+    weights = of_entry(learned)
+    assert refuse_known(weights, root, split.test, split=split) == {}
+    refuse_learned([learned], root, split.test)
+    with pytest.raises(UsageError, match=f"{split.train[0]} .1 of 1"):
+        refuse_known(weights, root, split.train[:1], split=split)
+    # Under another name, and in a data set of another name.
+    shutil.copytree(root, tmp_path / "again")
+    case = split.train[0]
+    for path in (tmp_path / "again").rglob(f"{case}*"):
+        path.rename(path.with_name(path.name.replace(case, "new")))
+    content = json.loads((tmp_path / "again/dataset.json").read_text())
+    (tmp_path / "again/dataset.json").write_text(json.dumps({**content, "name": "other"}))
+    for refused in (
+        lambda: refuse_known(weights, tmp_path / "again", ["new"]),
+        lambda: refuse_learned([learned], tmp_path / "again", ["new"]),
+    ):
+        with pytest.raises(UsageError, match="has learned from cases of this test set: found new"):
+            refused()
+
+
+def test_what_a_start_learned_from_goes_on_to_what_is_made_of_it(root):
+    start = Learned("ct150", "0123456789abcdef fedcba9876543210")
+    stages = stages_of(of_entry(start))
+    assert stages == (Stage("ct150", {}, {}, ("0123456789abcdef", "fedcba9876543210")),)
+    again = stages_in({LEARNED: json.loads(json.dumps([stage.to_dict() for stage in stages]))})
+    assert again == stages
+    own, earlier = learned_by([of_run(root, RECIPE, *stages)])
+    assert (own.dataset, earlier) == ("ct82", start)
+
+
+def test_what_nobody_recorded_is_named_and_never_taken_for_nothing(root):
+    assert unrecorded(network(None)) == RECIPE.name
+    assert learned_by([network(None)]) is None
+    assert unrecorded(of_run(root)) is None
+    of_unknown = of_run(root, RECIPE, Stage("attention-unet-3mm", {}, {}))
+    assert unrecorded(of_unknown) == "attention-unet-3mm"
+    told = learned_by([of_unknown])
+    assert Learned("attention-unet-3mm") in told
+    assert unrecorded(of_entry(*told)) == "attention-unet-3mm"
+    with pytest.raises(FieldError):
+        Learned("x", "patient_name")

@@ -135,6 +135,11 @@ def test_folds_export_as_one_entry_that_says_what_it_learned_from(place, exporte
         assert "lesions, a data set of the user's own" in text
         assert "CT-150" not in text
     assert "CC BY 4.0" in entry.licence
+    # Which cases, without their names, which may be a patient's: every case is learned from by two folds.
+    (learned,) = entry.learned
+    assert learned.dataset == "lesions"
+    assert len(learned.images.split()) == 12
+    assert "lesion_0" not in exported.read_text()
     first = open_run(place / "runs/lesions-fold-0")
     from agseg.workflows.export import export_run
 
@@ -142,14 +147,24 @@ def test_folds_export_as_one_entry_that_says_what_it_learned_from(place, exporte
         export_run([first, first], weights_id="twice", output=place / "no")
 
 
-def test_weights_are_scored_too_and_nobody_claims_what_they_learned_from(place, exported, tmp_path):
+def test_weights_are_scored_too_but_not_on_what_they_learned_from(place, exported, tmp_path):
     data, words = place / "Dataset501_Lesions", ["--manifest", exported, "--device", "cpu"]
+    told = agseg("evaluate", "--run", "lesions", "--data", data, *words, "-o", tmp_path / "ev", code=2)
+    assert "has learned from cases of this test set" in told
+    assert "4 of 4" in told
+    told = agseg("evaluate", "--run", "lesions", "--protocol", "scr", "--data", data, *words, "-o", tmp_path / "no", code=2)
+    assert "--protocol bft, or none" in told
+    assert "12 images of lesions" in agseg("weights", "show", "lesions", "--manifest", exported)
+    # Weights of which nobody recorded it are scored, and the table says so.
+    content = yaml.safe_load(exported.read_text())
+    del content["entries"]["lesions"]["learned"]
+    silent = exported.with_name("silent.manifest.yaml")
+    silent.write_text(yaml.safe_dump(content))
+    words[1] = silent
     agseg("evaluate", "--run", "lesions", "--data", data, *words, "-o", tmp_path / "ev", "-q")
     table = (tmp_path / "ev/table.md").read_text()
     assert "| lesions | liver | 4 |" in table
-    assert "which cases these weights learned from is not recorded" in table
-    told = agseg("evaluate", "--run", "lesions", "--protocol", "scr", "--data", data, *words, "-o", tmp_path / "no", code=2)
-    assert "--protocol bft, or none" in told
+    assert "which cases the weights of lesions learned from is not recorded" in table
 
 
 def test_segment_joins_the_channels_and_finds_what_evaluate_found(place, exported, tmp_path):
