@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from agseg.binding import Form, bind, load, read
+from agseg.binding import Form, bind, bind_node, load
 from agseg.errors import FieldError, RecipeError, UsageError
+from agseg.yaml_nodes import read
 
 
 class Colour(StrEnum):
@@ -97,7 +98,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_file_that_is_too_large_is_not_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("agseg.binding.MAX_DOCUMENT_BYTES", 10)
+    monkeypatch.setattr("agseg.yaml_nodes.MAX_DOCUMENT_BYTES", 10)
     (tmp_path / "long.yaml").write_text("name: abcdefgh")
     with pytest.raises(RecipeError, match="too large"):
         load(tmp_path / "long.yaml", Outer)
@@ -115,13 +116,15 @@ def test_merged_keys_keep_the_line_and_the_file_that_they_came_from(tmp_path):
     base.write_text(GOOD)
     site.write_text("# ours\nname: b\n")
     merged = read(site).merged_over(read(base))
-    assert merged.bind(Outer) == Outer("b", Inner(1e-4, (1, 2, 3), ("x", "y")), Colour.BLUE, (-1.0, 2.5), {1: "one", 2: "two"})
+    assert bind_node(merged, Outer) == Outer(
+        "b", Inner(1e-4, (1, 2, 3), ("x", "y")), Colour.BLUE, (-1.0, 2.5), {1: "one", 2: "two"}
+    )
     for text, wrong, line in (("name: 7", site, 1), ("colour: green", base, 1)):
         site.write_text("name: b\n")
         base.write_text("inner: {rate: 1, tile: [1, 1, 1]}\n")
         wrong.write_text(f"{text}\n" + ("inner: {rate: 1, tile: [1, 1, 1]}\n" if wrong is base else ""))
         with pytest.raises(RecipeError) as caught:
-            read(site).merged_over(read(base)).bind(Outer)
+            bind_node(read(site).merged_over(read(base)), Outer)
         assert (caught.value.path, caught.value.message.split(":")[0]) == (wrong, f"line {line}")
 
 

@@ -141,9 +141,10 @@ class Cluster:
 def _settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    from agseg.binding import read
+    from agseg.binding import bind_node
+    from agseg.yaml_nodes import read
 
-    settings: dict[str, Any] = read(path, error=UsageError).bind(dict[str, Any])
+    settings: dict[str, Any] = bind_node(read(path, error=UsageError), dict[str, Any])
     return settings
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-import queue
 import secrets
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -22,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agseg.batch.cluster import Cluster, ClusterKind
+from agseg.batch.dask_calls import RunEvents, call_within
 from agseg.batch.dask_workers import GPU, DaskWorkers, cannot_take_part, nobody_left
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Failure, Fault
@@ -33,9 +32,6 @@ from agseg.report import StudyReport, StudyStatus
 _TICK_S = 0.25
 _SETUP_S = 30.0
 """How long workers may take to say whether they see the run's folders (they may be importing)."""
-
-_ECHO, _ECHO_S = "echo", 0.05
-"""What the run says to itself until it hears it, and how often (s)."""
 
 _FIRST_WORKER_S = 60.0
 """How long a scheduler that runs already may be without workers. Jobs of a queue of our own may wait as long as they must."""
@@ -98,7 +94,7 @@ class DaskEngine:
         self._flights: dict[str, _Flight] = {}
         self._submitted = 0
         self._deaths: Counter[str] = Counter()
-        self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._events = RunEvents(self._run)
         self._told: Stop | None = None
         self._workers = DaskWorkers(use_gpus=cluster.use_gpus)
 
@@ -123,7 +119,7 @@ class DaskEngine:
         with self.cluster.connect(sample.root) as client, laid_out(sample) as probe:
             self._client = client
             try:
-                self._subscribe()
+                self._events.subscribe(client, within_s=_SETUP_S)
                 self._register(probe)
                 self._await_workers()
                 while self._pending or self._suspects or self._flights:
@@ -131,31 +127,12 @@ class DaskEngine:
             except Stop as stop:
                 return stop, self._say_farewell(stop)
             finally:
-                self._bounded(_FAREWELL_S, client.unregister_worker_plugin, self._run)
+                call_within(_FAREWELL_S, client.unregister_worker_plugin, self._run)
                 cluster = {"kind": str(self.cluster.kind), "workers": len(self._workers.used)}
                 self.environment = {**self._workers.environment, "cluster": cluster}
         return None, ()
 
     # -- workers ----------------------------------------------------------------------------------------------------
-
-    def _subscribe(self) -> None:
-        """Hear the run's events. Returns once the scheduler sends them: what workers say before that is lost."""
-        heard = threading.Event()
-
-        def hear(event: tuple[float, Any]) -> None:
-            if event[1] == _ECHO:
-                heard.set()
-            else:
-                self._said.put(event[1])
-
-        self._client.subscribe_topic(self._run, hear)
-        until = time.monotonic() + _SETUP_S
-        while not heard.is_set():
-            if time.monotonic() > until:
-                raise nobody_left("the scheduler does not answer")
-            # The subscription travels apart from calls, so a call that returned says nothing of it; an echo does.
-            self._client.log_event(self._run, _ECHO)
-            heard.wait(_ECHO_S)
 
     def _register(self, probe: Probe) -> None:
         """Have Dask set the run up on every worker, and on those that join later."""
@@ -163,7 +140,7 @@ class DaskEngine:
 
         plugin = NodePlugin(self._run, replace(self.job, inputs=()), probe)
         try:
-            self._bounded(_SETUP_S, self._client.register_plugin, plugin, self._run)
+            call_within(_SETUP_S, self._client.register_plugin, plugin, self._run)
         except (ImportError, AttributeError) as error:
             raise cannot_take_part("a worker", "it does not have this version of agseg") from error
 
@@ -256,7 +233,7 @@ class DaskEngine:
             pure=False,
         )
         self._flights[key] = _Flight(task, worker, future, alone)
-        future.add_done_callback(self._said.put)
+        future.add_done_callback(self._events.put)
 
     def _take_back(self, key: str) -> StudyTask:
         """Take a study from Dask."""
@@ -278,10 +255,8 @@ class DaskEngine:
 
     def _listen(self) -> None:
         """Hear what is there, or wait a tick for it."""
-        with suppress(queue.Empty):
-            self._hear(self._said.get(timeout=_TICK_S))
-            while True:
-                self._hear(self._said.get_nowait())
+        for said in self._events.heard(_TICK_S):
+            self._hear(said)
 
     def _hear(self, said: Any) -> None:
         if isinstance(said, dict):
@@ -344,24 +319,7 @@ class DaskEngine:
         from agseg.batch.node import halt
 
         with suppress(Exception):  # a worker that leaves in this moment
-            self._bounded(_FAREWELL_S, self._client.run, halt, self._run, stop.to_dict(), on_error="ignore")
-
-    @staticmethod
-    def _bounded(seconds: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """Call something that asks every worker; one that hangs must not hold this process, so the thread is left behind."""
-        raised: list[Exception] = []
-
-        def run() -> None:
-            try:
-                call(*arguments, **named)
-            except Exception as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if raised:
-            raise raised[0]
+            call_within(_FAREWELL_S, self._client.run, halt, self._run, stop.to_dict(), on_error="ignore")
 
 
 def _over() -> Stop:

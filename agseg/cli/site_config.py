@@ -26,7 +26,7 @@ from agseg.cli.summaries import Summaries
 from agseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from agseg.binding import Node
+    from agseg.yaml_nodes import Node
 
 __all__ = ["CONFIG_NAME", "Commands", "Config"]
 
@@ -162,7 +162,7 @@ def _keys(command: Any) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Node]:
-    from agseg.binding import read
+    from agseg.yaml_nodes import read
 
     return _mapping(read(path, error=UsageError, may_be_empty=True))
 

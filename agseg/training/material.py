@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,12 +25,12 @@ from agseg.training.datasets import Task, dataset, dataset_names
 from agseg.training.description import IGNORED
 from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
 from agseg.training.frames import open_frames
-from agseg.training.open_cases import phantom_cases, read_cases, scene_cases
+from agseg.training.open_cases import listed_split, phantom_cases, read_cases, scene_cases
 from agseg.training.patch_draws import PatchDraws
 from agseg.training.protocol import Logits, kept_classes, protocol
 from agseg.training.recipe import Recipe
 from agseg.training.sample import Sample
-from agseg.training.splits import Split
+from agseg.training.splits import Split, read_split
 from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
 from agseg.weights.input_spec import VOLUMETRIC
@@ -45,6 +46,7 @@ __all__ = [
     "picture_statistics",
     "regions_of",
     "relabelled",
+    "sides_of",
     "task_of",
 ]
 
@@ -204,6 +206,27 @@ def _prepared(cohort: Cohort, case_id: str, recipe: Recipe, cache: CaseCache | N
     }
     files = (*cohort.image_paths(case_id), cohort.label_path(case_id))
     return cache.case(case_id, files=files, facts=facts, make=make)
+
+
+def sides_of(recipe: Recipe, root: Path, *, fold: int = 0, only: Sequence[str] = ()) -> Split:
+    """The sides of the cohort's split, or of the recipe's own list of cases.
+
+    Parameters
+    ----------
+    only
+        Cases of the training side to which it is narrowed; empty: all.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such split, fold or case.
+    """
+    split = listed_split(recipe, fold=fold) if recipe.cases else read_split(root, recipe.split, fold=fold)
+    if not only:
+        return split
+    if unknown := sorted(set(only) - set(split.train)):
+        raise RecipeError("not on the training side", path=root, value=unknown, expected=", ".join(split.train))
+    return replace(split, train=tuple(case for case in split.train if case in only))
 
 
 def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0, cache: CaseCache | None = None) -> DrawBatches:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from agseg.binding import Form, Forms, Node, bind, load
+from agseg.binding import Form, Forms, bind, bind_node, load
 from agseg.errors import Code, FieldError, UsageError, WeightsError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet, find_organ, unknown_organ
@@ -20,6 +20,7 @@ from agseg.weights.entry import WEIGHTS_ID, WeightsEntry
 from agseg.weights.files import FileSource, SourceKind, WeightsFile
 from agseg.weights.published import PublishedModel
 from agseg.weights.site import site_manifests
+from agseg.yaml_nodes import Node
 
 __all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "Manifest"]
 
@@ -236,7 +237,9 @@ def _merged(documents: Sequence[_Document]) -> Manifest:
             if not WEIGHTS_ID.fullmatch(weights_id):
                 raise node.refuse("not an id", value=weights_id, expected="a-z, 0-9, . and -")
             nodes[weights_id] = node.merged_over(nodes[weights_id]) if weights_id in nodes else node
-    entries: dict[str, WeightsEntry] = {name: node.bind(WeightsEntry, forms=FORMS, id=name) for name, node in nodes.items()}
+    entries: dict[str, WeightsEntry] = {
+        name: bind_node(node, WeightsEntry, forms=FORMS, id=name) for name, node in nodes.items()
+    }
     defaults: dict[tuple[str, str], str] = {}
     last = {name: number for number, document in enumerate(documents) for name in document.entries}
     for number in range(len(documents)):
@@ -253,6 +256,6 @@ def _merged(documents: Sequence[_Document]) -> Manifest:
     for document in documents:
         for name, node in document.models.items():
             models[name] = node.merged_over(models[name]) if name in models else node
-    published: dict[str, PublishedModel] = {name: node.bind(PublishedModel, id=name) for name, node in models.items()}
+    published: dict[str, PublishedModel] = {name: bind_node(node, PublishedModel, id=name) for name, node in models.items()}
     hosts = documents[-1].allowed_hosts if len(documents) > 1 else ()
     return Manifest(MappingProxyType(entries), MappingProxyType(defaults), hosts, MappingProxyType(published))

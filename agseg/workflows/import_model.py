@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agseg.binding import read
+from agseg.binding import bind_node
 from agseg.errors import UsageError, WeightsError
 from agseg.io.atomic import make_folder, write_text
 from agseg.weights.digest import Digest
@@ -30,6 +30,7 @@ from agseg.weights.nnunet.archive import unpacked
 from agseg.weights.nnunet.folder import ModelFolder, Parts, find_models, read_parts
 from agseg.weights.nnunet.plan import Plan, read_plan
 from agseg.weights.site import imported_folder, site_manifest
+from agseg.yaml_nodes import read
 
 if TYPE_CHECKING:
     from agseg.weights.nnunet.checkpoint import Checkpoint
@@ -319,5 +320,5 @@ def register(entry: dict[str, Any], request: ImportRequest, folder: Path) -> Wei
 def _organ_names(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
-    names: dict[str, str] = read(path, error=UsageError).bind(dict[str, str])
+    names: dict[str, str] = bind_node(read(path, error=UsageError), dict[str, str])
     return names

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from agseg.binding import Form, read
+from agseg.binding import Form, bind_node
 from agseg.errors import FieldError, UsageError
 from agseg.io.pacs.days import seconds_of
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.query import IMAGE_MODALITIES
 from agseg.io.pacs.senders import Sender
+from agseg.yaml_nodes import read
 
 __all__ = ["ArchiveSite", "ListenSite", "Site", "load_site", "option_words"]
 
@@ -171,7 +172,7 @@ def load_site(path: Path) -> Site:
     root = read(path, error=UsageError)
     _underscored(root.raw)
     forms = {Path: Form(str, lambda text, file: (Path() if file is None else file.absolute().parent) / Path(text).expanduser())}
-    site: Site = root.bind(Site, forms=forms)
+    site: Site = bind_node(root, Site, forms=forms)
     return site
 
 

@@ -26,13 +26,12 @@ from agseg.training.datasets import Task
 from agseg.training.history import Progress
 from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in, started_from
 from agseg.training.loop import Batch, Loss, Score, train
-from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, task_of
+from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, sides_of, task_of
 from agseg.training.objective import objective
-from agseg.training.open_cases import listed_split
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
-from agseg.training.splits import Split, read_split
+from agseg.training.splits import Split
 from agseg.training.trained import SOURCE, Trained, write_run
 from agseg.training.wrappers import EveryScore, favour
 from agseg.workflows.finetune_own import take_what_fits
@@ -139,7 +138,7 @@ def run_training(
     _check_depths(recipe)
     begun = begun_with(place.output) if place.resume else []  # read before the cases are
     recipe = as_begun(recipe, place.output) if place.resume else recipe
-    split = _split(recipe, place)
+    split = sides_of(recipe, place.data, fold=place.fold, only=place.only)
     if recipe.start is not None and source is None and not place.resume:
         raise RecipeError(
             "this recipe starts from another one's result",
@@ -214,22 +213,6 @@ def run_training(
         seconds=seconds,
         interrupted=result.interrupted and place.stop_after is None,
     )
-
-
-def _split(recipe: Recipe, place: RunPlace) -> Split:
-    """The sides of the cohort's split, or of the recipe's own list of cases.
-
-    Raises
-    ------
-    RecipeError
-        If it has no such split or fold, or no such case on its training side.
-    """
-    split = listed_split(recipe, fold=place.fold) if recipe.cases else read_split(place.data, recipe.split, fold=place.fold)
-    if not place.only:
-        return split
-    if unknown := sorted(set(place.only) - set(split.train)):
-        raise RecipeError("not on the training side", path=place.data, value=unknown, expected=", ".join(split.train))
-    return replace(split, train=tuple(case for case in split.train if case in place.only))
 
 
 def _channels_last(batch: Batch, generator: torch.Generator) -> Batch:

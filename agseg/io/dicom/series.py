@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.acquisitions import Pass, split_passes
+from agseg.io.dicom.classes import left_out, named_modality
 from agseg.io.dicom.complete import count_missing
 from agseg.io.dicom.derived import derived_from
 from agseg.io.dicom.image import Image
@@ -30,27 +31,6 @@ from agseg.study import Rejected, Skipped
 from agseg.volume import Warned
 
 __all__ = ["Series", "group_series"]
-
-DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-
-SECONDARY_CAPTURE_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
-
-NON_IMAGE_PREFIXES = (
-    "1.2.840.10008.5.1.4.1.1.66",  # registration, segmentation, surface, label map
-    "1.2.840.10008.5.1.4.1.1.88",  # structured reports, key objects
-    "1.2.840.10008.5.1.4.1.1.11",  # presentation states
-    "1.2.840.10008.5.1.4.1.1.9",  # waveforms
-    "1.2.840.10008.5.1.4.1.1.104",  # encapsulated documents
-    "1.2.840.10008.5.1.4.1.1.30",  # parametric maps
-    "1.2.840.10008.5.1.4.1.1.481",  # radiotherapy objects
-    "1.2.840.10008.5.1.4.34",
-)
-"""SOP classes that are no image series even where they hold pixels."""
-
-KNOWN_MODALITIES = frozenset(
-    {"CT", "MR", "PT", "NM", "US", "IVUS", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "ES", "XC", "GM", "SM", "OP", "OPT"}
-)
-"""Modalities that may be named in a message; anything else could be text that somebody typed."""
 
 MOST_PLANNING_IMAGES = 60
 """An MR series of planes in several directions with more images than this is not taken for a localizer without that name."""
@@ -111,14 +91,14 @@ def group_series(
     families: dict[tuple[str, ...], list[Image]] = defaultdict(list)
     others: dict[tuple[str, ...], Series] = {}
     for file, header in found:
-        word = _left_out(header, modalities)
+        word = left_out(header, modalities)
         if word is not None:
-            skipped.append(Skipped(file.path, word, _named_modality(header.modality)))
+            skipped.append(Skipped(file.path, word, named_modality(header.modality)))
         elif header.scan in modalities:
             families[_family(file, header)].append(Image.of(file, header))
         else:
             key = _key(file, header)
-            series = others.setdefault(key, Series(key, _named_modality(header.modality)))
+            series = others.setdefault(key, Series(key, named_modality(header.modality)))
             series.headers.append((file, header))
     candidates = [series for images in families.values() for series in _sorted_out(images, skipped)]
     kept = _without_companions(candidates, skipped)
@@ -237,25 +217,6 @@ def _places(series: Series) -> set[tuple[Path, str]]:
 def _parents(series: Series) -> set[tuple[Path, str]]:
     """The folders above those of the series: a disc holds the series of a study side by side."""
     return {(root, folder.rpartition("/")[0]) for root, folder in _places(series)}
-
-
-def _left_out(header: SliceHeader, modalities: Sequence[str]) -> str | None:
-    """The reason why a file takes part in no series, or None."""
-    if header.sop_class == DICOMDIR_CLASS:
-        return Reason.DICOMDIR
-    if header.sop_class.startswith(NON_IMAGE_PREFIXES):
-        return Reason.DICOM_OBJECT
-    if header.sop_class.startswith(SECONDARY_CAPTURE_PREFIX) and not header.sop_class.startswith(
-        SECONDARY_CAPTURE_PREFIX + "7"
-    ):
-        return Reason.SECONDARY_CAPTURE
-    if header.scan in modalities:
-        return Reason.LOCALIZER if header.is_localizer else None
-    return None if header.rows and header.columns else Reason.DICOM_OBJECT
-
-
-def _named_modality(modality: str) -> str:
-    return modality.upper() if modality.upper() in KNOWN_MODALITIES else ""
 
 
 def _key(file: FoundFile, header: SliceHeader) -> tuple[str, ...]:
