@@ -5,7 +5,7 @@ Source: Attention Gated Networks (2019), equation 2: the coefficients alpha in [
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agseg.inference.axis import Interpolation
+from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import SPATIAL, cut_tiles
 from agseg.inference.predictor import GatedPredictor
 from agseg.inference.prepare import prepare
@@ -24,7 +25,7 @@ from agseg.slabs import memory_order
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec, Padding
 
-__all__ = ["GateMap", "gate_maps"]
+__all__ = ["GateMap", "gate_maps", "skip_maps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,18 @@ def gate_maps(volume: Volume, network: GatedPredictor, spec: InputSpec) -> Itera
     UsageError
         If the network has no attention gates.
     """
+    for name, alpha in _maps(volume, network, spec, network.gates):
+        yield GateMap(name, np.clip(alpha, 0.0, 1.0, out=alpha))
+
+
+def skip_maps(volume: Volume, network: ReadyNetwork, spec: InputSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What enters each gate on the volume's own grid: the gate's name, and the mean magnitude of its features."""
+    yield from _maps(volume, network, spec, network.skips)
+
+
+def _maps(
+    volume: Volume, network: GatedPredictor, spec: InputSpec, look: Callable[[Tensor], dict[str, Tensor]]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     subject = volume
     if needs_straightening(volume.grid):
         subject = straighten(volume, finest_mm=min(spec.spacing_mm) if spec.spacing_mm else None)
@@ -60,7 +73,7 @@ def gate_maps(volume: Volume, network: GatedPredictor, spec: InputSpec) -> Itera
     tiles = plan(prepared.frame.shape, tile=spec.tile, overlap=spec.overlap)
     names: list[str] = []
     whole: Tensor | None = None
-    for block in sweep(tiles, _gate_tiles(network, prepared.tensor, tiles, spec.padding, names)):
+    for block in sweep(tiles, _looked_at(look, prepared.tensor, tiles, spec.padding, names)):
         if whole is None:
             whole = torch.empty((block.scores.shape[0], *prepared.frame.shape))
         where = tuple(slice(s, s + n) for s, n in zip(block.start, block.scores.shape[1:], strict=True))
@@ -72,17 +85,17 @@ def gate_maps(volume: Volume, network: GatedPredictor, spec: InputSpec) -> Itera
     back = np.argsort(order)
     for name, alpha in zip(names, whole, strict=True):
         arranged = alpha.permute(prepared.frame.model_order(order)).contiguous()
-        on_subject = Interpolation(coordinates, like=arranged)(arranged).clamp_(0.0, 1.0).numpy().transpose(back)
-        yield GateMap(name, on_subject if subject is volume else _on_source(on_subject, volume, subject))
+        on_subject = Interpolation(coordinates, like=arranged)(arranged).clamp_(min=0.0).numpy().transpose(back)
+        yield name, on_subject if subject is volume else _on_source(on_subject, volume, subject)
 
 
-def _gate_tiles(
-    network: GatedPredictor, tensor: Tensor, tiles: TilePlan, padding: Padding, names: list[str]
+def _looked_at(
+    look: Callable[[Tensor], dict[str, Tensor]], tensor: Tensor, tiles: TilePlan, padding: Padding, names: list[str]
 ) -> Iterator[Tensor]:
     """All gates of each tile as channels (gates, *tile); their names are appended to ``names`` once."""
     image = tensor if tensor.ndim == SPATIAL + 1 else tensor[None]
     for tile in cut_tiles(image, tiles, padding=padding):
-        gates = network.gates(tile[None])
+        gates = look(tile[None])
         channels = []
         for name, alpha in gates.items():
             grown = F.interpolate(alpha.float(), size=tiles.tile, mode="trilinear", align_corners=False)[0]

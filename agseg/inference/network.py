@@ -103,6 +103,19 @@ class ReadyNetwork:
         )
         return found
 
+    @property
+    def has_skips(self) -> bool:
+        """Whether :meth:`skips` can be asked."""
+        return hasattr(self.modules[0], "skips")
+
+    @torch.inference_mode()
+    def skips(self, batch: Tensor) -> dict[str, Tensor]:
+        """What enters each gate, (batch, 1, *grid), by the gate's name; of the first member."""
+        found: dict[str, Tensor] = self.modules[0].skips(  # type: ignore[operator]
+            batch.to(device=self.device, dtype=self.precision.dtype)
+        )
+        return found
+
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Tensor:
         """Score maps (batch, classes, *tile) of a batch (batch, channels, *tile)."""

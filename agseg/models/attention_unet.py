@@ -87,6 +87,14 @@ class AttentionUNet(UNet):
             deep = self._decode_level(level, maps[level], deep)
         return dict(reversed(found.items()))
 
+    def skips(self, x: Tensor) -> dict[str, Tensor]:
+        """What enters each gate: the mean magnitude of its features, by the gate's name, ``[B, 1, *grid of the skip]``.
+
+        A gate multiplies it by its coefficients (Attention Gated Networks, Figure 1, shows both).
+        """
+        maps = self._encode(x)
+        return {f"gate{level}": maps[level].abs().mean(dim=1, keepdim=True) for level in range(1, len(self.decoder))}
+
     def _skip(self, level: int, skip: Tensor, deep: Tensor) -> Tensor:
         if level == 0:
             return skip

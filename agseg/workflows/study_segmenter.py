@@ -80,7 +80,7 @@ class StudySegmenter:
         if ATTENTION not in task.plan.write:
             return draft
         writer = StudyWriter(self._config)
-        return writer.write(task, volume, draft, stage, more=lambda folder: self._write_attention(folder, volume))
+        return writer.write(task, volume, draft, stage, more=lambda folder: self._write_attention(folder, volume, draft))
 
     def _segmented(self, volume: Volume, todo: tuple[str, ...]) -> Segmentation:
         """The organs of these networks in one mask."""
@@ -109,9 +109,11 @@ class StudySegmenter:
         seconds = made.seconds | {"predict": made.seconds.get("predict", 0.0) + looking}
         return replace(made, warnings=(seen.said, *made.warnings), seconds=seconds)
 
-    def _write_attention(self, folder: Path, volume: Volume) -> None:
-        from agseg.inference.attention import gate_maps
+    def _write_attention(self, folder: Path, volume: Volume, draft: Draft) -> None:
+        from agseg.inference.attention import gate_maps, skip_maps
         from agseg.inference.network import ReadyNetwork
+        from agseg.io.drawing import save
+        from agseg.io.gating import Planes, draw_gating, middle_of, planes_of
         from agseg.io.nifti_write import write_scalar
         from agseg.io.preview import write_overlay
 
@@ -121,6 +123,18 @@ class StudySegmenter:
             assert isinstance(loaded, ReadyNetwork)  # no network of several parts has gates
             inside = folder if len(self._networks) == 1 else folder / network.entry.id
             inside.mkdir(exist_ok=True)
+            at = middle_of(draft.labels)
+            planes: dict[str, dict[str, Planes]] = {}
             for gate in gate_maps(volume, loaded, network.entry.input):
                 write_scalar(inside / f"{gate.name}.nii.gz", gate.alpha, volume.grid)
                 write_overlay(inside / f"{gate.name}.png", volume, gate.alpha)
+                planes.setdefault(gate.name.split("-")[0], {})[gate.name] = planes_of(gate.alpha, volume.grid, at)
+            if loaded.has_skips:
+                for name, before in skip_maps(volume, loaded, network.entry.input):
+                    sheet = draw_gating(
+                        planes_of(volume.voxels, volume.grid, at),
+                        planes_of(before, volume.grid, at),
+                        planes[name],
+                        grid=volume.grid,
+                    )
+                    save(sheet, inside / f"{name}-features.png")
