@@ -24,6 +24,7 @@ from agseg.cli.training_options import (
     Steps,
     Workers,
     case_cache,
+    drawing_workers,
     run_progress,
     say,
 )
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
         batch: Batch = None,
         settings: Settings = None,
         device: options.Device = "auto",
-        workers: Workers = 0,
+        workers: Workers = None,
         cache: Cache = None,
         cache_limit: CacheLimit = CACHE_GB,
         manifest: options.Manifest = None,
@@ -105,7 +106,7 @@ def register(app: typer.Typer) -> None:
             fold=fold,
             device=device,
             processes=options.launched_processes(),
-            workers=workers,
+            workers=drawing_workers(workers, device=device, quiet=quiet or json),
             cache=case_cache(cache, cache_limit),
             resume=resume or (requeue and (folder / LAST).exists()),
         )

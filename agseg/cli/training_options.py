@@ -13,6 +13,7 @@ import typer
 
 from agseg.cli import console, options
 from agseg.errors import ExitCode, UsageError
+from agseg.training.pace import STARVED
 
 if TYPE_CHECKING:
     from agseg.training.case_cache import CaseCache
@@ -34,6 +35,7 @@ __all__ = [
     "Steps",
     "Workers",
     "case_cache",
+    "drawing_workers",
     "run_progress",
     "say",
 ]
@@ -62,7 +64,10 @@ Fold = Annotated[int, typer.Option("--fold", min=0, help="Which fold of the reci
 Requeue = Annotated[
     bool, typer.Option("--requeue", help="Go on where the folder has a checkpoint, else begin: one command for a queue.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that draw samples while the device computes.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that draw samples while the device computes; default: by the cores."),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +96,23 @@ def case_cache(folder: Path | None, limit_gb: float) -> CaseCache | None:
     return None if folder is None else CaseCache(folder, limit_gb * 1e9)
 
 
+def drawing_workers(given: int | None, *, device: str, quiet: bool) -> int:
+    """What ``--workers`` says, or what the cores have room for; the number is told."""
+    from torch import cuda
+
+    from agseg.io.dicom.parallel import usable_cores
+    from agseg.training.batches import workers_for
+
+    cores, on_gpu = usable_cores(), device != "cpu" and cuda.is_available()
+    number = workers_for(cores=cores, processes=options.launched_processes(), on_gpu=on_gpu) if given is None else given
+    if not quiet and options.is_first_process():
+        drawing = {0: "samples are drawn between steps", 1: "1 process draws samples"}.get(
+            number, f"{number} processes draw samples"
+        )
+        console.note(f"{drawing} ({'of' if given is None else '--workers;'} {cores} cores)")
+    return number
+
+
 @contextmanager
 def run_progress(description: str, *, quiet: bool) -> Iterator[ProgressCall]:
     """A bar with the time left and the loss; in a log, a line now and then."""
@@ -101,7 +123,8 @@ def run_progress(description: str, *, quiet: bool) -> Iterator[ProgressCall]:
 
         def show(news: Progress) -> None:
             score = "" if news.score is None else f", score {news.score:.3f}"
-            advance(news.step, news.steps, f"{description}: loss {news.loss:.3f}{score}")
+            waits = f", waits {news.speed.wait_share:.0%} for samples" if news.speed.wait_share > STARVED else ""
+            advance(news.step, news.steps, f"{description}: loss {news.loss:.3f}{score}{waits}")
 
         yield show
 
@@ -120,7 +143,10 @@ class _Lines:
         self._told = now
         score = "" if news.score is None else f", score {news.score:.3f}"
         left = (news.steps - news.step) * news.seconds_per_step
-        pace = f"{news.seconds_per_step:.2f} s a step, {left / 60:.0f} min left"
+        waits = news.speed.wait_share
+        pace = f"{news.seconds_per_step:.2f} s a step, {news.speed.samples_per_second:.3g} samples a second"
+        pace += f", {waits:.0%} of it waiting for samples" if waits > STARVED else ""
+        pace += f", {left / 60:.0f} min left"
         console.note(f"{self.description}: step {news.step} of {news.steps}, loss {news.loss:.3f}{score}; {pace}")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +13,33 @@ import torch
 from agseg.training.loop import Batch
 from agseg.training.sample import Sample
 
-__all__ = ["DrawBatches"]
+__all__ = ["DrawBatches", "workers_for"]
+
+_log = logging.getLogger(__name__)
+
+MOST_WORKERS = 8
+"""Drawing processes where nobody names a number; docs/own-data.md has what they give."""
+
+AHEAD = 2
+"""Batches that every worker has ready or in the making (torch's default)."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it; nothing is written here by name
+
+
+def workers_for(*, cores: int, processes: int, on_gpu: bool) -> int:
+    """How many processes draw samples where nobody says.
+
+    Parameters
+    ----------
+    cores
+        Of the machine.
+    processes
+        That train on it together and share them.
+    on_gpu
+        Whether steps are computed elsewhere. If not they use the cores themselves, and one process draws a batch ahead.
+    """
+    left = cores // max(1, processes) - 1
+    return max(0, min(left, MOST_WORKERS if on_gpu else 1))
 
 
 class DrawBatches:
@@ -23,7 +52,7 @@ class DrawBatches:
     size
         Samples per batch.
     workers
-        Processes that draw; 0 draws when asked.
+        Processes that draw; 0 draws when asked. Fewer where shared memory, through which samples come, does not hold theirs.
     """
 
     def __init__(self, draws: torch.utils.data.Dataset[Sample], *, size: int, workers: int = 0) -> None:
@@ -35,12 +64,27 @@ class DrawBatches:
             self.draws,
             batch_sampler=_Numbers(start, stop, stride, self.size),
             collate_fn=_collate,
-            num_workers=self.workers,
+            num_workers=self._fitting_workers(start),
             pin_memory=torch.cuda.is_available(),
             # Its seed would come from the global generator, which a resumed run has in another state; draws need none.
             generator=torch.Generator().manual_seed(0),
         )
         yield from loader
+
+    def _fitting_workers(self, start: int) -> int:
+        """As many workers as shared memory has room for: in a container it may hold 64 MB, and a worker that fills it dies."""
+        if self.workers == 0 or not SHARED_MEMORY.is_dir():
+            return self.workers
+        sample = self.draws[start * self.size]
+        needed = (sample.image.nbytes + sample.labels.nbytes) * self.size * (AHEAD + 1)
+        able = min(self.workers, shutil.disk_usage(SHARED_MEMORY).free // needed)
+        if able < self.workers:
+            _log.warning(
+                "processes that draw samples: %d, not %d: shared memory holds no more (docker run --shm-size, or --workers)",
+                able,
+                self.workers,
+            )
+        return able
 
 
 class _Numbers(torch.utils.data.Sampler[list[int]]):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agseg.training.pace import STANDING, Speed
+
 __all__ = ["History", "Progress", "draw_curves"]
 
 LOG = "log.csv"
@@ -16,14 +18,14 @@ CURVES = "curves.png"
 DRAWN_EVERY_S = 60.0
 """The curves are drawn anew after a validation, at most this often (s)."""
 
-_COLUMNS = ("step", "loss", "learning_rate", "seconds_per_step", "score")
+_COLUMNS = ("step", "loss", "learning_rate", "seconds_per_step", "score", "samples_per_second", "wait_share")
 
 
 @dataclass(frozen=True)
 class Progress:
     """What a progress callback hears, once per ``log_every`` steps; ``loss`` is the mean since it was last told.
 
-    ``score`` and its ``parts`` (the Dice of each organ) are there after a validation.
+    ``score`` and its ``parts`` (the Dice of each organ) are there after a validation; ``speed`` is that of the steps since.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Progress:
     seconds_per_step: float
     score: float | None
     parts: Mapping[str, float] = field(default_factory=dict)
+    speed: Speed = STANDING
 
 
 @dataclass
@@ -72,12 +75,16 @@ class History:
             "learning_rate": f"{news.learning_rate:.3e}",
             "seconds_per_step": f"{news.seconds_per_step:.3f}",
             "score": "" if news.score is None else f"{news.score:.5f}",
+            "samples_per_second": f"{news.speed.samples_per_second:.3g}",
+            "wait_share": f"{news.speed.wait_share:.3f}",
         }
         with (self.folder / LOG).open("a", newline="") as file:
             csv.DictWriter(file, _COLUMNS).writerow(row)
         if self._board is not None:
             self._board.add_scalar("loss", news.loss, news.step)
             self._board.add_scalar("learning_rate", news.learning_rate, news.step)
+            self._board.add_scalar("speed/samples_per_second", news.speed.samples_per_second, news.step)
+            self._board.add_scalar("speed/wait_share", news.speed.wait_share, news.step)
             if news.score is not None:
                 self._board.add_scalar("score", news.score, news.step)
             for name, part in news.parts.items():

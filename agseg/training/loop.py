@@ -24,6 +24,7 @@ from agseg.training.across import synchronise
 from agseg.training.averaging import AveragedNetwork
 from agseg.training.checkpoint import BEST, LAST, Checkpoint, random_state, restore_random_state
 from agseg.training.history import History, Progress
+from agseg.training.pace import Pace
 from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser, parameter_groups
 from agseg.training.stopping import StopRequest
 
@@ -158,7 +159,8 @@ def train(
     )
     with asked:
         while run.step < stop and not run.told_to_stop:
-            value = run.take_step(stream, stop=asked.came)
+            with run.pace.step():
+                value = run.take_step(stream, stop=asked.came)
             losses.append(value)
             due = run.step == settings.steps
             if validate is not None and settings.validate_every and (due or run.step % settings.validate_every == 0):
@@ -169,7 +171,8 @@ def train(
                 pace = (time.monotonic() - began) / (run.step - began_at)
                 parts = {} if score is None else score.parts
                 mean = sum(losses) / len(losses)
-                news = Progress(run.step, settings.steps, mean, run.rate, pace, None if score is None else score.value, parts)
+                found = None if score is None else score.value
+                news = Progress(run.step, settings.steps, mean, run.rate, pace, found, parts, run.pace.told())
                 history.add(news)
                 score, losses = None, []
                 if progress is not None and fabric.is_global_zero:
@@ -212,7 +215,7 @@ class _Run:
         self.fabric, self.network, self.settings, self.folder = fabric, network, settings, folder
         self.fingerprint, self.loss, self.transform = fingerprint, loss, transform
         self.step, self.best_score = 0, None
-        self.told_to_stop = False
+        self.told_to_stop, self.pace = False, Pace(fabric.world_size)
         if fabric.world_size > 1:
             synchronise(network)
         self.rate = learning_rate_at(0, settings)
@@ -272,8 +275,7 @@ class _Run:
         return float(mean)
 
     def _fetch(self, stream: Iterator[Batch], part: int) -> Batch:
-        batch = next(stream)
-        device = self.fabric.device
+        batch, device = self.pace.next_of(stream), self.fabric.device
         image, target = batch.image.to(device, non_blocking=True), batch.target.to(device, non_blocking=True)
         moved = Batch(image, target, batch.known)
         if self.transform is None:

@@ -22,7 +22,7 @@ import agseg
 from agseg.errors import Code, InputError
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["FrameJob", "decode_frames"]
+__all__ = ["FrameJob", "decode_frames", "usable_cores"]
 
 FRAMES_PER_WORKER = 24
 """A further process is started for every so many compressed frames; each takes about half a second to start."""
@@ -56,7 +56,7 @@ def decode_frames(
         Of the first job that failed.
     """
     queue = _Queue(jobs)
-    count = min(MOST_WORKERS, _usable_cores() - 1, len(jobs) // FRAMES_PER_WORKER)
+    count = min(MOST_WORKERS, usable_cores() - 1, len(jobs) // FRAMES_PER_WORKER)
     threads = [threading.Thread(target=_drive, args=(queue, done), daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -149,7 +149,8 @@ def _ask(worker: subprocess.Popen[bytes], job: FrameJob) -> NDArray[Any]:
     return np.frombuffer(content, dtype=dtype).reshape(header.rows, header.columns)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -225,7 +225,7 @@ class TestPixels:
         hu = phantoms.sampled(phantoms.body_hu, (72, 66, 9), affine)
         paths = phantoms.write_dicom(tmp_path, hu, affine, transfer_syntax=RLELossless)
         monkeypatch.setattr(parallel, "FRAMES_PER_WORKER", 3)
-        monkeypatch.setattr(parallel, "_usable_cores", lambda: 3)
+        monkeypatch.setattr(parallel, "usable_cores", lambda: 3)
         # This process takes its time, so that the workers get their share.
         real, asked = parallel._ask, []
         monkeypatch.setattr(dicom_read, "decode_frame", lambda *a: (time.sleep(1), decode_frame(*a))[1])
@@ -242,7 +242,7 @@ class TestPixels:
         hu = np.random.default_rng(1).integers(-100, 100, (80, 72, 6)).astype(np.int16)
         phantoms.write_dicom(tmp_path, hu, np.diag([1, 1, 1, 1.0]), transfer_syntax=RLELossless)
         monkeypatch.setattr(parallel, "FRAMES_PER_WORKER", 3)
-        monkeypatch.setattr(parallel, "_usable_cores", lambda: 2)
+        monkeypatch.setattr(parallel, "usable_cores", lambda: 2)
         monkeypatch.setattr(parallel, "_START", "import os, sys; sys.stdin.readline(); os.abort()")
         monkeypatch.setattr(dicom_read, "decode_frame", lambda *a: (time.sleep(0.5), decode_frame(*a))[1])
         assert rejected(tmp_path) is Code.DECODE

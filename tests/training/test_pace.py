@@ -1,0 +1,86 @@
+"""Laws of the stopwatch and of the number of drawing processes."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import namedtuple
+
+import pytest
+import torch
+
+from agseg.training import batches as module
+from agseg.training.batches import DrawBatches, workers_for
+from agseg.training.history import History, Progress
+from agseg.training.loop import Batch
+from agseg.training.pace import Pace, Speed
+from agseg.training.sample import Sample
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves when it is told to."""
+    now = [0.0]
+    monkeypatch.setattr("agseg.training.pace.time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_speed_is_what_the_clock_says_and_begins_anew_when_it_was_told(clock) -> None:
+    def stream():
+        while True:
+            clock[0] += 3.0
+            yield Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
+
+    pace, batches = Pace(processes=4), stream()
+    for _ in range(5):
+        with pace.step():
+            pace.next_of(batches)
+            clock[0] += 1.0
+        clock[0] += 50.0  # a validation
+    assert pace.told() == Speed(samples_per_second=2 * 4 / 4.0, wait_share=0.75)
+    assert pace.told() == Speed(0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "on_gpu", "workers"),
+    [
+        (1, 1, True, 0),
+        (2, 1, True, 1),
+        (16, 1, True, 8),
+        (16, 4, True, 3),
+        (2, 4, True, 0),
+        (16, 1, False, 1),
+        (1, 1, False, 0),
+    ],
+)
+def test_cores_are_left_for_the_steps(cores, processes, on_gpu, workers) -> None:
+    assert workers_for(cores=cores, processes=processes, on_gpu=on_gpu) == workers
+
+
+class Draws(torch.utils.data.Dataset):
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(torch.full((1, 10, 10), float(number)), torch.zeros(10, 10, dtype=torch.uint8), None, "a")
+
+
+def test_little_shared_memory_means_fewer_workers_and_the_same_batches(monkeypatch, caplog) -> None:
+    usage = namedtuple("usage", "total used free")
+    for free, told in ((10**9, ""), (4000, ": 1, not 2"), (10, ": 0, not 2")):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _path, free=free: usage(0, 0, free))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = [float(b.image[0, 0, 0, 0]) for b in DrawBatches(Draws(), size=2, workers=2).batches(1, 4)]
+        assert found == [2.0, 4.0, 6.0]
+        assert told in caplog.text
+        assert bool(told) == bool(caplog.text)
+
+
+def test_a_log_of_an_earlier_version_goes_on(tmp_path) -> None:
+    (tmp_path / "log.csv").write_text("step,loss,learning_rate,seconds_per_step,score\n1,0.5,1e-3,0.1,\n2,0.4,1e-3,0.1,\n")
+    history = History.open(tmp_path, from_step=1, writes=True)
+    history.add(Progress(2, 9, 0.3, 1e-3, 0.1, None, {}, Speed(5.7, 0.4)))
+    history.close()
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert [row["wait_share"] for row in rows] == ["", "0.400"]
+    assert rows[1]["samples_per_second"] == "5.7"
