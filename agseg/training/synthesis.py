@@ -5,7 +5,8 @@ With k near 1 and a new mean from a table of contrast phases, a non-contrast sca
 keeps its own texture; with k near 0 it becomes a drawing of the label map; with k = 1 and the old mean it stays what it is.
 Networks trained on such mixtures learn shape and place instead of grey values.
 
-Source: contrast randomisation as in Billot et al., SynthSeg (2023); the phase table is our own summary of textbook values.
+Source: contrast randomisation as in Billot et al., SynthSeg (2023); the phase table is our own summary of textbook values,
+widened for liver, spleen, pancreas and kidneys to what the open scans measure (docs/weights-log.md).
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ ContrastTable = Mapping[Tissue, Mapping[Phase, tuple[float, float]]]
 PHASE_HU: ContrastTable = {
     tissue: dict(zip(Phase, ranges, strict=True))
     for tissue, ranges in {
-        Tissue.LIVER: ((38, 68), (50, 85), (85, 130), (75, 105)),
-        Tissue.SPLEEN: ((40, 55), (90, 160), (95, 145), (80, 110)),
-        Tissue.PANCREAS: ((25, 48), (70, 125), (65, 115), (55, 90)),
-        Tissue.KIDNEY: ((25, 38), (110, 200), (140, 220), (120, 200)),
+        Tissue.LIVER: ((38, 70), (50, 105), (75, 135), (75, 105)),
+        Tissue.SPLEEN: ((40, 55), (75, 180), (95, 165), (80, 130)),
+        Tissue.PANCREAS: ((25, 48), (70, 150), (65, 120), (55, 90)),
+        Tissue.KIDNEY: ((25, 38), (85, 200), (110, 220), (120, 200)),
         Tissue.ARTERY: ((32, 50), (230, 400), (120, 180), (90, 130)),
         Tissue.VEIN: ((32, 50), (45, 120), (110, 175), (90, 130)),
         Tissue.PORTAL: ((32, 50), (70, 150), (130, 200), (95, 130)),
