@@ -45,7 +45,7 @@ def main() -> None:
     )
     prepared = prepare(volume, spec)
     say("prepared_s")
-    next(tile_scores(network, prepared.tensor, plan(prepared.frame.shape, tile=spec.tile, overlap=spec.overlap)))
+    next(tile_scores(network, prepared.tensor, plan(prepared.model_grid.shape, tile=spec.tile, overlap=spec.overlap)))
     say("first_tile_s")
     print("processor_s", time.process_time())
 

@@ -58,15 +58,15 @@ def matched_volume(size: str) -> Path:
         import nibabel as nib
         import numpy as np
 
-        from agseg.inference.frame import Frame
+        from agseg.inference.model_grid import ModelGrid
         from agseg.inference.prepare import sample
         from agseg.io.discover import discover
         from agseg.io.read import read_volume
 
         source = read_volume(discover([volume(size)]).studies[0])
-        frame = Frame.at_spacing(source.grid, axis_codes="RAS", spacing_mm=(SIZES[size].model_mm,) * 3)
-        voxels = np.rint(sample(source, frame, antialias=False).numpy()).astype(np.int16)
-        nib.save(nib.Nifti1Image(voxels, frame.grid.affine), path)
+        model_grid = ModelGrid.at_spacing(source.grid, axis_codes="RAS", spacing_mm=(SIZES[size].model_mm,) * 3)
+        voxels = np.rint(sample(source, model_grid, antialias=False).numpy()).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, model_grid.grid.affine), path)
     return path
 
 

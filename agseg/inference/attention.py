@@ -70,21 +70,21 @@ def _maps(
     if needs_straightening(volume.grid):
         subject = straighten(volume, finest_mm=min(spec.spacing_mm) if spec.spacing_mm else None)
     prepared = prepare(subject, spec, device=network.device)
-    tiles = plan(prepared.frame.shape, tile=spec.tile, overlap=spec.overlap)
+    tiles = plan(prepared.model_grid.shape, tile=spec.tile, overlap=spec.overlap)
     names: list[str] = []
     whole: Tensor | None = None
     for block in sweep(tiles, _looked_at(look, prepared.tensor, tiles, spec.padding, names)):
         if whole is None:
-            whole = torch.empty((block.scores.shape[0], *prepared.frame.shape))
+            whole = torch.empty((block.scores.shape[0], *prepared.model_grid.shape))
         where = tuple(slice(s, s + n) for s, n in zip(block.start, block.scores.shape[1:], strict=True))
         whole[(slice(None), *where)] = block.scores.cpu()
     if whole is None:
         return
     order = memory_order(subject.voxels.strides)
-    coordinates = tuple(prepared.frame.model_coordinates(axis) for axis in order)
+    coordinates = tuple(prepared.model_grid.model_coordinates(axis) for axis in order)
     back = np.argsort(order)
     for name, alpha in zip(names, whole, strict=True):
-        arranged = alpha.permute(prepared.frame.model_order(order)).contiguous()
+        arranged = alpha.permute(prepared.model_grid.model_order(order)).contiguous()
         on_subject = Interpolation(coordinates, like=arranged)(arranged).clamp_(min=0.0).numpy().transpose(back)
         yield name, on_subject if subject is volume else _on_source(on_subject, volume, subject)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from agseg.inference.body import body_extents
-from agseg.inference.frame import Frame
-from agseg.inference.prepare import frame_of
+from agseg.inference.model_grid import ModelGrid
+from agseg.inference.prepare import model_grid_of
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["BODY_MARGIN_MM", "Box", "body_frame", "box_frame"]
+__all__ = ["BODY_MARGIN_MM", "Box", "body_grid", "box_grid"]
 
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 """First and one-past-last voxel per source axis."""
@@ -19,7 +19,7 @@ BODY_MARGIN_MM = 10.0
 """Margin around the body box in ``fast`` mode (mm)."""
 
 
-def box_frame(whole: Frame, box: Box, *, tile: tuple[int, int, int]) -> Frame:
+def box_grid(whole: ModelGrid, box: Box, *, tile: tuple[int, int, int]) -> ModelGrid:
     """The part of a model grid over a box of the source, at least a tile large where the scan is: networks want context."""
     start, stop = [0, 0, 0], [0, 0, 0]
     for a, link in enumerate(whole.links):
@@ -31,11 +31,11 @@ def box_frame(whole: Frame, box: Box, *, tile: tuple[int, int, int]) -> Frame:
     return whole.cropped(start, stop)
 
 
-def body_frame(volume: Volume, spec: InputSpec) -> Frame | None:
+def body_grid(volume: Volume, spec: InputSpec) -> ModelGrid | None:
     """The part of the model grid around the body, or None where there is no body to be found."""
     if spec.spacing_mm is None:
         return None
-    whole = frame_of(volume, spec)
+    whole = model_grid_of(volume, spec)
     _, permutation, _ = volume.grid.reoriented("RAS")
     axis = permutation[2]
     extents = body_extents(volume, axis)

@@ -17,7 +17,7 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError
 from agseg.inference.axis import Interpolation
 from agseg.inference.body import Box, body_extents, median_box
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.normalise import normalise
 from agseg.inference.predict import probabilities
 from agseg.inference.predictor import Predictor
@@ -90,7 +90,7 @@ def segment_in_boxes(
     found = np.zeros(volume.grid.shape, dtype=np.uint8, order="F")
     won, total = np.zeros(256), np.zeros(256)
     scored = _scored(volume, network, spec, labels, sections, progress)
-    active: list[tuple[Section, Frame, Tensor]] = []
+    active: list[tuple[Section, ModelGrid, Tensor]] = []
     upcoming = next(scored, None)
     for low in range(0, volume.grid.shape[axis], SLAB):
         high = min(low + SLAB, volume.grid.shape[axis])
@@ -115,28 +115,28 @@ def _scored(
     labels: LabelSet,
     sections: tuple[Section, ...],
     progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[Section, Frame, Tensor]]:
+) -> Iterator[tuple[Section, ModelGrid, Tensor]]:
     """Each section's probabilities (classes, *fixed shape), on the CPU, just before they are needed."""
     if spec.fixed_shape is None:
         return
     for number, section in enumerate(sections):
-        frame = Frame.of_box(
+        model_grid = ModelGrid.of_box(
             volume.grid,
             axis_codes=spec.axis_codes,
             shape=spec.fixed_shape,
             start=section.box.start,
             stop=section.box.stop,
         )
-        tensor = normalise(sample(volume, frame, antialias=spec.antialias), spec)
+        tensor = normalise(sample(volume, model_grid, antialias=spec.antialias), spec)
         scores = probabilities(network(tensor[None, None]), network)[0].cpu()
         check_probabilities(scores, labels)
         if progress is not None:
             progress(number + 1, len(sections))
-        yield section, frame, scores
+        yield section, model_grid, scores
 
 
 def _slab(
-    active: list[tuple[Section, Frame, Tensor]], axis: int, low: int, high: int, shape: tuple[int, int, int]
+    active: list[tuple[Section, ModelGrid, Tensor]], axis: int, low: int, high: int, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Labels and winning probabilities of slices ``low`` up to ``high`` in (i, j, k) order."""
     size = [high - low if a == axis else shape[a] for a in range(3)]
@@ -146,14 +146,14 @@ def _slab(
     label = torch.zeros(size, dtype=torch.uint8)
     for c in range(active[0][2].shape[0]):
         blended = torch.zeros(size)
-        for (section, frame, scores), weight in zip(active, weights, strict=True):
+        for (section, model_grid, scores), weight in zip(active, weights, strict=True):
             first, last = max(low, section.first), min(high, section.last)
             if first >= last:
                 continue
-            region = [slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True)]
+            region = [slice(a, b) for a, b in zip(model_grid.start, model_grid.stop, strict=True)]
             region[axis] = slice(first, last)
-            coordinates = tuple(frame.model_coordinates(a)[region[a]] for a in range(3))
-            arranged = scores[c].permute(frame.model_order((0, 1, 2))).contiguous()
+            coordinates = tuple(model_grid.model_coordinates(a)[region[a]] for a in range(3))
+            arranged = scores[c].permute(model_grid.model_order((0, 1, 2))).contiguous()
             value = Interpolation(coordinates, like=arranged)(arranged)
             factor = torch.from_numpy(weight[first - low : last - low].astype(np.float32))
             along = [1, 1, 1]
@@ -171,7 +171,7 @@ def _slab(
     return label.numpy(), best.numpy()
 
 
-def _slice_weights(active: list[tuple[Section, Frame, Tensor]], low: int, high: int) -> list[NDArray[np.float64]]:
+def _slice_weights(active: list[tuple[Section, ModelGrid, Tensor]], low: int, high: int) -> list[NDArray[np.float64]]:
     """Weight of each section per slice: a ramp from its ends, normalised so that the sections sum to 1."""
     slices = np.arange(low, high)
     raw = []

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from agseg.errors import Code, InferenceError, InputError
 from agseg.inference.axis import AxisMap, Kernel, resample
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.normalise import normalise
 from agseg.slabs import memory_order
 from agseg.volume import HU_MAX, HU_MIN, Quantity, Volume
 from agseg.weights.input_spec import InputSpec, Interpolation, Normalisation, Placement
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "channels_of", "frame_of", "prepare", "sample"]
+__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "channels_of", "model_grid_of", "prepare", "sample"]
 
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
@@ -36,16 +36,19 @@ class ModelInput:
     Parameters
     ----------
     tensor
-        float32, shape ``frame.shape`` (model axis order), normalised; several channels come before: (channels, *frame.shape).
-    frame
+        float32, shape ``model_grid.shape`` (model axis order), normalised; several channels come before:
+        (channels, *model_grid.shape).
+    model_grid
         How it lies on the source.
     """
 
     tensor: Tensor
-    frame: Frame
+    model_grid: ModelGrid
 
 
-def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", frame: Frame | None = None) -> ModelInput:
+def prepare(
+    volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", model_grid: ModelGrid | None = None
+) -> ModelInput:
     """Resample a volume to the grid of ``spec`` and normalise it.
 
     The volume's grid must be rectangular and, unless ``spec`` takes scans as stored, nearly along the patient's axes;
@@ -66,16 +69,19 @@ def prepare(volume: Volume, spec: InputSpec, *, device: torch.device | str = "cp
             value=len(volume.more) + 1,
             expected=f"{len(spec.channels) + 1}: {wanted}",
         )
-    frame = frame_of(volume, spec) if frame is None else frame
-    if int(np.prod(frame.shape)) > MODEL_GRID_LIMIT_VOXELS:
+    model_grid = model_grid_of(volume, spec) if model_grid is None else model_grid
+    if int(np.prod(model_grid.shape)) > MODEL_GRID_LIMIT_VOXELS:
         raise InferenceError(
-            "the scan is too large for the network's grid", code=Code.TOO_LARGE, value=frame.shape, expected=spec.spacing_mm
+            "the scan is too large for the network's grid",
+            code=Code.TOO_LARGE,
+            value=model_grid.shape,
+            expected=spec.spacing_mm,
         )
     if not spec.channels:
-        return ModelInput(_prepared(volume, frame, spec, device=device), frame)
+        return ModelInput(_prepared(volume, model_grid, spec, device=device), model_grid)
     channels = enumerate(channels_of(volume, spec))
-    tensors = [_prepared(channel, frame, spec.of_channel(number), device=device) for number, channel in channels]
-    return ModelInput(torch.stack(tensors), frame)
+    tensors = [_prepared(channel, model_grid, spec.of_channel(number), device=device) for number, channel in channels]
+    return ModelInput(torch.stack(tensors), model_grid)
 
 
 def channels_of(volume: Volume, spec: InputSpec) -> Iterator[Volume]:
@@ -88,10 +94,10 @@ def channels_of(volume: Volume, spec: InputSpec) -> Iterator[Volume]:
         yield replace(volume, voxels=held, quantity=quantity, modality=channel.modality, more=())
 
 
-def _prepared(volume: Volume, frame: Frame, spec: InputSpec, *, device: torch.device | str) -> Tensor:
+def _prepared(volume: Volume, model_grid: ModelGrid, spec: InputSpec, *, device: torch.device | str) -> Tensor:
     if spec.normalise_first:
-        return _normalised_sample(volume, frame, spec, device=device)
-    values = _sample(volume, frame, spec, device=device)
+        return _normalised_sample(volume, model_grid, spec, device=device)
+    values = _sample(volume, model_grid, spec, device=device)
     return normalise(values.trunc_() if spec.truncate else values, spec)
 
 
@@ -104,7 +110,7 @@ class PreparedOnce:
         self._made: ModelInput | None = None
 
     def of(
-        self, volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", frame: Frame | None = None
+        self, volume: Volume, spec: InputSpec, *, device: torch.device | str = "cpu", model_grid: ModelGrid | None = None
     ) -> ModelInput:
         """As :func:`prepare`; not to be written to."""
         seen = replace(
@@ -115,15 +121,19 @@ class PreparedOnce:
             regions=(),
             mirror_axes=(),
         )
-        key = (seen, str(device), None if frame is None else (frame.links, frame.shape, frame.start, frame.stop))
+        key = (
+            seen,
+            str(device),
+            None if model_grid is None else (model_grid.links, model_grid.shape, model_grid.start, model_grid.stop),
+        )
         if self._made is None or key != self._key or volume is not self._volume:
             self._made = None  # not two of them at a time
-            self._made = prepare(volume, spec, device=device, frame=frame)
+            self._made = prepare(volume, spec, device=device, model_grid=model_grid)
             self._key, self._volume = key, volume
         return self._made
 
 
-def frame_of(volume: Volume, spec: InputSpec) -> Frame:
+def model_grid_of(volume: Volume, spec: InputSpec) -> ModelGrid:
     """The model grid of ``spec`` over the volume, or over the box of its voxels that are not 0.
 
     Raises
@@ -132,24 +142,24 @@ def frame_of(volume: Volume, spec: InputSpec) -> Frame:
         If the weights need a box of fixed size instead.
     """
     if spec.spacing_mm is None:
-        raise InferenceError("these weights need a box, not a spacing", expected="a frame")
+        raise InferenceError("these weights need a box, not a spacing", expected="a model grid")
     start, stop = (0, 0, 0), volume.grid.shape
     if spec.crop_nonzero:
         boxes = [_nonzero_box(values) for values in (volume.voxels, *volume.more)]
         start, stop = _outer([low for low, _ in boxes], min), _outer([high for _, high in boxes], max)
-    return Frame.of(volume.grid, spec, start=start, stop=stop)
+    return ModelGrid.of(volume.grid, spec, start=start, stop=stop)
 
 
 def sample(
     volume: Volume,
-    frame: Frame,
+    model_grid: ModelGrid,
     *,
     antialias: bool,
     interpolation: Interpolation = Interpolation.LINEAR,
     device: torch.device | str = "cpu",
     prepared: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The volume's values (float32) on the model grid of ``frame``, in model axis order.
+    """The volume's values (float32) on ``model_grid``, in model axis order.
 
     Parameters
     ----------
@@ -163,9 +173,9 @@ def sample(
     is_cubic = interpolation is Interpolation.CUBIC
     kernel = Kernel.CUBIC if is_cubic else Kernel.TRIANGLE if antialias else Kernel.LINEAR
     order = memory_order(volume.voxels.strides)
-    model_axes = frame.model_order(order)
-    maps = frame.sampling(order)
-    nearest = [axis in frame.nearest_in for axis in model_axes]
+    model_axes = model_grid.model_order(order)
+    maps = model_grid.sampling(order)
+    nearest = [axis in model_grid.nearest_in for axis in model_axes]
     kernels = [Kernel.NEAREST if near else kernel for near in nearest]
     limits = _Limits(nearest.index(True) if any(nearest) else None, maps) if is_cubic else None
 
@@ -175,7 +185,7 @@ def sample(
             limits.see(slab)
         return slab
 
-    box = tuple(slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True))
+    box = tuple(slice(a, b) for a, b in zip(model_grid.start, model_grid.stop, strict=True))
     array = np.ascontiguousarray(volume.voxels[box].transpose(order))
     values = resample(array, maps, (kernels[0], kernels[1], kernels[2]), device=device, prepared=first)
     if limits is not None:
@@ -185,13 +195,15 @@ def sample(
 
 def _sample(
     volume: Volume,
-    frame: Frame,
+    model_grid: ModelGrid,
     spec: InputSpec,
     *,
     device: torch.device | str,
     prepared: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    return sample(volume, frame, antialias=spec.antialias, interpolation=spec.interpolation, device=device, prepared=prepared)
+    return sample(
+        volume, model_grid, antialias=spec.antialias, interpolation=spec.interpolation, device=device, prepared=prepared
+    )
 
 
 class _Limits:
@@ -231,16 +243,16 @@ class _Limits:
         torch.clamp(values, low[picked].reshape(shape), high[picked].reshape(shape), out=values)
 
 
-def _normalised_sample(volume: Volume, frame: Frame, spec: InputSpec, *, device: torch.device | str) -> Tensor:
+def _normalised_sample(volume: Volume, model_grid: ModelGrid, spec: InputSpec, *, device: torch.device | str) -> Tensor:
     """Values normalised on the source grid, then resampled."""
     if spec.normalisation in (Normalisation.CT, Normalisation.NONE):
         # What one voxel becomes depends on no other: slab by slab.
-        return _sample(volume, frame, spec, device=device, prepared=lambda slab: normalise(slab, spec))
-    box = tuple(slice(a, b) for a, b in zip(frame.start, frame.stop, strict=True))
+        return _sample(volume, model_grid, spec, device=device, prepared=lambda slab: normalise(slab, spec))
+    box = tuple(slice(a, b) for a, b in zip(model_grid.start, model_grid.stop, strict=True))
     whole = np.zeros(volume.voxels.shape, dtype=np.float32, order="F")
     inside = np.array(volume.voxels[box], dtype=np.float32)
     whole[box] = normalise(torch.from_numpy(inside), spec).numpy()
-    return _sample(replace(volume, voxels=whole), frame, spec, device=device)
+    return _sample(replace(volume, voxels=whole), model_grid, spec, device=device)
 
 
 def _outer(corners: Sequence[tuple[int, int, int]], choose: Callable[..., int]) -> tuple[int, int, int]:

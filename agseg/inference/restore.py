@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agseg.inference.decide import ByProbability, Rule, lines_with
 from agseg.inference.device import to_host
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.soundness import not_finite
 from agseg.inference.tiling import Block, TilePlan
 
@@ -47,7 +47,7 @@ class Restorer:
 
     Parameters
     ----------
-    frame
+    model_grid
         How the model grid lies on the source.
     tiles
         The plan whose blocks will come.
@@ -57,15 +57,15 @@ class Restorer:
         How scores become labels.
     """
 
-    def __init__(self, frame: Frame, *, tiles: TilePlan, order: Sequence[int], rule: Rule | None = None) -> None:
+    def __init__(self, model_grid: ModelGrid, *, tiles: TilePlan, order: Sequence[int], rule: Rule | None = None) -> None:
         self._rule = rule or ByProbability()
-        self._frame = frame
+        self._model_grid = model_grid
         self._tiles = tiles
         self._loop = tiles.order
         self._memory: _HaloMemory | None = None
         self._order = (order[0], order[1], order[2])
-        self._model_axes = frame.model_order(self._order)
-        self._coordinates = tuple(frame.model_coordinates(axis) for axis in self._order)
+        self._model_axes = model_grid.model_order(self._order)
+        self._coordinates = tuple(model_grid.model_coordinates(axis) for axis in self._order)
         self._found: _Found | None = None
 
     def add(self, block: Block) -> None:
@@ -77,7 +77,7 @@ class Restorer:
             If any score is not a finite number.
         """
         if self._found is None:
-            self._found = _Found([self._frame.source.shape[axis] for axis in self._order], block.scores.device)
+            self._found = _Found([self._model_grid.source.shape[axis] for axis in self._order], block.scores.device)
         scores, start = self._with_halo(block)
         arranged = scores.permute(0, *(axis + 1 for axis in self._model_axes))
         hits, known = self._asked(block, scores, arranged)
@@ -93,7 +93,9 @@ class Restorer:
             owned = (m >= low) & ((m <= high) if is_last else (m < high))
             owned &= (m > low + int(hit[0]) - 1) & (m < low + int(hit[-1]) + 1)
             picked = np.flatnonzero(owned)
-            inside = (picked >= self._frame.start[self._order[position]]) & (picked < self._frame.stop[self._order[position]])
+            inside = (picked >= self._model_grid.start[self._order[position]]) & (
+                picked < self._model_grid.stop[self._order[position]]
+            )
             picked = picked[inside]
             if picked.size == 0:
                 return
@@ -106,7 +108,7 @@ class Restorer:
     def finish(self) -> Restored:
         """The label map in (i, j, k) order and the mean winning probabilities."""
         if self._found is None:
-            return Restored(np.zeros(self._frame.source.shape, dtype=np.uint8), {})
+            return Restored(np.zeros(self._model_grid.source.shape, dtype=np.uint8), {})
         return Restored(to_host(self._found.labels).transpose(np.argsort(self._order)), self._found.means())
 
     def _asked(

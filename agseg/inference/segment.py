@@ -11,12 +11,12 @@ import torch
 from agseg.errors import Code, InferenceError
 from agseg.inference.cleanup import clean_up, keep_largest, keep_only
 from agseg.inference.clock import Clock
-from agseg.inference.crop import Box, body_frame, box_frame
+from agseg.inference.crop import Box, body_grid, box_grid
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.fixed_box import segment_in_boxes
 from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
 from agseg.inference.predictor import Predictor
-from agseg.inference.prepare import ModelInput, PreparedOnce, frame_of
+from agseg.inference.prepare import ModelInput, PreparedOnce, model_grid_of
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.soundness import NonFiniteScoresError, check_classes, check_heads
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
@@ -213,24 +213,24 @@ def _run(job: _Job, network: Predictor) -> Restored:
         restored = segment_in_boxes(volume, network, spec, job.labels, progress=job.progress)
         job.clock.lap("predict")
         return restored
-    frame = None
+    model_grid = None
     if job.box is not None:
-        frame = box_frame(frame_of(volume, spec), job.box, tile=spec.tile)
+        model_grid = box_grid(model_grid_of(volume, spec), job.box, tile=spec.tile)
     elif job.settings.fast and volume.quantity is Quantity.HU:
-        frame = body_frame(volume, spec)
-    prepared = job.prepared.of(volume, spec, device=network.device, frame=frame)
+        model_grid = body_grid(volume, spec)
+    prepared = job.prepared.of(volume, spec, device=network.device, model_grid=model_grid)
     job.clock.lap("prepare")
     return _tiled(job, prepared, network)
 
 
 def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     spec, settings, labels = job.spec, job.settings, job.labels
-    tiles = _tile_plan(prepared.frame.shape, spec, settings)
+    tiles = _tile_plan(prepared.model_grid.shape, spec, settings)
     carries_logits = spec.carry is not Carry.PROBABILITIES
     rule: Rule = ByProbability()
     if carries_logits:
         rule = ByRegion(spec.regions) if spec.regions else ByLogit()
-    restorer = Restorer(prepared.frame, tiles=tiles, order=memory_order(job.volume.voxels.strides), rule=rule)
+    restorer = Restorer(prepared.model_grid, tiles=tiles, order=memory_order(job.volume.voxels.strides), rule=rule)
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
     mirror = spec.mirror_axes if carries_logits else left_right
     outputs = tile_scores(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.normalise import normalise
 from agseg.inference.prepare import channels_of, prepare, sample
 from agseg.training.anatomy import complete
@@ -126,20 +126,20 @@ def prepare_case(
     ready = spec.grid is not GridRule.FIRST_VOXEL
     if ready:
         made = prepare(volume, spec)
-        frame = made.frame
+        model_grid = made.model_grid
         image, *more = made.tensor if spec.channels else [made.tensor]
     else:
-        frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
-        image, *more = (sample(channel, frame, antialias=spec.antialias) for channel in channels_of(volume, spec))
-    labels = _nearest(mask.labels, frame)
-    whole = None if structures is None else torch.from_numpy(complete(image.numpy(), _nearest(structures, frame).numpy()))
+        model_grid = ModelGrid.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=spec.spacing_mm)
+        image, *more = (sample(channel, model_grid, antialias=spec.antialias) for channel in channels_of(volume, spec))
+    labels = _nearest(mask.labels, model_grid)
+    whole = None if structures is None else torch.from_numpy(complete(image.numpy(), _nearest(structures, model_grid).numpy()))
     return Case(case_id, image, labels, structures=whole, more=tuple(more), normalised=ready)
 
 
-def _nearest(labels: NDArray[np.uint8], frame: Frame) -> Tensor:
+def _nearest(labels: NDArray[np.uint8], model_grid: ModelGrid) -> Tensor:
     """Labels (i, j, k) of a scan's own grid at the voxels of the model grid that are nearest."""
-    on_axes = torch.from_numpy(labels.copy()).permute([link.source_axis for link in frame.links])
-    for a, link in enumerate(frame.links):
-        nearest = torch.arange(frame.shape[a], dtype=torch.float64) * link.scale + link.offset
+    on_axes = torch.from_numpy(labels.copy()).permute([link.source_axis for link in model_grid.links])
+    for a, link in enumerate(model_grid.links):
+        nearest = torch.arange(model_grid.shape[a], dtype=torch.float64) * link.scale + link.offset
         on_axes = on_axes.index_select(a, nearest.round().long().clamp(0, on_axes.shape[a] - 1))
     return on_axes.contiguous()

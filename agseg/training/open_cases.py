@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.prepare import sample
 from agseg.io.discover import discover
 from agseg.io.nifti import read_labels
@@ -88,9 +88,9 @@ def _read_case(case: OpenCase, recipe: Recipe, data: Path) -> Case:
         return _drawn_case(case, recipe, path)
     volume = read_scan(data / case.image)
     spec = recipe.input
-    frame = Frame.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
-    image = sample(volume, frame, antialias=spec.antialias)
-    found = structures_on(frame.grid, path)
+    model_grid = ModelGrid.at_spacing(volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
+    image = sample(volume, model_grid, antialias=spec.antialias)
+    found = structures_on(model_grid.grid, path)
     whole = complete(image.numpy(), np.where(found == IGNORE, 0, found).astype(np.uint8))
     labels = torch.from_numpy(class_table(recipe)[found])
     return Case(case.id, image, labels, case.known, torch.from_numpy(whole), case.weight)
@@ -100,8 +100,8 @@ def _drawn_case(case: OpenCase, recipe: Recipe, path: Path) -> Case:
     """A label map on the model grid, enclosed by a body; its image only tells where that is."""
     header, _ = read_labels(path)
     spec = recipe.input
-    frame = Frame.at_spacing(header.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
-    found = structures_on(frame.grid, path)
+    model_grid = ModelGrid.at_spacing(header.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
+    found = structures_on(model_grid.grid, path)
     whole = torch.from_numpy(enclose(found))
     body = (whole < FIRST_SHELL) & (whole != OUTSIDE)
     image = torch.where(body, 0.0, AIR_HU)
@@ -166,15 +166,16 @@ def _phantom(recipe: Recipe, site: str, index: int, weight: float) -> Case:
     right = made.volume.grid.to_world(index_ijk.astype(np.float64))[:, 0] > 0
     found[tuple(index_ijk[right].T)] = KIDNEY_RIGHT
     spec = recipe.input
-    frame = Frame.at_spacing(made.volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
-    image = sample(made.volume, frame, antialias=spec.antialias)
+    model_grid = ModelGrid.at_spacing(made.volume.grid, axis_codes=spec.axis_codes, spacing_mm=_spacing_mm(recipe))
+    image = sample(made.volume, model_grid, antialias=spec.antialias)
     # Nearest: labels are numbers. The phantom's voxels are about as large as the model's.
     nearest = [
-        np.rint(link.offset + link.scale * np.arange(n)).astype(int) for link, n in zip(frame.links, frame.shape, strict=True)
+        np.rint(link.offset + link.scale * np.arange(n)).astype(int)
+        for link, n in zip(model_grid.links, model_grid.shape, strict=True)
     ]
     source = [np.zeros(0, dtype=int)] * 3
-    for link, at in zip(frame.links, nearest, strict=True):
+    for link, at in zip(model_grid.links, nearest, strict=True):
         source[link.source_axis] = at.clip(0, made.volume.grid.shape[link.source_axis] - 1)
-    on_model = found[np.ix_(*source)].transpose([link.source_axis for link in frame.links])
+    on_model = found[np.ix_(*source)].transpose([link.source_axis for link in model_grid.links])
     whole = complete(image.numpy(), np.ascontiguousarray(on_model))
     return Case(made.id, image, torch.from_numpy(class_table(recipe)[on_model]), None, torch.from_numpy(whole), weight)

@@ -11,9 +11,9 @@ from torch import nn
 
 from agseg.grid import Grid
 from agseg.inference.axis import AxisMap, Kernel, weight_matrix
-from agseg.inference.frame import Frame, coarse_axis
+from agseg.inference.model_grid import ModelGrid, coarse_axis
 from agseg.inference.network import ReadyNetwork
-from agseg.inference.prepare import frame_of, prepare
+from agseg.inference.prepare import model_grid_of, prepare
 from agseg.inference.segment import Settings, segment_volume
 from agseg.inference.tiling import importance, plan
 from agseg.labels import LabelSet
@@ -253,11 +253,11 @@ def test_tiles_are_spread_evenly_and_blended_as_nnunet_does():
 def test_a_frame_at_the_corners_keeps_the_outer_voxel_centres():
     volume = scan((21, 17, 30), (1.0, 1.2, 0.8), codes="LPS")
     spec = replace(NNUNET, grid=GridRule.CORNERS, spacing_mm=(1.5, 1.5, 1.5), carry=Carry.LABELS, separate_z=False)
-    frame = Frame.of(volume.grid, spec)
-    corners = {tuple(np.round(corner, 6)) for corner in frame.grid.corners_mm()}
+    model_grid = ModelGrid.of(volume.grid, spec)
+    corners = {tuple(np.round(corner, 6)) for corner in model_grid.grid.corners_mm()}
     assert corners == {tuple(np.round(corner, 6)) for corner in volume.grid.corners_mm()}
     for axis in range(3):
-        at = frame.model_coordinates(axis)
+        at = model_grid.model_coordinates(axis)
         assert np.array_equal(at, np.round(at))
 
 
@@ -270,7 +270,7 @@ def test_labels_carried_back_are_those_of_the_nearest_model_voxel():
         truncate=True, crop_nonzero=False, carry=Carry.LABELS, spacing_mm=(3.0, 3.0, 3.0),
     )  # fmt: skip
     image = volume.voxels.transpose(2, 1, 0).astype(np.float64)
-    shape = frame_of(volume, spec).shape
+    shape = model_grid_of(volume, spec).shape
     small = zoom(image, [n / o for n, o in zip(shape, image.shape, strict=True)], order=1, mode="nearest").astype(np.int32)
     values = torch.from_numpy(((np.clip(small, -100, 200) - 20) / 60).astype(np.float32))
     steps = Steps(spec.spacing_mm, spec.tile, spec.window_hu, spec.mean_std, networks)

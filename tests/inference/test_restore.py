@@ -12,7 +12,7 @@ from agseg.grid import Grid
 from agseg.inference import axis as axes_of
 from agseg.inference.axis import AxisMap, Interpolation, Kernel, resample, weight_matrix
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, winner
-from agseg.inference.frame import Frame
+from agseg.inference.model_grid import ModelGrid
 from agseg.inference.prepare import sample
 from agseg.inference.restore import Restorer
 from agseg.inference.soundness import NonFiniteScoresError
@@ -45,19 +45,19 @@ def smooth_scores(shape, classes, seed):
 @given(st.sampled_from(AXES), st.integers(0, 10_000), st.sampled_from([(1.3, 2.0, 0.9), (2.0, 2.0, 2.0), (0.6, 3.1, 1.7)]))
 def test_block_by_block_equals_all_at_once(codes, seed, model_spacing):
     source = grid_of(codes, (13, 17, 11), (1.1, 0.8, 2.3))
-    frame = Frame.at_spacing(source, axis_codes="RAS", spacing_mm=model_spacing)
-    scores = smooth_scores(frame.shape, 4, seed)
-    tiles = plan(frame.shape, tile=(7, 6, 5), overlap=0.25)
+    model_grid = ModelGrid.at_spacing(source, axis_codes="RAS", spacing_mm=model_spacing)
+    scores = smooth_scores(model_grid.shape, 4, seed)
+    tiles = plan(model_grid.shape, tile=(7, 6, 5), overlap=0.25)
     outputs = [scores[:, a : a + 7, b : b + 6, c : c + 5] for a, b, c in tiles.corners()]
     if any(t.shape[1:] != tiles.tile for t in outputs):
         return  # a grid smaller than the tile is tested in test_tiling
-    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0))
+    restorer = Restorer(model_grid, tiles=tiles, order=(2, 1, 0))
     for block in sweep(tiles, outputs):
         restorer.add(block)
     got = restorer.finish().labels
     order = (0, 1, 2)
-    coordinates = tuple(frame.model_coordinates(axis) for axis in order)
-    everything = scores.permute(0, *(axis + 1 for axis in frame.model_order(order)))
+    coordinates = tuple(model_grid.model_coordinates(axis) for axis in order)
+    everything = scores.permute(0, *(axis + 1 for axis in model_grid.model_order(order)))
     expected, _ = winner(everything, coordinates)
     # The running sums of the sweep differ from the scores in the last bits; only near-ties may differ.
     assert (got == expected.numpy()).mean() > 0.9995
@@ -69,10 +69,10 @@ def test_an_identity_model_returns_to_the_source_grid(codes):
     truth = rng.integers(0, 3, (9, 8, 7)).astype(np.int16)
     grid = grid_of(codes, truth.shape, (1.0, 2.0, 3.0))
     oriented, _, _ = grid.reoriented("RAS")
-    frame = Frame.at_spacing(grid, axis_codes="RAS", spacing_mm=oriented.spacing_mm)
-    values = sample(Volume(np.asfortranarray(truth), grid), frame, antialias=False)
+    model_grid = ModelGrid.at_spacing(grid, axis_codes="RAS", spacing_mm=oriented.spacing_mm)
+    values = sample(Volume(np.asfortranarray(truth), grid), model_grid, antialias=False)
     scores = torch.nn.functional.one_hot(values.round().long(), 3).permute(3, 0, 1, 2).float()
-    restorer = Restorer(frame, tiles=plan(frame.shape, tile=frame.shape, overlap=0.0), order=(2, 1, 0))
+    restorer = Restorer(model_grid, tiles=plan(model_grid.shape, tile=model_grid.shape, overlap=0.0), order=(2, 1, 0))
     room = torch.nn.functional.pad(scores, (1, 0) * 3)
     restorer.add(Block((0, 0, 0), (True, True, True), (0, 0, 0), room[:, 1:, 1:, 1:], room))
     np.testing.assert_array_equal(restorer.finish().labels, truth)
@@ -86,11 +86,11 @@ def test_every_storage_order_gives_the_network_the_same_image(codes):
     grid, permutation, flips = ras.reoriented(codes)
     stored = reference.transpose(permutation)
     stored = stored[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-    expected_frame = Frame.at_spacing(ras, axis_codes="RAS", spacing_mm=(2.0, 2.0, 2.0))
-    frame = Frame.at_spacing(grid, axis_codes="RAS", spacing_mm=(2.0, 2.0, 2.0))
-    assert frame.grid.matches(expected_frame.grid, tolerance_mm=1e-6)
-    expected = sample(Volume(np.asfortranarray(reference), ras), expected_frame, antialias=True)
-    got = sample(Volume(np.asfortranarray(stored), grid), frame, antialias=True)
+    expected = ModelGrid.at_spacing(ras, axis_codes="RAS", spacing_mm=(2.0, 2.0, 2.0))
+    model_grid = ModelGrid.at_spacing(grid, axis_codes="RAS", spacing_mm=(2.0, 2.0, 2.0))
+    assert model_grid.grid.matches(expected.grid, tolerance_mm=1e-6)
+    expected = sample(Volume(np.asfortranarray(reference), ras), expected, antialias=True)
+    got = sample(Volume(np.asfortranarray(stored), grid), model_grid, antialias=True)
     torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
@@ -129,10 +129,10 @@ def test_interpolation_weights_go_to_the_device_once_however_many_classes_there_
     assert counts[0] == counts[1] > 0
 
 
-def labels_of(scores, frame, rule, device="cpu"):
+def labels_of(scores, model_grid, rule, device="cpu"):
     """The label map of scores that tiles bring, and their mean probabilities; and the number of blocks."""
-    tiles = plan(frame.shape, tile=(5, 5, 3), overlap=0.25)
-    restorer = Restorer(frame, tiles=tiles, order=(2, 1, 0), rule=rule)
+    tiles = plan(model_grid.shape, tile=(5, 5, 3), overlap=0.25)
+    restorer = Restorer(model_grid, tiles=tiles, order=(2, 1, 0), rule=rule)
     there = scores.to(device)
     outputs = (there[:, a : a + 5, b : b + 5, c : c + 3] for a, b, c in tiles.corners())
     for block in sweep(tiles, outputs):
@@ -142,12 +142,14 @@ def labels_of(scores, frame, rule, device="cpu"):
 
 @pytest.mark.parametrize("rule", [ByProbability(), ByLogit(), ByRegion((2, 1, 3, 5))], ids=["probability", "logit", "region"])
 def test_a_gpu_gives_the_same_labels_and_is_waited_for_once_a_block(rule):
-    frame = Frame.at_spacing(grid_of("LIP", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0))
-    scores = smooth_scores(frame.shape, 4, 1)
+    model_grid = ModelGrid.at_spacing(
+        grid_of("LIP", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0)
+    )
+    scores = smooth_scores(model_grid.shape, 4, 1)
     scores = scores if isinstance(rule, ByProbability) else scores.logit()
-    here, _ = labels_of(scores, frame, rule)
+    here, _ = labels_of(scores, model_grid, rule)
     with FakeGpu() as gpu:
-        there, blocks = labels_of(scores, frame, rule, gpu.device)
+        there, blocks = labels_of(scores, model_grid, rule, gpu.device)
     np.testing.assert_array_equal(there.labels, here.labels)
     assert there.probability == pytest.approx(here.probability, rel=1e-12)
     assert len(there.probability) > 1
@@ -174,9 +176,11 @@ def test_a_volume_is_resampled_on_a_gpu_slab_by_slab_without_a_wait():
 
 
 def test_scores_that_are_not_finite_never_become_labels():
-    frame = Frame.at_spacing(grid_of("RAS", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0))
-    scores = smooth_scores(frame.shape, 4, 1)
+    model_grid = ModelGrid.at_spacing(
+        grid_of("RAS", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0)
+    )
+    scores = smooth_scores(model_grid.shape, 4, 1)
     scores[0, 3, 3, 1] = float("nan")
     for rule in (ByProbability(), ByLogit(), ByRegion((1, 2, 3, 4))):
         with pytest.raises(NonFiniteScoresError):
-            labels_of(scores, frame, rule)
+            labels_of(scores, model_grid, rule)

@@ -12,7 +12,7 @@ from agseg.grid import Grid
 from agseg.inference.axis import AxisMap
 from agseg.weights.input_spec import Carry, GridRule, InputSpec
 
-__all__ = ["AxisLink", "Frame", "coarse_axis"]
+__all__ = ["AxisLink", "ModelGrid", "coarse_axis"]
 
 ANISOTROPY = 3.0
 """Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""
@@ -31,7 +31,7 @@ class AxisLink:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ModelGrid:
     """A model grid on a rectangular source grid (or on a box of it).
 
     Parameters
@@ -57,7 +57,9 @@ class Frame:
     nearest_out: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, source: Grid, spec: InputSpec, *, start: Sequence[int] = (0, 0, 0), stop: Sequence[int] | None = None) -> Frame:
+    def of(
+        cls, source: Grid, spec: InputSpec, *, start: Sequence[int] = (0, 0, 0), stop: Sequence[int] | None = None
+    ) -> ModelGrid:
         """The model grid of ``spec`` over a box of the source; over all of it by default."""
         if spec.spacing_mm is None:
             raise ValueError("these weights need a box, not a spacing")
@@ -85,7 +87,7 @@ class Frame:
         return replace(made, nearest_in=nearest_in, nearest_out=(0, 1, 2) if spec.carry is Carry.LABELS else nearest_out)
 
     @classmethod
-    def at_spacing(cls, source: Grid, *, axis_codes: str, spacing_mm: Sequence[float]) -> Frame:
+    def at_spacing(cls, source: Grid, *, axis_codes: str, spacing_mm: Sequence[float]) -> ModelGrid:
         """The whole source at a spacing (mm), axes growing towards ``axis_codes``, first voxel centre kept."""
         oriented, permutation, flips = source.reoriented(axis_codes)
         target = oriented.resampled(spacing_mm)
@@ -105,7 +107,7 @@ class Frame:
         start: Sequence[int],
         stop: Sequence[int],
         corners: bool = False,
-    ) -> Frame:
+    ) -> ModelGrid:
         """A box of the source stretched to a fixed shape, half-pixel centres (what resizing an image means).
 
         With ``corners`` the first and last voxel centres coincide instead of the outer edges.
@@ -121,7 +123,7 @@ class Frame:
         box = tuple(int(n) for n in start), tuple(int(n) for n in stop)
         return cls(source, shape, (links[0], links[1], links[2]), *box)  # type: ignore[arg-type]
 
-    def cropped(self, start: Sequence[int], stop: Sequence[int]) -> Frame:
+    def cropped(self, start: Sequence[int], stop: Sequence[int]) -> ModelGrid:
         """The part of the model grid from ``start`` up to ``stop`` (model indices), over the whole source.
 
         Source voxels beyond the part get the label of its border by clamping, so the caller limits ``start``/``stop`` of the
@@ -138,7 +140,7 @@ class Frame:
             low[link.source_axis] = max(self.start[link.source_axis], int(np.ceil(ends[0])))
             high[link.source_axis] = min(self.stop[link.source_axis], int(np.floor(ends[1])) + 1)
         box = tuple(low), tuple(high)
-        return Frame(self.source, shape, links, *box, self.nearest_in, self.nearest_out)  # type: ignore[arg-type]
+        return ModelGrid(self.source, shape, links, *box, self.nearest_in, self.nearest_out)  # type: ignore[arg-type]
 
     @property
     def grid(self) -> Grid:
