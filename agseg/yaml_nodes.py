@@ -14,7 +14,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 
 from agseg.errors import AgsegError, RecipeError
-from agseg.io.absence import in_words
+from agseg.io.os_errors import in_words
 
 __all__ = ["Node", "Plain", "compose", "read"]
 

@@ -27,7 +27,7 @@ import psutil
 from agseg.batch import BatchEvent, BatchJob, EventKind, Limits, StudyFolder, StudyTask, claim_output, run_batch
 from agseg.batch.arrival import FileState
 from agseg.batch.cluster import Cluster
-from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.dask_executor import DaskExecutor
 from agseg.grid import Grid
 from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
 from agseg.study import Study, StudyKind
@@ -89,7 +89,7 @@ def measure(scheduler: str, folder: Path, *, studies: int, seconds: float) -> fl
         inputs=(source,), model=scale.Waits(seconds), weights=WEIGHTS, parameters={}, read=scale.read, limits=Limits(ahead=2)
     )
     with claim_output(folder / "out") as output:
-        report = run_batch(job, output, on_event=note, engine=partial(DaskEngine, cluster=Cluster.parse(scheduler)))
+        report = run_batch(job, output, on_event=note, executor=partial(DaskExecutor, cluster=Cluster.parse(scheduler)))
     assert report.counts["done"] == studies, report.counts
     # Without the first quarter, while workers are starting their processes; a line through the steps, as workers end together.
     later = ends[len(ends) // 4 :]

@@ -192,7 +192,7 @@ def _local(workers: int, security: Any) -> Iterator[Any]:
             security=security,
             protocol="tls://",
             local_directory=scratch,
-            preload=["agseg.batch.own_worker"],
+            preload=["agseg.batch.dask_preload"],
         )
         with cluster:
             yield cluster

@@ -11,8 +11,8 @@ from typing import Any
 
 from agseg import __version__
 from agseg.batch.decide import FAILURES, Decisions, decide
-from agseg.batch.engines import Engine, EngineFactory
 from agseg.batch.events import BatchEvent, EventKind
+from agseg.batch.executors import Executor, ExecutorFactory
 from agseg.batch.exit_code import exit_code_of
 from agseg.batch.folder import published_by_this_run
 from agseg.batch.intake import Intake
@@ -56,7 +56,7 @@ def run_batch(
     output: Output,
     *,
     on_event: Callable[[BatchEvent], None] | None = None,
-    engine: EngineFactory = Supervisor,
+    executor: ExecutorFactory = Supervisor,
     intake: Intake | None = None,
 ) -> BatchReport:
     """Do a whole run in a claimed output folder.
@@ -69,7 +69,7 @@ def run_batch(
         From :func:`agseg.batch.output.claim_output`; its part says which studies are this process's.
     on_event
         Told what happens, for progress.
-    engine
+    executor
         What does the studies: this machine's processes, or a cluster's.
     intake
         Opens the input files; one that was started already saves its start. The caller ends it.
@@ -89,7 +89,7 @@ def run_batch(
     with ExitStack() as held:
         if intake is None:
             intake = held.enter_context(Intake(debug=job.debug))
-        return _Run(job, output, on_event or (lambda _event: None), engine, intake).go()
+        return _Run(job, output, on_event or (lambda _event: None), executor, intake).go()
 
 
 class _Caught(BaseException):
@@ -100,9 +100,9 @@ class _Run:
     """What a run knows as it goes."""
 
     def __init__(
-        self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], engine: EngineFactory, intake: Intake
+        self, job: BatchJob, output: Output, tell: Callable[[BatchEvent], None], executor: ExecutorFactory, intake: Intake
     ) -> None:
-        self.job, self.output, self.tell, self.engine, self.intake = job, output, tell, engine, intake
+        self.job, self.output, self.tell, self.executor, self.intake = job, output, tell, executor, intake
         self.started, self.clock = _now(), time.monotonic()
         self.id = begin_run(output)
         self.records: dict[str, StudyReport] = {}
@@ -117,9 +117,9 @@ class _Run:
         found, decisions = Discovery((), ()), None
         likely = self._is_likely_to_work()
         refused = nullcontext() if self.job.dry_run else undone_if_refused(self.output, self.job.tables)
-        with noting_signals(self._note), refused, self._engine() as engine:
+        with noting_signals(self._note), refused, self._executor() as executor:
             if likely:
-                engine.prepare()
+                executor.prepare()
             if not self.job.dry_run:
                 self._begin()
             with suppress(_Caught):
@@ -137,8 +137,8 @@ class _Run:
                     self.records[name] = self._without_outdated(name, settled)
                 self._event(EventKind.PLANNED)
                 if not self.job.dry_run and decisions.tasks:
-                    self._work(decisions, engine)
-            engine.close()
+                    self._work(decisions, executor)
+            executor.close()
             report = self._report(found)
             if not self.job.dry_run:
                 self.output.release_reserve()
@@ -157,11 +157,11 @@ class _Run:
         begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
         write_begun(begun, self.output, self.job.tables, style=self._style)
 
-    def _work(self, decisions: Decisions, engine: Engine) -> None:
+    def _work(self, decisions: Decisions, executor: Executor) -> None:
         stop, left = self._should_stop(), decisions.tasks
         if stop is None:
-            stop, left = engine.run(decisions.tasks)
-            self.environment = engine.environment
+            stop, left = executor.run(decisions.tasks)
+            self.environment = executor.environment
         if stop is not None:
             if stop.blame in _EXIT_CODES:
                 self.asked.add(_EXIT_CODES[stop.blame])
@@ -169,12 +169,12 @@ class _Run:
                 self._end(task, self._left_over(task, stop), Fault.NONE)
 
     @contextmanager
-    def _engine(self) -> Iterator[Engine]:
-        engine = self.engine(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._ended)
+    def _executor(self) -> Iterator[Executor]:
+        executor = self.executor(self.job, should_stop=self._should_stop, on_stage=self._stage, on_end=self._ended)
         try:
-            yield engine
+            yield executor
         finally:
-            engine.close()
+            executor.close()
 
     def _is_likely_to_work(self) -> bool:
         """Whether there will be a study to do, as far as can be said before one is looked for.

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from agseg.inference.axis import Interpolation
 from agseg.inference.device import to_host
-from agseg.inference.soundness import logits_are_finite, probabilities_are_finite
+from agseg.inference.score_checks import logits_are_finite, probabilities_are_finite
 
 __all__ = ["ByLogit", "ByProbability", "ByRegion", "Coordinates", "Rule", "lines_with", "winner"]
 

@@ -23,7 +23,7 @@ from agseg.inference.predict import probabilities
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import sample
 from agseg.inference.restore import Restored
-from agseg.inference.soundness import check_probabilities
+from agseg.inference.score_checks import check_probabilities
 from agseg.labels import LabelSet
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec

@@ -17,7 +17,7 @@ from torch import Tensor
 from agseg.inference.decide import ByProbability, Rule, lines_with
 from agseg.inference.device import to_host
 from agseg.inference.model_grid import ModelGrid
-from agseg.inference.soundness import not_finite
+from agseg.inference.score_checks import not_finite
 from agseg.inference.tiling import Block, TilePlan
 
 __all__ = ["Restored", "Restorer"]

@@ -18,7 +18,7 @@ from agseg.inference.predict import as_probabilities, left_right_pairs, tile_sco
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, model_grid_of
 from agseg.inference.restore import Restored, Restorer
-from agseg.inference.soundness import NonFiniteScoresError, check_classes, check_heads
+from agseg.inference.score_checks import NonFiniteScoresError, check_classes, check_heads
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.labels import LabelSet

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agseg.errors import Code, OutputError
-from agseg.io.absence import in_words
+from agseg.io.os_errors import in_words
 
 __all__ = [
     "FILE_MODE",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError
-from agseg.io.absence import no_folder
+from agseg.io.os_errors import no_folder
 from agseg.labels import Label, LabelSet
 from agseg.weights.nnunet.naming import organ_name
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from agseg.errors import RecipeError
 from agseg.grid import LPS_TO_RAS, Grid
-from agseg.io.absence import no_folder
 from agseg.io.dicom.header import read_header
 from agseg.io.dicom.read import frames_of, read_dicom
 from agseg.io.dicom.stack import stack_planes
 from agseg.io.nifti import read_labels, read_nifti_array
+from agseg.io.os_errors import no_folder
 from agseg.io.voxels import as_hounsfield
 from agseg.study import Study, StudyKind
 from agseg.training.datasets import Layout

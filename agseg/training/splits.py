@@ -16,8 +16,8 @@ from pathlib import Path
 
 from agseg.binding import load
 from agseg.errors import RecipeError
-from agseg.io.absence import no_folder
 from agseg.io.atomic import write_text
+from agseg.io.os_errors import no_folder
 from agseg.io.resources import resource_path
 
 __all__ = [

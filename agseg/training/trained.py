@@ -23,8 +23,8 @@ from agseg.errors import RecipeError
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import probabilities
 from agseg.inference.segment import Settings, segment_volume
-from agseg.io.absence import no_folder
 from agseg.io.atomic import make_folder, write_text
+from agseg.io.os_errors import no_folder
 from agseg.labels import LabelSet
 from agseg.measure.surface import TOLERANCE_MM
 from agseg.models.precision import Precision

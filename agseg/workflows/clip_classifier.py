@@ -34,7 +34,6 @@ from agseg.ultrasound.planes import PlaneNetwork
 from agseg.ultrasound.timeline import FrameState, Timeline, best_frames, make_timeline
 from agseg.ultrasound.views import ViewTracker
 from agseg.volume import Warned
-from agseg.workflows.ahead import ahead, side_by_side
 from agseg.workflows.clip_files import (
     ClipResult,
     annotated_video,
@@ -45,6 +44,7 @@ from agseg.workflows.clip_files import (
     write_frames,
     write_picture,
 )
+from agseg.workflows.prefetch import ahead, side_by_side
 
 __all__ = ["BATCH_FRAMES", "ClipClassifier"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import RecipeError
-from agseg.io.absence import no_folder
 from agseg.io.atomic import write_text
 from agseg.io.nifti import read_labels
+from agseg.io.os_errors import no_folder
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.datasets import dataset_names
 from agseg.training.description import DESCRIPTION, ENDINGS, NUMBERED, PNG, Description, read_description

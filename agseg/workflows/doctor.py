@@ -16,8 +16,8 @@ from agseg import __version__
 from agseg.batch.memory import machine_memory_bytes
 from agseg.errors import AgsegError, Code, ExitCode, UsageError
 from agseg.extras import EXTRA_OF, install_hint, is_installed
-from agseg.io.absence import in_words
 from agseg.io.dicom.pixels import check_codec
+from agseg.io.os_errors import in_words
 from agseg.io.pacs.archive import Archive, Need
 from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest

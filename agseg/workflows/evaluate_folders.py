@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from agseg.errors import AgsegError, RecipeError
-from agseg.io.absence import no_folder
 from agseg.io.contours import draw_contours
 from agseg.io.nifti import read_labels, read_nifti_array
+from agseg.io.os_errors import no_folder
 from agseg.labels import LabelSet
 from agseg.measure.surface import TOLERANCE_MM
 from agseg.training.description import Meaning, described_meaning

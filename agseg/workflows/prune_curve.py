@@ -19,7 +19,7 @@ from typing import Any
 from agseg.errors import RecipeError, UsageError
 from agseg.inference.device import Precision, choose_precision, describe, resolve_device
 from agseg.inference.network import ReadyNetwork
-from agseg.inference.peak import forward_peak_bytes
+from agseg.inference.peak_memory import forward_peak_bytes
 from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import Overlap, overlap, pooled
 from agseg.models.catalogue import prunable
@@ -106,7 +106,7 @@ class DepthPoint:
     read_bytes
         Size in the weights file of the tensors that are read.
     peak_bytes
-        See :func:`agseg.inference.peak.forward_peak_bytes`, for one tile.
+        See :func:`agseg.inference.peak_memory.forward_peak_bytes`, for one tile.
     """
 
     depth: int

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agseg.batch import BatchEvent, BatchJob, Limits, Part, claim_output, run_batch
 from agseg.batch.audit import append, begun, ended
-from agseg.batch.engines import EngineFactory
+from agseg.batch.executors import ExecutorFactory
 from agseg.batch.intake import Intake
 from agseg.batch.output import Output
 from agseg.batch.run_end import check_command, run_command, write_metrics
@@ -176,7 +176,7 @@ def _segment(
         )
         if request.audit is not None and not request.dry_run:
             append(request.audit, begun(job, output.root))
-        report = run_batch(job, output, on_event=on_event, engine=_engine(request.cluster), intake=intake)
+        report = run_batch(job, output, on_event=on_event, executor=_executor(request.cluster), intake=intake)
         if not request.dry_run:
             _leave(report, request, output)
         return report
@@ -248,13 +248,13 @@ def _placed(config: SegmenterConfig, request: SegmentRequest, manifest: Manifest
     return PlacedSegmenter(config, request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
 
 
-def _engine(cluster: Cluster | None) -> EngineFactory:
+def _executor(cluster: Cluster | None) -> ExecutorFactory:
     """What does the studies: processes of this machine, or of the cluster."""
     if cluster is None:
         return Supervisor
-    from agseg.batch.dask_engine import DaskEngine
+    from agseg.batch.dask_executor import DaskExecutor
 
-    return partial(DaskEngine, cluster=cluster)
+    return partial(DaskExecutor, cluster=cluster)
 
 
 def _cache(request: SegmentRequest, manifest: Manifest) -> WeightsCache:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agseg.batch import BatchEvent, Limits, Part, claim_output, run_batch
 from agseg.batch.cluster import Cluster
-from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.dask_executor import DaskExecutor
 from agseg.batch.supervise import Supervisor
 from agseg.errors import AgsegError
 from tests.batch.fakes import job
@@ -22,7 +22,7 @@ def main() -> int:
     limits = Limits(**{"study_timeout_s": 30.0, **given.pop("limits", {})})
     tell = given.pop("tell", False)
     cluster = given.pop("cluster", None)
-    engine = Supervisor if cluster is None else partial(DaskEngine, cluster=Cluster.parse(cluster))
+    executor = Supervisor if cluster is None else partial(DaskExecutor, cluster=Cluster.parse(cluster))
 
     def on_event(event: BatchEvent) -> None:
         if tell:
@@ -30,7 +30,7 @@ def main() -> int:
 
     try:
         with claim_output(Path(target), part=part, dry_run=given.get("dry_run", False)) as output:
-            report = run_batch(job(Path(source), limits=limits, **given), output, on_event=on_event, engine=engine)
+            report = run_batch(job(Path(source), limits=limits, **given), output, on_event=on_event, executor=executor)
     except AgsegError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)

@@ -17,7 +17,7 @@ import agseg.batch.cluster as module
 from agseg.batch import claim_output, run_batch
 from agseg.batch.arrival import states_of
 from agseg.batch.cluster import Cluster, ClusterKind
-from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.dask_executor import DaskExecutor
 from agseg.batch.job import StudyTask
 from agseg.batch.probe import Probe
 from agseg.batch.provenance import Provenance
@@ -157,9 +157,9 @@ def test_slurm_jobs_do_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     for number in range(6):
         write_study(tmp_path / "in" / f"model-slow{number}.nii.gz", seed=number)
-    engine = partial(DaskEngine, cluster=Cluster.parse("slurm", config=config))
+    executor = partial(DaskExecutor, cluster=Cluster.parse("slurm", config=config))
     with claim_output(tmp_path / "out") as output:
-        report = run_batch(job(tmp_path / "in"), output, engine=engine)
+        report = run_batch(job(tmp_path / "in"), output, executor=executor)
     assert report.counts["done"] == 6
     # The second job may begin when all is done.
     assert report.environment["cluster"] in [{"kind": "slurm", "workers": count} for count in (1, 2)]
@@ -181,9 +181,9 @@ def test_a_tls_scheduler_takes_only_those_with_its_certificates(tmp_path: Path, 
     write_study(tmp_path / "in" / "a.nii.gz")
     with farm(tmp_path / "farm", workers=1, options=("--protocol", "tls", *options)) as started:
         assert started.address.startswith("tls://")
-        engine = partial(DaskEngine, cluster=Cluster.parse(started.address, config=config))
+        executor = partial(DaskExecutor, cluster=Cluster.parse(started.address, config=config))
         with claim_output(tmp_path / "out") as output:
-            assert run_batch(job(tmp_path / "in"), output, engine=engine).counts["done"] == 1
+            assert run_batch(job(tmp_path / "in"), output, executor=executor).counts["done"] == 1
         monkeypatch.setattr(module, "CONNECT_S", 2)
         for address in (started.address, started.address.replace("tls", "tcp")):
             with pytest.raises(UsageError, match="no Dask scheduler answers"), Cluster.parse(address).connect(tmp_path):

@@ -101,7 +101,7 @@ def test_the_model_has_the_next_study_while_one_is_written(tmp_path: Path) -> No
 
 
 class _Noted:
-    """An engine that does nothing and notes what it was asked."""
+    """An executor that does nothing and notes what it was asked."""
 
     def __init__(self, calls: list[str]) -> None:
         self.calls = calls
@@ -126,7 +126,7 @@ def test_the_model_starts_before_studies_are_looked_for_unless_there_may_be_none
         calls: list[str] = []
         note = lambda event: calls.append(str(event.kind))  # noqa: E731
         with claim_output(tmp_path / "out", dry_run=changes.get("dry_run", False)) as output:
-            run_batch(job(source, **changes), output, on_event=note, engine=_Noted(calls))
+            run_batch(job(source, **changes), output, on_event=note, executor=_Noted(calls))
         return list(dict.fromkeys(calls))
 
     assert asked() == ["prepare", "planned", "run 3", "close"]

@@ -15,7 +15,7 @@ from agseg.inference.decide import ByLogit, ByProbability, ByRegion, winner
 from agseg.inference.model_grid import ModelGrid
 from agseg.inference.prepare import sample
 from agseg.inference.restore import Restorer
-from agseg.inference.soundness import NonFiniteScoresError
+from agseg.inference.score_checks import NonFiniteScoresError
 from agseg.inference.tiling import Block, plan, sweep
 from agseg.volume import Volume
 from tests.inference.fake_gpu import FakeGpu

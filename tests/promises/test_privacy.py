@@ -151,7 +151,7 @@ def names_an_error(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 # Dask's own protocol between agseg's processes is pickle; nothing that comes from a file or an archive ever is.
-CLUSTER = {ROOT / "agseg" / "batch" / "dask_engine.py", ROOT / "agseg" / "batch" / "node.py"}
+CLUSTER = {ROOT / "agseg" / "batch" / "dask_executor.py", ROOT / "agseg" / "batch" / "node.py"}
 
 
 def test_promise_40_no_unsafe_yaml_no_pickle_no_eval_no_shell() -> None:

@@ -9,7 +9,6 @@ from collections import namedtuple
 import pytest
 import torch
 
-from agseg.training import batches as module
 from agseg.training.batches import DrawBatches, workers_for
 from agseg.training.history import History, Progress
 from agseg.training.loop import Batch
@@ -65,7 +64,7 @@ class Draws(torch.utils.data.Dataset):
 def test_little_shared_memory_means_fewer_workers_and_the_same_batches(monkeypatch, caplog) -> None:
     usage = namedtuple("usage", "total used free")
     for free, told in ((10**9, ""), (4000, ": 1, not 2"), (10, ": 0, not 2")):
-        monkeypatch.setattr(module.shutil, "disk_usage", lambda _path, free=free: usage(0, 0, free))
+        monkeypatch.setattr("agseg.training.batches.shutil.disk_usage", lambda _path, free=free: usage(0, 0, free))
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             found = [float(b.image[0, 0, 0, 0]) for b in DrawBatches(Draws(), size=2, workers=2).batches(1, 4)]

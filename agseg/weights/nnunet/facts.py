@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agseg.errors import WeightsError
-from agseg.io.absence import in_words
+from agseg.io.os_errors import in_words
 
 __all__ = ["Facts"]
 

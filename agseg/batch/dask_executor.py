@@ -64,7 +64,7 @@ class _Flight:
     alone: bool
 
 
-class DaskEngine:
+class DaskExecutor:
     """One run on one cluster.
 
     Parameters
@@ -105,7 +105,7 @@ class DaskEngine:
         """Nothing."""
 
     def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
-        """Do the studies; see :class:`agseg.batch.engines.Engine`.
+        """Do the studies; see :class:`agseg.batch.executors.Executor`.
 
         Raises
         ------

@@ -21,7 +21,7 @@ import pytest
 
 from agseg.batch import BatchEvent, EventKind, Limits, Processor, claim_output, run_batch
 from agseg.batch.cluster import Cluster
-from agseg.batch.dask_engine import DaskEngine
+from agseg.batch.dask_executor import DaskExecutor
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.report import BatchReport, StudyStatus
 from tests.batch.fakes import MakeThreshold, Threshold, WholeThreshold, job, write_study
@@ -45,7 +45,7 @@ def run(
         what = job(source, **changes)
         if address is None:
             return run_batch(what, output, on_event=on_event)
-        return run_batch(what, output, on_event=on_event, engine=partial(DaskEngine, cluster=Cluster.parse(address)))
+        return run_batch(what, output, on_event=on_event, executor=partial(DaskExecutor, cluster=Cluster.parse(address)))
 
 
 def outcomes(report: BatchReport) -> dict[str, tuple[StudyStatus, Code | None]]:
@@ -400,6 +400,6 @@ def test_workers_that_answer_before_the_scheduler_knows_of_the_subscription_are_
             at_once(client, message)
 
     monkeypatch.setattr(Client, "_send_to_scheduler", late)
-    monkeypatch.setattr("agseg.batch.dask_engine._SETUP_S", 5.0)
+    monkeypatch.setattr("agseg.batch.dask_executor._SETUP_S", 5.0)
     write_study(tmp_path / "in" / "a.nii.gz")
     assert outcomes(run(tmp_path / "in", tmp_path / "out", shared_farm.address)) == {"a": (D, None)}

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from agseg.workflows.ahead import ahead, side_by_side
+from agseg.workflows.prefetch import ahead, side_by_side
 
 
 def test_items_come_in_order_and_few_wait():

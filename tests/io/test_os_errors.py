@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agseg.io.absence import in_words, no_folder
 from agseg.io.atomic import output_error
+from agseg.io.os_errors import in_words, no_folder
 
 
 def why(path: Path) -> str:

@@ -13,10 +13,10 @@ from agseg.batch.outcome import Fault
 from agseg.batch.stop import Stop
 from agseg.report import StudyReport
 
-__all__ = ["Engine", "EngineFactory"]
+__all__ = ["Executor", "ExecutorFactory"]
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Does studies and says how each ended."""
 
     environment: dict[str, Any]
@@ -42,8 +42,8 @@ class Engine(Protocol):
         ...
 
 
-class EngineFactory(Protocol):
-    """Makes the engine of one run; :class:`agseg.batch.supervise.Supervisor` is one."""
+class ExecutorFactory(Protocol):
+    """Makes the executor of one run; :class:`agseg.batch.supervise.Supervisor` is one."""
 
     def __call__(
         self,
@@ -52,6 +52,6 @@ class EngineFactory(Protocol):
         should_stop: Callable[[], Stop | None],
         on_stage: Callable[[StudyTask, str], None],
         on_end: Callable[[StudyTask, StudyReport, Fault], None],
-    ) -> Engine:
+    ) -> Executor:
         """See :class:`agseg.batch.supervise.Supervisor` for the parameters."""
         ...
