@@ -123,15 +123,29 @@ def _matrix(dims: int, affine: Affine, generator: torch.Generator) -> Tensor:
     return matrix @ turn
 
 
-def _sample(source: Tensor, points: Tensor, *, mode: str, outside: float | None) -> Tensor:
-    """``source`` [C, *grid] at ``points`` [*tile, dims] (voxel coordinates); ``outside``, or the edge's value, beyond it."""
+def _sample(source: Tensor, points: Tensor, *, edge: bool = False) -> Tensor:
+    """``source`` [C, *grid] at ``points`` [*tile, dims] (voxel coordinates), linear; 0 beyond it, or the value of its edge."""
     size = torch.tensor(source.shape[1:], dtype=torch.float32, device=source.device)
     grid = (points * (2.0 / (size - 1).clamp_min(1.0)) - 1.0).flip(-1)
     if source.ndim == 4 and source.shape[3] == 1:
         grid[..., 0] = 0.0  # a single slice has no extent to be outside of
-    beyond = outside or 0.0
-    padding = "border" if outside is None else "zeros"
-    return F.grid_sample((source - beyond)[None], grid[None], mode=mode, padding_mode=padding, align_corners=True)[0] + beyond
+    padding = "border" if edge else "zeros"
+    return F.grid_sample(source[None], grid[None], mode="bilinear", padding_mode=padding, align_corners=True)[0]
+
+
+def _nearest(labels: Tensor, points: Tensor) -> Tensor:
+    """``labels`` [*grid] at the voxels nearest to ``points`` [*tile, dims]; 0 beyond. Reads nothing else of a mapped file.
+
+    Coordinates go to -1..1 and back as in ``grid_sample``, so that what lies halfway between two voxels is rounded alike.
+    """
+    flat = torch.zeros(points.shape[:-1], dtype=torch.int64)
+    inside = torch.ones(points.shape[:-1], dtype=torch.bool)
+    for axis, n in enumerate(labels.shape):
+        there = points[..., axis] * (2.0 / max(n - 1.0, 1.0)) - 1.0
+        at = ((there + 1.0) / 2.0 * (n - 1)).round_()
+        inside &= (at >= 0) & (at <= n - 1)
+        flat = flat.mul_(n).add_(at.clamp_(0, n - 1).to(torch.int64))
+    return torch.where(inside, labels.flatten()[flat.flatten()].reshape(flat.shape), 0)
 
 
 def _points(
@@ -216,9 +230,8 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
         points = _points(case.image.shape, tile, self.affine, generator, centre=centre, augmenter=self.augmenter)
         if tile[2] == 1:
             points[..., 2] = points[..., 2].round()
-        beyond = None if self.spec.padding is Padding.EDGE else 0.0
-        image = _sample(self._images[chosen], points, mode="bilinear", outside=beyond)
-        labels = _sample(case.labels[None].float(), points, mode="nearest", outside=0.0)[0].to(torch.uint8)
+        image = _sample(self._images[chosen], points, edge=self.spec.padding is Padding.EDGE)
+        labels = _nearest(case.labels, points)
         if tile[2] == 1:
             image, labels = image[..., 0], labels[..., 0]
         return Sample(self.augmenter.look(image, generator), labels, case.known, case.id)
@@ -274,11 +287,11 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         generator = step_generator(self.seed, number)
         picture, labels, case_id = self.read(_epoch_index(self.count, number, self.seed))
         resized = F.interpolate(picture[None].float(), self.tile, mode="bilinear", antialias=True)[0]
-        target = F.interpolate(labels[None, None].float(), self.tile, mode="nearest-exact")[0]
+        target = F.interpolate(labels[None, None], self.tile, mode="nearest-exact")[0, 0]
         points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None), augmenter=self.augmenter)
-        shifted = self.shift(_sample(resized, points, mode="bilinear", outside=0.0), generator)
+        shifted = self.shift(_sample(resized, points), generator)
         image = self.augmenter.look((shifted - self.mean) / self.sd, generator)
-        return Sample(image, _sample(target, points, mode="nearest", outside=0.0)[0].to(torch.uint8), None, case_id)
+        return Sample(image, _nearest(target, points), None, case_id)
 
 
 class FrameDraws(torch.utils.data.Dataset[Sample]):
@@ -318,5 +331,5 @@ class FrameDraws(torch.utils.data.Dataset[Sample]):
         chosen = int(torch.multinomial(self._weights, 1, generator=generator))
         frame = centre_crop(self.read(chosen)[None].float(), self.tile)
         points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
-        image = standardised(_sample(frame, points, mode="bilinear", outside=0.0))
+        image = standardised(_sample(frame, points))
         return Sample(image, torch.tensor(self.classes[chosen]), None, str(chosen))

@@ -98,8 +98,8 @@ def test_a_damaged_file_is_told_and_made_anew(tmp_path, caplog, harm) -> None:
     files = source(tmp_path)
     cached(CaseCache(tmp_path / "cache", LARGE), files)
     (path,) = kept(tmp_path / "cache")
-    sound = bytearray(path.read_bytes())
-    broken: dict[str, bytes | bytearray] = {
+    sound = path.read_bytes()
+    broken: dict[str, bytes] = {
         "a byte": sound[:900] + bytes([sound[900] ^ 1]) + sound[901:],
         "the end": sound[:-40],
         "all": b"",
