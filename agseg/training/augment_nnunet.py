@@ -150,13 +150,14 @@ class Augmenter:
             _check_size(settings, tile)
             self.changes = _changes(settings, self.thick)
 
-    def bend(self, offsets: Tensor, matrix: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def bend(self, offsets: list[Tensor], matrix: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
         """Bend, turn and zoom what a sample is read from; draws nothing where nothing can happen.
 
         Parameters
         ----------
         offsets
-            Of the sample's voxels from its middle, ``[*tile, n]``; a third coordinate of a slice stays.
+            Of the sample's voxels from its middle (voxels), one coordinate per axis, of shapes that broadcast to the tile; the
+            third one of a slice stays.
         matrix
             What they are multiplied with (from the right) to become offsets in the scan, ``[n, n]``.
 
@@ -168,9 +169,7 @@ class Augmenter:
         if s.kind is AugmentKind.NONE:
             return offsets, matrix
         if uniform(0, 1, generator) < s.elastic_chance:
-            offsets = offsets.clone()
-            moved = offsets[..., : self.dims]
-            moved += self._displacement(moved.shape[: self.dims], generator).reshape(moved.shape)
+            offsets = self._displaced(offsets, generator)
         turn = torch.eye(len(matrix))
         if uniform(0, 1, generator) < s.rotation_chance:
             turn[: self.dims, : self.dims] = self._rotation(generator)
@@ -203,12 +202,14 @@ class Augmenter:
             turn = turn @ one
         return turn * self.spacing[:, None] / self.spacing[None, :]
 
-    def _displacement(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """A smooth displacement of every voxel (voxels, ``[*tile, dims]``)."""
+    def _displaced(self, offsets: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """The offsets with a smooth displacement, but for thick slices and the third coordinate of a slice."""
         distance, largest = self.settings.elastic_mm
-        field = smooth_displacement(shape, (distance / self.spacing).tolist(), uniform(0, largest, generator), generator)
-        field[..., list(self.thick)] = 0.0
-        return field / self.spacing
+        shape = torch.broadcast_shapes(*(offset.shape for offset in offsets))
+        apart = (distance / self.spacing).tolist()
+        field = smooth_displacement(shape[: self.dims], apart, uniform(0, largest, generator), generator) / self.spacing
+        moved = [axis for axis in range(self.dims) if axis not in self.thick]
+        return [o + field[..., axis].reshape(shape) if axis in moved else o for axis, o in enumerate(offsets)]
 
 
 def _check_size(s: Augmentation, tile: Sequence[int]) -> None:

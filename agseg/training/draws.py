@@ -19,6 +19,7 @@ from torch import Tensor
 from agseg.errors import FieldError
 from agseg.training.augment_nnunet import Augmentation, Augmenter
 from agseg.training.cases import Case
+from agseg.training.lattice import nearest, sampled, turned
 from agseg.training.patches import uniform
 from agseg.training.sample import Sample, step_generator
 from agseg.weights.input_spec import InputSpec, Padding
@@ -123,31 +124,6 @@ def _matrix(dims: int, affine: Affine, generator: torch.Generator) -> Tensor:
     return matrix @ turn
 
 
-def _sample(source: Tensor, points: Tensor, *, edge: bool = False) -> Tensor:
-    """``source`` [C, *grid] at ``points`` [*tile, dims] (voxel coordinates), linear; 0 beyond it, or the value of its edge."""
-    size = torch.tensor(source.shape[1:], dtype=torch.float32, device=source.device)
-    grid = (points * (2.0 / (size - 1).clamp_min(1.0)) - 1.0).flip(-1)
-    if source.ndim == 4 and source.shape[3] == 1:
-        grid[..., 0] = 0.0  # a single slice has no extent to be outside of
-    padding = "border" if edge else "zeros"
-    return F.grid_sample(source[None], grid[None], mode="bilinear", padding_mode=padding, align_corners=True)[0]
-
-
-def _nearest(labels: Tensor, points: Tensor) -> Tensor:
-    """``labels`` [*grid] at the voxels nearest to ``points`` [*tile, dims]; 0 beyond. Reads nothing else of a mapped file.
-
-    Coordinates go to -1..1 and back as in ``grid_sample``, so that what lies halfway between two voxels is rounded alike.
-    """
-    flat = torch.zeros(points.shape[:-1], dtype=torch.int64)
-    inside = torch.ones(points.shape[:-1], dtype=torch.bool)
-    for axis, n in enumerate(labels.shape):
-        there = points[..., axis] * (2.0 / max(n - 1.0, 1.0)) - 1.0
-        at = ((there + 1.0) / 2.0 * (n - 1)).round_()
-        inside &= (at >= 0) & (at <= n - 1)
-        flat = flat.mul_(n).add_(at.clamp_(0, n - 1).to(torch.int64))
-    return torch.where(inside, labels.flatten()[flat.flatten()].reshape(flat.shape), 0)
-
-
 def _points(
     size: Sequence[int],
     tile: Sequence[int],
@@ -156,8 +132,8 @@ def _points(
     *,
     centre: Sequence[float | None],
     augmenter: Augmenter | None = None,
-) -> Tensor:
-    """Where a tile's voxels come from, ``[*tile, dims]``: around ``centre``, or a random place where the source is larger."""
+) -> list[Tensor]:
+    """Where a tile's voxels come from, a coordinate ``[*tile]`` per axis: around ``centre``, or anywhere that there is room."""
     middle = []
     for axis, (n, t, fixed) in enumerate(zip(size, tile, centre, strict=True)):
         spare = max(0, n - t) / 2
@@ -165,12 +141,13 @@ def _points(
         if axis < 2:
             place += uniform(-affine.shift, affine.shift, generator) * t
         middle.append(place)
-    axes = [torch.arange(t, dtype=torch.float32) - (t - 1) / 2 for t in tile]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    matrix = _matrix(len(tile), affine, generator)
+    dims = len(tile)
+    sides = [torch.arange(t, dtype=torch.float32) - (t - 1) / 2 for t in tile]
+    offsets = [side.reshape([-1 if axis == k else 1 for k in range(dims)]) for axis, side in enumerate(sides)]
+    matrix = _matrix(dims, affine, generator)
     if augmenter is not None:
         offsets, matrix = augmenter.bend(offsets, matrix, generator)
-    return offsets @ matrix + torch.tensor(middle)
+    return [turned(offsets, matrix[:, axis], tile) + place for axis, place in enumerate(middle)]
 
 
 NO_SHIFT = ChannelShift()
@@ -229,9 +206,9 @@ class VolumeDraws(torch.utils.data.Dataset[Sample]):
             centre[2] = float(torch.randint(case.image.shape[2], (), generator=generator))
         points = _points(case.image.shape, tile, self.affine, generator, centre=centre, augmenter=self.augmenter)
         if tile[2] == 1:
-            points[..., 2] = points[..., 2].round()
-        image = _sample(self._images[chosen], points, edge=self.spec.padding is Padding.EDGE)
-        labels = _nearest(case.labels, points)
+            points[2] = points[2].round()
+        image = sampled(self._images[chosen], points, edge=self.spec.padding is Padding.EDGE)
+        labels = nearest(case.labels, points)
         if tile[2] == 1:
             image, labels = image[..., 0], labels[..., 0]
         return Sample(self.augmenter.look(image, generator), labels, case.known, case.id)
@@ -289,9 +266,9 @@ class PictureDraws(torch.utils.data.Dataset[Sample]):
         resized = F.interpolate(picture[None].float(), self.tile, mode="bilinear", antialias=True)[0]
         target = F.interpolate(labels[None, None], self.tile, mode="nearest-exact")[0, 0]
         points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None), augmenter=self.augmenter)
-        shifted = self.shift(_sample(resized, points), generator)
+        shifted = self.shift(sampled(resized, points), generator)
         image = self.augmenter.look((shifted - self.mean) / self.sd, generator)
-        return Sample(image, _nearest(target, points), None, case_id)
+        return Sample(image, nearest(target, points), None, case_id)
 
 
 class FrameDraws(torch.utils.data.Dataset[Sample]):
@@ -331,5 +308,5 @@ class FrameDraws(torch.utils.data.Dataset[Sample]):
         chosen = int(torch.multinomial(self._weights, 1, generator=generator))
         frame = centre_crop(self.read(chosen)[None].float(), self.tile)
         points = _points(self.tile, self.tile, self.affine, generator, centre=(None, None))
-        image = standardised(_sample(frame, points))
+        image = standardised(sampled(frame, points))
         return Sample(image, torch.tensor(self.classes[chosen]), None, str(chosen))

@@ -51,16 +51,16 @@ def moved_mm(settings: Augmentation, spacing, number: int) -> tuple[torch.Tensor
     """Random offsets (mm) before and after they are bent."""
     offsets = torch.randn((6, 5, 4, 3), generator=step_generator(8, number)) * 10
     augmenter = Augmenter(settings, spacing=spacing, tile=(6, 5, 4))
-    bent, matrix = augmenter.bend(offsets, torch.eye(3), step_generator(1, number))
+    bent, matrix = augmenter.bend(list(offsets.unbind(-1)), torch.eye(3), step_generator(1, number))
     side = torch.tensor(spacing)
-    return offsets * side, (bent @ matrix) * side
+    return offsets * side, (torch.stack(bent, -1) @ matrix) * side
 
 
 def test_without_a_kind_nothing_is_drawn_and_nothing_changes() -> None:
     generator = step_generator(0, 0)
     before = generator.get_state()
     augmenter = Augmenter(Augmentation(**EVERYTHING), spacing=(1.0, 1.0, 1.0), tile=(4, 4, 4))
-    offsets, matrix, image = torch.randn(4, 4, 4, 3), torch.eye(3), torch.randn(1, 4, 4, 4)
+    offsets, matrix, image = [torch.randn(4, 4, 4)] * 3, torch.eye(3), torch.randn(1, 4, 4, 4)
     assert augmenter.bend(offsets, matrix, generator) == (offsets, matrix)
     assert augmenter.look(image, generator) is image
     assert torch.equal(generator.get_state(), before)
@@ -108,8 +108,9 @@ def test_thick_slices_are_turned_zoomed_and_bent_in_their_plane_alone() -> None:
 def test_bending_is_smooth_and_as_far_as_it_says_in_mm() -> None:
     spacing, tile = (1.0, 1.0, 2.0), (40, 40, 30)
     augmenter = Augmenter(nnunet(elastic_chance=1.0, elastic_mm=(20.0, 4.0)), spacing=spacing, tile=tile)
-    bent = torch.stack([augmenter.bend(torch.zeros(*tile, 3), torch.eye(3), step_generator(0, n))[0] for n in range(12)])
-    in_mm = bent * torch.tensor(spacing)
+    still = [torch.zeros(tile)] * 3
+    bent = [torch.stack(augmenter.bend(still, torch.eye(3), step_generator(0, n))[0], -1) for n in range(12)]
+    in_mm = torch.stack(bent) * torch.tensor(spacing)
     assert 0.2 < in_mm.std() < 4.0
     ratio = in_mm[..., 2].std() / in_mm[..., 0].std()
     assert 0.6 < ratio < 1.7

@@ -4,7 +4,7 @@ import torch
 from agseg.inference.normalise import normalise
 from agseg.training.batches import DrawBatches
 from agseg.training.cases import Case
-from agseg.training.draws import Affine, Balance, ChannelShift, FrameDraws, PictureDraws, VolumeDraws, _nearest, centre_crop
+from agseg.training.draws import Affine, Balance, ChannelShift, FrameDraws, PictureDraws, VolumeDraws, centre_crop
 from agseg.weights.input_spec import InputSpec, Normalisation, Padding
 
 
@@ -177,20 +177,3 @@ def test_channels_are_shifted_each_by_its_own_number_within_the_pictures_range_a
     assert all(torch.equal(image, plain[0]) for image in plain)
     with pytest.raises(ValueError, match="chance"):
         ChannelShift(most=5, chance=2)
-
-
-@pytest.mark.parametrize(("grid", "tile"), [((9, 8, 7), (6, 6, 6)), ((9, 8, 1), (6, 6, 1)), ((9, 8), (12, 6))])
-def test_labels_come_from_the_voxel_that_the_image_is_nearest_to(grid, tile):
-    generator = torch.Generator().manual_seed(5)
-    labels = torch.randint(0, 256, grid, generator=generator, dtype=torch.uint8)
-    for number in range(20):
-        points = torch.rand((*tile, len(grid)), generator=generator) * 12 - 2
-        points = (points * 2).round() / 2 if number % 2 else points  # on voxels and halfway between two
-        if grid[-1] == 1:
-            points[..., -1] = 0
-        size = torch.tensor(grid, dtype=torch.float32)
-        there = (points * (2.0 / (size - 1).clamp_min(1.0)) - 1.0).flip(-1)
-        if grid[-1] == 1:
-            there[..., 0] = 0
-        wanted = torch.nn.functional.grid_sample(labels[None, None].float(), there[None], mode="nearest", align_corners=True)
-        assert torch.equal(_nearest(labels, points), wanted[0, 0].to(torch.uint8))

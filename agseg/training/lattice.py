@@ -1,0 +1,52 @@
+"""Reading an image and its labels at a lattice of points.
+
+Points are one coordinate ``[*tile]`` per axis (float32, voxels of the source): what moves one axis alone costs one axis, and no
+block of offsets is built, multiplied and turned over for every sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["nearest", "sampled", "turned"]
+
+
+def turned(offsets: Sequence[Tensor], column: Tensor, tile: Sequence[int]) -> Tensor:
+    """One coordinate ``[*tile]`` of the offsets times a matrix, of which this is the column."""
+    whole = offsets[0] * column[0]
+    for offset, factor in zip(offsets[1:], column[1:], strict=True):
+        whole = whole + offset * factor
+    return whole.expand(tuple(tile))
+
+
+def sampled(source: Tensor, points: Sequence[Tensor], *, edge: bool = False) -> Tensor:
+    """``source`` [C, *grid] at ``points`` (a coordinate [*tile] per axis, voxels), linear; 0 beyond it, or its edge's value."""
+    there = [at * _reach(n) - 1.0 for at, n in zip(points, source.shape[1:], strict=True)]
+    if source.ndim == 4 and source.shape[3] == 1:
+        there[2] = torch.zeros_like(there[2])  # a single slice has no extent to be outside of
+    grid = torch.stack(there[::-1], dim=-1)
+    padding = "border" if edge else "zeros"
+    return F.grid_sample(source[None], grid[None], mode="bilinear", padding_mode=padding, align_corners=True)[0]
+
+
+def nearest(labels: Tensor, points: Sequence[Tensor]) -> Tensor:
+    """``labels`` [*grid] at the voxels nearest to ``points``; 0 beyond. Reads nothing else of a mapped file.
+
+    Coordinates go to -1..1 and back as in ``grid_sample``, so that what lies halfway between two voxels is rounded alike.
+    """
+    flat = torch.zeros(points[0].shape, dtype=torch.int64)
+    inside = torch.ones(points[0].shape, dtype=torch.bool)
+    for at, n in zip(points, labels.shape, strict=True):
+        index = ((at * _reach(n) - 1.0 + 1.0) / 2.0 * (n - 1)).round_()
+        inside &= (index >= 0) & (index <= n - 1)
+        flat = flat.mul_(n).add_(index.clamp_(0, n - 1).to(torch.int64))
+    return torch.where(inside, labels.flatten()[flat.flatten()].reshape(flat.shape), 0)
+
+
+def _reach(n: int) -> float:
+    """Voxels to the coordinates of ``grid_sample``, in which an axis of ``n`` voxels is 2 long."""
+    return float(torch.tensor(2.0) / torch.tensor(float(n - 1)).clamp_min(1.0))
