@@ -53,6 +53,9 @@ PATIENTS = (
 SHIFT_MM, LEAK_MM, LEAK_FACTOR = 30.0, 8.0, 1.4
 EACH = 8
 
+NEWER, OLDER = "attention-unet-3mm", "attention-unet-abdomen"
+"""The two packaged networks that look at each other's results."""
+
 RIGHT_DICE = {"pancreas": 0.5}
 """An organ of a network's is right from this Dice on; 0.8 for all others."""
 
@@ -326,26 +329,26 @@ def _is_right(case: Case, mask: LabelMask, organ: str) -> bool | None:
     return dice >= RIGHT_DICE.get(organ, 0.8)
 
 
-def _segmented(case: Case, cache: Path) -> tuple[LabelMask, dict[str, dict[str, float]]]:
+def _segmented(case: Case, cache: Path, network: str = OLDER) -> tuple[LabelMask, dict[str, dict[str, float]]]:
     cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"{case.name}.npz"
+    path = cache / f"{case.name}.{network}.npz"
     if not path.exists():
-        _segment(case, path)
+        _segment(case, path, network)
     kept = np.load(path)
     meta = json.loads(str(kept["facts"]))
     labels = LabelSet.from_mapping({int(index): name for index, name in meta["labels"].items()})
     return LabelMask(np.asfortranarray(kept["mask"]), case.volume.grid, labels), meta
 
 
-def _segment(case: Case, path: Path) -> None:
+def _segment(case: Case, path: Path, name: str) -> None:
     import torch
 
     from agseg.inference.network import load_network
-    from agseg.inference.segment import segment_with_entry
+    from agseg.inference.by_entry import segment_with_entry
     from agseg.weights.cache import WeightsCache
     from agseg.weights.manifest import Manifest
 
-    entry = Manifest.load().entry("attention-unet-abdomen")
+    entry = Manifest.load().entry(name)
     network = load_network(entry, WeightsCache(path.parent / "home", offline=True).ensure(entry), device=torch.device("cpu"))
     made = segment_with_entry(case.volume, network, entry)
     facts = {

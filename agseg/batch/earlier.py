@@ -15,7 +15,7 @@ from typing import Any
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.io.finished import is_intact, load_record
 from agseg.io.label_files import organ_file
-from agseg.io.outputs import ATTENTION, MASK_FORMS, NIFTI, OutputFiles
+from agseg.io.outputs import MASK_FORMS, NIFTI, OutputFiles, needs_network
 from agseg.report import STUDY_JSON, Measurement, StudyStatus, WeightsRef, weights_from_dict
 
 __all__ = ["Kept", "Plan", "plan"]
@@ -126,7 +126,7 @@ def plan(folder: Path, provenance: Provenance, wanted: Sequence[str], *, overwri
     if not todo and not _missing(earlier, stay, set(), wanted):
         return Plan((), ())
     lost = stay - earlier.readable
-    if lost or ATTENTION in _missing(earlier, stay, made, wanted):
+    if lost or any(map(needs_network, _missing(earlier, stay, made, wanted))):
         again = uses if not lost else {name for name, (use, _) in uses.items() if lost & set(use.organs)}
         todo |= set(again)
         made = {organ for name in todo for organ in uses[name][0].organs}

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agseg.batch.usual import PAIRS, USUAL
+from agseg.batch.usual import AGREE_DICE, PAIRS, USUAL, USUALLY_AGREE
 from agseg.labels import Label
+from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import PATCH_HU, Evidence
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.volume import FAT_HU, OTHER_HU
 
-__all__ = ["LOW_PROBABILITY", "MANY_COMPONENTS", "REASONS", "ReviewItem", "review", "review_list", "reviews"]
+__all__ = ["LOW_PROBABILITY", "MANY_COMPONENTS", "REASONS", "ReviewItem", "SecondLook", "review", "review_list", "reviews"]
 
 LOW_PROBABILITY = 0.7
 """Mean winning probability over an organ's voxels below which the network was undecided. Our choice, not calibrated."""
@@ -36,13 +37,32 @@ PAIR_HU = 40.0
 PAIR_RATIO = 0.5
 """The smaller of a left and a right organ has at least so much of the larger one's volume."""
 
-_SIDE, _FOREIGN, _UNEVEN, _VOLUME, _SHORT, _ABSENT, _PAIR, _PIECE, _MARGIN, _TRACE, _COMPONENTS = REASONS = (
-    "wrong side", "holds fat or air", "uneven density", "implausible volume", "implausible extent",
+SEEN_ML = 5.0
+"""What another network finds of an organ that is absent counts from this volume on."""
+
+_SIDE, _SECOND, _FOREIGN, _UNEVEN, _VOLUME, _SHORT, _ABSENT, _PAIR, _PIECE, _MARGIN, _TRACE, _COMPONENTS = REASONS = (
+    "wrong side", "networks disagree", "holds fat or air", "uneven density", "implausible volume", "implausible extent",
     "absent beside its neighbours", "unlike its other side", "in two parts", "low margin", "a trace", "many components",
 )  # fmt: skip
 """How a reason begins, worst first: each outweighs all behind it together, and those decide between equals."""
 
 _WEIGHT = {reason: 2 ** (len(REASONS) - 1 - place) for place, reason in enumerate(REASONS)}
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What another network made of a study.
+
+    Parameters
+    ----------
+    weights
+        Id of its weights.
+    organs
+        How far its masks agree with the result, by name.
+    """
+
+    weights: str
+    organs: Mapping[str, Agreement]
 
 
 def reviews(
@@ -51,6 +71,7 @@ def reviews(
     *,
     probability: Mapping[str, float],
     components: Mapping[str, int],
+    second: SecondLook | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Reasons to look twice at each organ of a study, worst first.
 
@@ -64,6 +85,8 @@ def reviews(
         Mean winning probability over an organ's voxels, 0 to 1, as far as it is known.
     components
         In how many pieces an organ was found, as far as it is known.
+    second
+        What another network made of the same organs, where one took a look.
     """
     by_name = {found.name: found for found in measured}
     return {
@@ -77,6 +100,7 @@ def reviews(
                         components=components.get(found.name, 0),
                     ),
                     *_beside(found, by_name, evidence),
+                    *(() if second is None else _compared(found, second)),
                 ),
                 key=lambda reason: -_weight(reason),
             )
@@ -109,7 +133,7 @@ def _of_shape(found: Measurement, seen: Evidence | None) -> Iterator[str]:
     low, high = usual.volume_ml
     cut_off = found.status is OrganStatus.CUT_OFF
     if volume_ml > high or (volume_ml < low and not cut_off):
-        yield f"{_VOLUME} ({volume_ml:.3g} ml, plausible {low:g} to {high:g} ml)"
+        yield f"{_VOLUME} ({_ml(volume_ml)}, plausible {low:g} to {high:g} ml)"
     if seen is None:
         return
     if usual.side and seen.from_midline_mm * usual.side < -WRONG_SIDE_MM:
@@ -117,12 +141,13 @@ def _of_shape(found: Measurement, seen: Evidence | None) -> Iterator[str]:
         yield f"{_SIDE} (its centre lies {abs(seen.from_midline_mm):.0f} mm to the {lies} of the body's middle)"
     too_short = [
         f"{extent:.0f} mm from {said}, usually at least {least:g} mm"
-        for extent, least, cut, said in zip(
-            seen.extent_mm, usual.least_mm, seen.cut, ("left to right", "front to back", "feet to head"), strict=True
+        for extent, least, said in zip(
+            seen.extent_mm, usual.least_mm, ("left to right", "front to back", "feet to head"), strict=True
         )
-        if least and extent < least and not cut
+        if least and extent < least
     ]
-    if too_short:
+    # What a scan of a few centimetres shows of an organ, a pole say, is narrow too: a fact about the scan, in all directions.
+    if too_short and not any(seen.cut):
         yield f"{_SHORT} ({'; '.join(too_short)})"
     if usual.is_one_piece and seen.second_piece > usual.second_piece:
         yield f"{_PIECE} (the second has {100 * seen.second_piece:.0f} % of the first)"
@@ -151,7 +176,7 @@ def _beside(found: Measurement, all_found: Mapping[str, Measurement], evidence: 
     if usual is None:
         return
     if found.status is OrganStatus.ABSENT:
-        near = [name for name in usual.neighbours if (all_found.get(name) or found).volume_ml]
+        near = [name for name in usual.neighbours if _is_shown(all_found.get(name))]
         if usual.neighbours and len(near) == len(usual.neighbours):
             yield f"{_ABSENT} ({', '.join(Label(1, name).title for name in near)} found)"
         return
@@ -167,6 +192,30 @@ def _beside(found: Measurement, all_found: Mapping[str, Measurement], evidence: 
     whole = OrganStatus.CUT_OFF not in (found.status, other.status)
     if whole and found.volume_ml < PAIR_RATIO * other.volume_ml:
         yield f"{_PAIR} ({found.volume_ml:.0f} ml, the other {other.volume_ml:.0f} ml)"
+
+
+def _compared(found: Measurement, second: SecondLook) -> Iterator[str]:
+    """What another network says."""
+    seen = second.organs.get(found.name)
+    if seen is None or seen.dice is None:
+        return
+    if found.volume_ml is None:
+        if seen.other_ml >= SEEN_ML:
+            yield f"{_SECOND} ({second.weights} finds {_ml(seen.other_ml)} of it)"
+        return
+    usual = AGREE_DICE.get(found.name, USUALLY_AGREE)
+    if not seen.other_ml:
+        yield f"{_SECOND} ({second.weights} finds nothing of it)"
+    elif seen.dice < usual:
+        finds = f"{second.weights} finds {_ml(seen.other_ml)}"
+        yield f"{_SECOND} ({finds}, Dice of the two {seen.dice:.2f}, usually at least {usual:g})"
+
+
+def _is_shown(found: Measurement | None) -> bool:
+    """Whether the scan shows so much of an organ that its neighbours must be there: whole, or as much as a small one has."""
+    if found is None or found.volume_ml is None:
+        return False
+    return found.status is not OrganStatus.CUT_OFF or found.volume_ml >= USUAL[found.name].volume_ml[0]
 
 
 @dataclass(frozen=True)
@@ -201,6 +250,10 @@ def review_list(report: BatchReport) -> tuple[ReviewItem, ...]:
             score = (weights[0], sum(weights))
             items.append(ReviewItem(study, tuple(f"{organ}: {reason}" for organ, reason in reasons), score))
     return tuple(sorted(items, key=lambda item: (-item.score[0], -item.score[1], item.study.input)))
+
+
+def _ml(volume_ml: float) -> str:
+    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.3g} ml"
 
 
 def _weight(reason: str) -> int:

@@ -1,21 +1,29 @@
-"""What a run leaves for other programs when it ends: numbers for Prometheus, and a command of the site's own."""
+"""What a run leaves for other programs when it ends: numbers for Prometheus, a command of the site's own, a webhook."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from agseg.batch.review import review_list
 from agseg.errors import ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
-from agseg.report import BatchReport
+from agseg.io.webhook import post
+from agseg.report import BatchReport, StudyReport
 
-__all__ = ["check_command", "prometheus_text", "run_command", "write_metrics"]
+__all__ = ["check_command", "prometheus_text", "run_command", "summary", "tell_webhook", "write_metrics"]
+
+_log = logging.getLogger(__name__)
+
+WEBHOOK_SCHEMA = "agseg.webhook/1"
 
 METRICS_MODE = 0o644
 """Whoever collects metrics is another user; there is nothing of a patient in them."""
@@ -41,7 +49,6 @@ def prometheus_text(report: BatchReport, *, earlier: str = "") -> str:
     began = datetime.fromisoformat(report.started).timestamp()
     known = re.search(rf"^{_LAST} (\S+)$", earlier, re.MULTILINE)
     success = str(int(finished)) if report.exit_code in _SUCCESS else known[1] if known else "0"
-    fresh = [study for study in report.studies if study.new and study.status in ("rejected", "failed")]
     lines = [
         *_metric("agseg_run_timestamp_seconds", "When the last run ended.", {"": str(int(finished))}),
         *_metric("agseg_run_duration_seconds", "How long it took.", {"": f"{finished - began:g}"}),
@@ -52,7 +59,11 @@ def prometheus_text(report: BatchReport, *, earlier: str = "") -> str:
             "Studies of the last run, by how they ended.",
             {f'{{status="{status}"}}': str(number) for status, number in report.counts.items()},
         ),
-        *_metric("agseg_new_failures", "Studies that were refused or failed for the first time.", {"": str(len(fresh))}),
+        *_metric(
+            "agseg_new_failures",
+            "Studies that were refused or failed for the first time.",
+            {"": str(len(_new_failures(report)))},
+        ),
         *_metric("agseg_review_studies", "Studies of the last run on the review list.", {"": str(len(review_list(report)))}),
     ]
     return "\n".join(lines) + "\n"
@@ -110,12 +121,11 @@ def run_command(command: str, report: BatchReport, record: Path) -> None:
     OutputError
         If it cannot be started, fails, or takes longer than :data:`COMMAND_S`. The run itself is done.
     """
-    failures = sum(study.new and study.status in ("rejected", "failed") for study in report.studies)
     environment = {
         **os.environ,
         "AGSEG_EXIT_CODE": str(int(report.exit_code)),
         "AGSEG_RUN_JSON": str(record),
-        "AGSEG_NEW_FAILURES": str(failures),
+        "AGSEG_NEW_FAILURES": str(len(_new_failures(report))),
     }
     try:
         words = [*shlex.split(command), str(record)]
@@ -135,3 +145,33 @@ def _failed(command: str, why: str) -> OutputError:
     return OutputError(
         f"the command of --on-end failed: {why}", value=command, hint="The run is done and its record is written."
     )
+
+
+def summary(report: BatchReport) -> dict[str, Any]:
+    """The run in numbers, without a name, a path or anything else of a study; ``text`` is one line for people."""
+    fresh, to_see = _new_failures(report), len(review_list(report))
+    told = ", ".join(f"{number} {status}" for status, number in report.counts.items() if number) or "no study"
+    news = f" ({len(fresh)} new)" if fresh else ""
+    return {
+        "schema": WEBHOOK_SCHEMA,
+        "text": f"agseg: {told}{news}; {to_see} to look at first; exit code {int(report.exit_code)}",
+        "version": report.version,
+        "run_id": report.run_id,
+        "started": report.started,
+        "finished": report.finished,
+        "exit_code": int(report.exit_code),
+        "counts": report.counts,
+        "new_failures": dict(sorted(Counter(str(study.code) for study in fresh).items())),
+        "review_studies": to_see,
+    }
+
+
+def tell_webhook(url: str, report: BatchReport) -> None:
+    """Post the :func:`summary`. If it does not arrive a line on stderr says so, and nothing else changes."""
+    why = post(url, summary(report))
+    if why is not None:
+        _log.warning("the webhook was not told: %s. The run is done and its record is written.", why)
+
+
+def _new_failures(report: BatchReport) -> list[StudyReport]:
+    return [study for study in report.studies if study.new and study.status in ("rejected", "failed")]

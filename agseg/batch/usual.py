@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["MEAN_VOLUME_ML", "PAIRS", "USUAL", "Usual"]
+__all__ = ["AGREE_DICE", "MEAN_VOLUME_ML", "PAIRS", "USUAL", "USUALLY_AGREE", "Usual"]
 
 MEAN_VOLUME_ML = {
     "liver": (1411.0, 1710.0),
@@ -27,6 +27,12 @@ MEAN_VOLUME_ML = {
 
 PAIRS: Mapping[str, str] = {"kidney_left": "kidney_right", "kidney_right": "kidney_left"}
 """Left and right organs that are much alike."""
+
+
+AGREE_DICE: Mapping[str, float] = {"pancreas": 0.5}
+"""From which Dice on two networks' masks of an organ say the same; :data:`USUALLY_AGREE` for all others."""
+
+USUALLY_AGREE = 0.8
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,14 @@ def segment(
             help="Coarse weights look for the organs first, the others compute only there; auto: where it pays.",
         ),
     ] = "auto",
+    second_look: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Weights that look at the organs too: where they disagree, the review list says so. No mask changes; "
+            "takes that network's time.",
+        ),
+    ] = None,
     multilabel: Annotated[
         bool, typer.Option("--ml", help="One labels.nii.gz (key: labels.json) instead of a file per organ.")
     ] = False,
@@ -123,6 +131,9 @@ def segment(
     on_end: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Start this at the end, with run.json as its last word; no shell.")
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Post the run's numbers there at the end; no names, no paths.")
+    ] = None,
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Add who ran what on which studies to a log of JSON lines.")
     ] = None,
@@ -158,6 +169,7 @@ def segment(
         weights=tuple(weights or ()),
         manifest=manifest,
         offline=offline,
+        second_look=second_look,
         options=SegmenterOptions(
             device=device,
             scout=scout,
@@ -199,6 +211,7 @@ def segment(
         metrics=metrics,
         on_end=on_end,
         audit=audit,
+        webhook=webhook,
     )
     if handed_over(context, request):
         return

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ from agseg.errors import UsageError
 if TYPE_CHECKING:
     from agseg.yaml_nodes import Node
 
-__all__ = ["CONFIG_NAME", "Commands", "Config"]
+__all__ = ["CONFIG_NAME", "Commands", "Config", "Told", "told_for"]
 
 CONFIG_NAME = "config.yaml"
 """The file in ``$AGSEG_HOME`` that is read where ``--config`` is not given."""
@@ -43,8 +44,8 @@ _TOLD = "agseg.told"
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What the file says for one option, and where."""
+class Given:
+    """What a file says for one option, and where."""
 
     key: str
     node: Node
@@ -52,10 +53,10 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the file says for the command that runs."""
+class Told:
+    """What a file says for the command that runs."""
 
-    values: list[_Given]
+    values: list[Given]
 
     def explain(self, error: UsageError) -> None:
         """Name file and line of the value that a command refuses after its options have been read."""
@@ -84,7 +85,7 @@ def _take(context: typer.Context, given: Path | None) -> None:
     _check_values(context, given_values)
 
 
-def _check_values(context: typer.Context, values: dict[str, _Given]) -> None:
+def _check_values(context: typer.Context, values: dict[str, Given]) -> None:
     """Refuse what an option does not take, with file and line: the option itself knows neither.
 
     Raises
@@ -92,18 +93,48 @@ def _check_values(context: typer.Context, values: dict[str, _Given]) -> None:
     UsageError
         With file, line, key and value.
     """
-    told = context.meta[_TOLD] = _Told([])
+    told = context.meta[_TOLD] = Told([])
     for parameter in _keys(context.command).values():
         given = values.get(parameter.name)
-        if given is None:
-            continue
-        told.values.append(given)
-        try:
-            parameter.process_value(context, given.value)
-        except typer.BadParameter as error:
-            expected = error.message.removeprefix("Input should be ")
-            message = f"{given.key!r} does not take this value"
-            raise given.node.refuse(message, value=given.value, expected=expected) from error
+        if given is not None:
+            told.values.append(given)
+            _check_value(context, parameter, given)
+
+
+def _check_value(context: typer.Context, parameter: Any, given: Given) -> None:
+    try:
+        parameter.process_value(context, given.value)
+    except typer.BadParameter as error:
+        expected = error.message.removeprefix("Input should be ")
+        message = f"{given.key!r} does not take this value"
+        raise given.node.refuse(message, value=given.value, expected=expected) from error
+
+
+def told_for(context: typer.Context, command: Any, options: dict[str, Node], *, refused: frozenset[str]) -> Told:
+    """What a section says for another command than the one that runs, each value as its option takes it.
+
+    Parameters
+    ----------
+    refused
+        Options that cannot stand there.
+
+    Raises
+    ------
+    UsageError
+        For an option that the command does not have, and for what one does not take; with file and line.
+    """
+    known, told = _keys(command), Told([])
+    for key, node in options.items():
+        name = key.replace("_", "-")
+        if name in refused:
+            raise node.refuse(f"{name!r} cannot stand here", expected=f"another option of agseg {command.name}")
+        if name not in known:
+            near = get_close_matches(name, sorted(known.keys() - refused), n=1, cutoff=0.75)
+            hint = f"Did you mean {near[0]}?" if near else f"agseg {command.name} --help"
+            raise node.refuse(f"agseg {command.name} has no option {key!r}", hint=hint)
+        told.values.append(Given(key, node, _value(known[name], key, node)))
+        _check_value(context, known[name], told.values[-1])
+    return told
 
 
 Config = Annotated[
@@ -172,12 +203,12 @@ def _mapping(node: Node) -> dict[str, Node]:
     return {} if node.is_null else {key.replace("_", "-"): value for key, value in node.items().items()}
 
 
-def _defaults(content: dict[str, Node], command: Any, names: list[str]) -> dict[str, _Given]:
+def _defaults(content: dict[str, Node], command: Any, names: list[str]) -> dict[str, Given]:
     """What the file says for the command that ``names`` lead to, by parameter name; everything in the file is checked."""
     below = command.commands if isinstance(command, TyperGroup) else {}
     known = {key for leaf in _leaves(command) for key in _keys(leaf)}
     found: dict[str, Node] = {}
-    sections: dict[str, _Given] = {}
+    sections: dict[str, Given] = {}
     for key, value in content.items():
         if key in below:
             section = _defaults(_mapping(value), below[key], names[1:] if names[:1] == [key] else [])
@@ -192,7 +223,7 @@ def _defaults(content: dict[str, Node], command: Any, names: list[str]) -> dict[
     if isinstance(target, TyperGroup):
         return {}
     mine = {key: parameter for key, parameter in _keys(target).items() if key in found}
-    told = {parameter.name: _Given(key, found[key], _value(parameter, key, found[key])) for key, parameter in mine.items()}
+    told = {parameter.name: Given(key, found[key], _value(parameter, key, found[key])) for key, parameter in mine.items()}
     return told | sections
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agseg.cli.site_config import told_for
+
 if TYPE_CHECKING:
     from agseg.workflows.segment import SegmentRequest
     from agseg.workflows.site import Site
@@ -41,19 +43,26 @@ def request_of(context: typer.Context, site: Site, *, inputs: tuple[Path, ...], 
     Raises
     ------
     UsageError
-        For what ``agseg segment`` would refuse; ``path`` is the file that said so.
+        For what ``agseg segment`` would refuse, with file and line.
     """
-    return request_from(context, site.segment, inputs=inputs, output=site.output, debug=debug, path=path)
+    from agseg.errors import UsageError
+    from agseg.workflows.segment import check_request
+
+    root: Any = context.find_root()
+    told = told_for(context, root.command.commands["segment"], site.segment, refused=DECIDED)
+    settings = {given.key: given.value for given in told.values}
+    try:
+        request = request_from(context, settings, inputs=inputs, output=site.output, debug=debug)
+        check_request(request)
+    except UsageError as error:
+        told.explain(error)
+        error.path = error.path or path
+        raise
+    return request
 
 
 def request_from(
-    context: typer.Context,
-    settings: dict[str, Any],
-    *,
-    inputs: tuple[Path, ...],
-    output: Path,
-    debug: bool,
-    path: Path | None = None,
+    context: typer.Context, settings: dict[str, Any], *, inputs: tuple[Path, ...], output: Path, debug: bool
 ) -> SegmentRequest:
     """The request that ``agseg segment`` makes of these options, by long name.
 
@@ -67,21 +76,17 @@ def request_from(
 
     root: Any = context.find_root()
     command = root.command.commands["segment"]
-    collected: list[SegmentRequest] = []
     known = {option.removeprefix("--") for parameter in command.params for option in parameter.opts}
     if unknown := [key for key in settings if key.replace("_", "-") not in known]:
-        raise UsageError(f"agseg segment has no option {unknown[0]!r}", path=path, hint="agseg segment --help")
+        raise UsageError(f"agseg segment has no option {unknown[0]!r}", hint="agseg segment --help")
+    collected: list[SegmentRequest] = []
+    words = [*option_words(settings, refused=DECIDED), *(["--debug"] if debug else [])]
+    words += ["--output", str(output), "--", *map(str, inputs)]
     try:
-        words = [*option_words(settings, refused=DECIDED), *(["--debug"] if debug else [])]
-        words += ["--output", str(output), "--", *map(str, inputs)]
         with command.make_context("segment", words, parent=root, obj=collected) as own:
             command.invoke(own)
     except typer.BadParameter as error:
-        raise UsageError(f"segment: {error.format_message()}", path=path) from error
-    except UsageError as error:
-        if error.path is None:
-            error.path = path
-        raise
+        raise UsageError(f"segment: {error.format_message()}") from error
     return collected[0]
 
 

@@ -7,6 +7,7 @@ Silence, slowness, length and the total time are limited, for the headers as for
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -14,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "HttpClient", "Pace", "TooLongError", "TooSlowError", "trusted"]
+__all__ = ["Answer", "HttpClient", "Pace", "TooLongError", "TooSlowError", "is_loopback", "trusted"]
 
 Sink = Callable[[bytes], None]
 
@@ -218,3 +220,14 @@ def _close(runner: asyncio.Runner, client: httpx2.AsyncClient) -> None:
 def trusted(ca_file: Path | None = None) -> ssl.SSLContext:
     """Certificates are verified: with these authorities, or the system's (and those that ``SSL_CERT_FILE`` names)."""
     return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL stays on this machine."""
+    host = (urlsplit(url).hostname or "").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

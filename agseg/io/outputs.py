@@ -14,6 +14,7 @@ __all__ = [
     "MASK_FORMS",
     "NIFTI",
     "PREVIEW",
+    "SECOND_LOOK",
     "SEG_FILE",
     "STATISTICS",
     "OutputFiles",
@@ -21,15 +22,24 @@ __all__ = [
     "Outputs",
     "SegEncoding",
     "Written",
+    "needs_network",
 ]
 
 NIFTI, LABELS, PREVIEW, STATISTICS, ATTENTION = "nifti", "labels", "preview", "statistics", "attention"
 """Outputs by the names of records: masks in a file per organ and in one file, picture, table, and coefficients of the gates."""
 
+SECOND_LOOK = "second-look"
+"""What another network makes of the organs; records name it with that network, ``second-look:<id> <digest>``."""
+
 SEG_FILE = "seg.dcm"
 
 MASK_FORMS = (NIFTI, LABELS, "dicom-seg", "dicom-seg:labelmap")
 """Outputs from which masks can be read back, voxel for voxel."""
+
+
+def needs_network(name: str) -> bool:
+    """Whether an output shows what only a network knows: it cannot be written from the masks."""
+    return name == ATTENTION or name.partition(":")[0] == SECOND_LOOK
 
 
 class OutputType(StrEnum):

@@ -26,6 +26,9 @@ PATCH_MM, PATCH_HU = 12.0, 30.0
 _FULL = 0.6
 """A patch counts where so much of it is organ: the rim's partial volumes are no evidence."""
 
+EDGE_MM = 5.0
+"""An organ that comes so near to a face of the field of view goes on behind it: networks miss the last slice."""
+
 _BODY_HU = -300.0
 _STRIDE, _BODY_SLICES = 4, 8
 """For the middle of the body every so many voxels of a slice are looked at, and about so many of an organ's slices."""
@@ -40,7 +43,7 @@ class Evidence:
     extent_mm
         Left to right, front to back, feet to head.
     cut
-        Whether the field of view ends in the organ along each of these.
+        Whether the field of view ends in the organ, or within :data:`EDGE_MM` of it, along each of these.
     centre_mm
         Its centre of mass, RAS+ mm.
     from_midline_mm
@@ -81,10 +84,13 @@ def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Eviden
             continue
         centre, midline = _places(labels, volume.voxels, label.index, shape, grid, up=axes[2], is_hu=counts is not None)
         sizes = np.sort(pieces[label.index].sizes)[::-1]
-        last = np.asarray(labels.shape) - 1
+        near = [
+            bool(min(shape.first[axis], labels.shape[axis] - 1 - shape.last[axis]) * grid.spacing_mm[axis] <= EDGE_MM)
+            for axis in range(3)
+        ]
         evidence[label.name] = Evidence(
             extent_mm=shape.extent_mm,
-            cut=tuple(bool(shape.first[axis] == 0 or shape.last[axis] == last[axis]) for axis in axes),  # type: ignore[arg-type]
+            cut=(near[axes[0]], near[axes[1]], near[axes[2]]),
             centre_mm=centre,
             from_midline_mm=centre[0] - midline,
             second_piece=float(sizes[1] / sizes[0]) if len(sizes) > 1 else 0.0,

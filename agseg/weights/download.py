@@ -7,7 +7,6 @@ copy is unchanged (``If-Range``); a server that does not know ranges starts agai
 from __future__ import annotations
 
 import errno
-import ipaddress
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from agseg import __version__
 from agseg.errors import Code, OutputError, WeightsError
 from agseg.io.atomic import FILE_MODE, make_folder
 from agseg.io.connection import why_no_connection
-from agseg.io.exchange import Answer, HttpClient, Pace, TooLongError, TooSlowError, trusted
+from agseg.io.exchange import Answer, HttpClient, Pace, TooLongError, TooSlowError, is_loopback, trusted
 
 __all__ = [
     "ATTEMPTS",
@@ -30,7 +29,6 @@ __all__ = [
     "Progress",
     "Remote",
     "download",
-    "is_loopback",
     "no_progress",
     "pause",
 ]
@@ -116,17 +114,6 @@ class Remote:
     size_bytes: int | None = None
     sha256: str | None = None
     authorization: str | None = None
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL stays on this machine."""
-    host = (urlsplit(url).hostname or "").lower()
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def download(remote: Remote, partial: Path, *, size_bytes: int | None, progress: Progress = no_progress) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from agseg.errors import Code, WeightsError
 from agseg.io.connection import why_no_connection
+from agseg.io.exchange import is_loopback
 from agseg.weights.digest import Digest, refuse_unless, short
 from agseg.weights.download import (
     ATTEMPTS,
@@ -24,7 +25,6 @@ from agseg.weights.download import (
     Progress,
     Remote,
     download,
-    is_loopback,
     no_progress,
     pause,
 )

@@ -9,7 +9,7 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
-__all__ = ["choose_networks", "default_entry"]
+__all__ = ["choose_networks", "choose_second", "default_entry"]
 
 MODALITY = "CT"
 """What is segmented where no weights are named. (Ultrasound has its own command.)"""
@@ -45,6 +45,36 @@ def choose_networks(
     by_id = {entry.id: entry for entry in defaults.values()}
     shared = {name: tuple(organ for organ in organs if defaults[organ].id == name) for name in by_id}
     return tuple((entry.narrowed(shared[name]), shared[name]) for name, entry in by_id.items())
+
+
+def choose_second(
+    manifest: Manifest, name: str, chosen: tuple[tuple[WeightsEntry, tuple[str, ...]], ...]
+) -> tuple[WeightsEntry, tuple[str, ...]]:
+    """The entry that looks at the organs of a run too, and the organs that it compares.
+
+    Parameters
+    ----------
+    name
+        Its id.
+    chosen
+        The run's networks with their organs.
+
+    Raises
+    ------
+    UsageError
+        If it has nothing to compare: it knows none of the organs, makes them itself, or sees other scans.
+    """
+    second = manifest.entry(name)
+    _check_modality([*(entry for entry, _ in chosen), second])
+    of_others = tuple(organ for entry, makes in chosen if entry.id != name for organ in makes)
+    organs = tuple(organ for organ in of_others if organ in second.labels)
+    if not organs:
+        raise UsageError(
+            f"weights {name!r} have nothing to take a second look at",
+            value=", ".join(of_others) or "organs that they make themselves",
+            expected=f"other weights' {', '.join(second.labels.names) or 'organs'}",
+        )
+    return second.narrowed(organs), organs
 
 
 def _check_modality(entries: list[WeightsEntry]) -> None:

@@ -45,8 +45,9 @@ class PlacedSegmenter:
         """Check or fetch the weights, load the network; called once per worker."""
         cache = WeightsCache(self.home, offline=self.offline, allowed_hosts=self.allowed_hosts)
         networks = tuple(_placed(network, cache) for network in self.config.networks)
+        second = None if self.config.second is None else _placed(self.config.second, cache)
         threads = self.config.threads if self.threads is None else self.threads
-        return SegmenterFactory(replace(self.config, networks=networks, threads=threads))()
+        return SegmenterFactory(replace(self.config, networks=networks, threads=threads, second=second))()
 
 
 def _placed(network: NetworkConfig, cache: WeightsCache) -> NetworkConfig:

@@ -17,12 +17,13 @@ from agseg.batch.audit import append, begun, ended
 from agseg.batch.executors import ExecutorFactory
 from agseg.batch.intake import Intake
 from agseg.batch.output import Output
-from agseg.batch.run_end import check_command, run_command, write_metrics
+from agseg.batch.run_end import check_command, run_command, tell_webhook, write_metrics
 from agseg.batch.run_id import RUN_JSON
 from agseg.batch.sources import site_key
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
 from agseg.io.tables import TableStyle
+from agseg.io.webhook import check_address
 from agseg.io.writers import check_outputs
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
@@ -30,7 +31,7 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.better_weights import BETTER_WEIGHTS, better_weights
 from agseg.workflows.capabilities import check_capabilities, check_mirror
-from agseg.workflows.choose_networks import choose_networks
+from agseg.workflows.choose_networks import choose_networks, choose_second
 from agseg.workflows.options import SegmenterOptions
 from agseg.workflows.scout import choose_scout
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
@@ -62,6 +63,8 @@ class SegmentRequest:
         Ids of the weights, in order of precedence; empty means each organ's default.
     manifest, offline
         A site's own manifest, and whether weights may be fetched.
+    second_look
+        Id of weights whose network looks at the organs too, for the review list alone; None for none.
     options
         How to compute and what to write.
     include, exclude
@@ -76,8 +79,9 @@ class SegmentRequest:
         As on the command line.
     table_style
         How volumes.csv is written.
-    metrics, on_end, audit
-        What is left for other programs: a file for Prometheus, a command that is started at the end, a log of who ran what.
+    metrics, on_end, audit, webhook
+        What is left for other programs: a file for Prometheus, a command that is started at the end, a log of who ran what, an
+        address that is sent the run in numbers.
     """
 
     inputs: tuple[Path, ...]
@@ -87,6 +91,7 @@ class SegmentRequest:
     weights: tuple[str, ...] = ()
     manifest: Path | None = None
     offline: bool = False
+    second_look: str | None = None
     options: SegmenterOptions = field(default_factory=SegmenterOptions)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -102,8 +107,11 @@ class SegmentRequest:
     metrics: Path | None = None
     on_end: str | None = None
     audit: Path | None = None
+    webhook: str | None = None
 
-    def parameters(self, networks: tuple[NetworkConfig, ...], organs: tuple[str, ...]) -> dict[str, Any]:
+    def parameters(
+        self, networks: tuple[NetworkConfig, ...], organs: tuple[str, ...], second: NetworkConfig | None = None
+    ) -> dict[str, Any]:
         """Everything that can change a result: part of the resume key and of every record."""
         scouts = [f"{network.scout.entry.id} {network.scout.weights.sha256[:12]}" for network in networks if network.scout]
         return {
@@ -111,6 +119,7 @@ class SegmentRequest:
             "weights": [network.entry.id for network in networks],
             **self.options.to_dict(),
             **({"scout": scouts} if scouts else {}),
+            **({} if second is None else {"second_look": f"{second.entry.id} {second.weights.sha256[:12]}"}),
         }
 
 
@@ -142,7 +151,7 @@ def segment(
 def _segment(
     request: SegmentRequest, intake: Intake, output: Output | None, on_event: Callable[[BatchEvent], None] | None
 ) -> BatchReport:
-    manifest, chosen, organs, scouts = _checked(request)
+    manifest, chosen, organs, scouts, looking = _checked(request)
     with _claimed(request, output) as output:
         cache = _cache(request, manifest)
         # What is fetched now is known by its digests only then.
@@ -150,9 +159,10 @@ def _segment(
             _network(cache, entry, makes, scout=scout, dry_run=request.dry_run)
             for (entry, makes), scout in zip(chosen, scouts, strict=True)
         )
+        second = None if looking is None else _network(cache, *looking, scout=None, dry_run=request.dry_run)
         better = None if request.weights else better_weights(manifest, [entry for entry, _ in chosen], organs)
-        parameters = request.parameters(networks, organs)
-        config = SegmenterConfig(networks, organs, request.options, parameters, request.threads)
+        parameters = request.parameters(networks, organs, second)
+        config = SegmenterConfig(networks, organs, request.options, parameters, request.threads, second)
         job = BatchJob(
             inputs=request.inputs,
             model=SegmenterFactory(config) if request.cluster is None else _placed(config, request, manifest),
@@ -160,7 +170,7 @@ def _segment(
             parameters=parameters,
             environment={} if better is None else {BETTER_WEIGHTS: {**better.to_dict(), "text": better.sentence()}},
             shaping=request.options.shaping.to_dict(),
-            outputs=request.options.outputs.wanted,
+            outputs=(*request.options.outputs.wanted, *([] if config.second_look is None else [config.second_look])),
             include=request.include,
             exclude=request.exclude,
             modality=networks[0].entry.input.modality,
@@ -188,6 +198,8 @@ def _leave(report: BatchReport, request: SegmentRequest, output: Output) -> None
         append(request.audit, *ended(report))
     if request.metrics is not None:
         write_metrics(report, request.metrics)
+    if request.webhook is not None:
+        tell_webhook(request.webhook, report)
     if request.on_end is not None:
         run_command(request.on_end, report, output.root / RUN_JSON)
 
@@ -211,10 +223,14 @@ def check_request(request: SegmentRequest) -> None:
     _checked(request)
 
 
+_Chosen = tuple[WeightsEntry, tuple[str, ...]]
+"""An entry, and the organs that it makes or looks at."""
+
+
 def _checked(
     request: SegmentRequest,
-) -> tuple[Manifest, tuple[tuple[WeightsEntry, tuple[str, ...]], ...], tuple[str, ...], list[WeightsEntry | None]]:
-    """Manifest, networks with their organs, all organs, and the networks' scouts."""
+) -> tuple[Manifest, tuple[_Chosen, ...], tuple[str, ...], list[WeightsEntry | None], _Chosen | None]:
+    """Manifest, networks with their organs, all organs, the networks' scouts, and the network that takes a second look."""
     manifest = Manifest.load(request.manifest, home=request.home)
     options = request.options
     wanted = tuple(dict.fromkeys(manifest.organ(name) for name in request.organs))
@@ -233,7 +249,10 @@ def _checked(
     check_outputs(options.outputs.kinds)
     if request.on_end is not None:
         check_command(request.on_end)
-    return manifest, chosen, organs, scouts
+    if request.webhook is not None:
+        check_address(request.webhook)
+    second = None if request.second_look is None else choose_second(manifest, request.second_look, chosen)
+    return manifest, chosen, organs, scouts, second
 
 
 def _claimed(request: SegmentRequest, output: Output | None) -> AbstractContextManager[Output]:

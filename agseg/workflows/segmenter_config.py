@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agseg.batch.provenance import NetworkUse
+from agseg.io.outputs import SECOND_LOOK
 from agseg.report import WeightsRef
 from agseg.weights.entry import WeightsEntry
 from agseg.workflows.options import SegmenterOptions
@@ -70,6 +71,8 @@ class SegmenterConfig:
         The run's parameters for the record.
     threads
         Threads of the networks on a CPU; None leaves it to torch.
+    second
+        A network that looks at the organs too, for the review list alone: it changes no mask.
     """
 
     networks: tuple[NetworkConfig, ...]
@@ -77,11 +80,20 @@ class SegmenterConfig:
     options: SegmenterOptions = field(default_factory=SegmenterOptions)
     parameters: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    second: NetworkConfig | None = None
 
     @property
     def weights(self) -> tuple[WeightsRef, ...]:
-        """The weights of all networks."""
+        """The weights of all networks that make masks."""
         return tuple(network.weights for network in self.networks)
+
+    @property
+    def second_look(self) -> str | None:
+        """What records call the second network's look: another one, or one that is used otherwise, has another name."""
+        if self.second is None:
+            return None
+        used = f"{self.second.weights.sha256} {self.second.use.usage_sha256}"
+        return f"{SECOND_LOOK}:{self.second.entry.id} {hashlib.sha256(used.encode()).hexdigest()[:12]}"
 
 
 def usage_digest(entry: WeightsEntry) -> str:

@@ -31,7 +31,8 @@ class SegmenterFactory:
         from agseg.inference.allocator import keep_freed_memory
         from agseg.workflows.model_imports import StudySegmenter
 
-        if all(network.entry.labels.class_count <= MANY_CLASSES for network in self.config.networks):
+        second = () if self.config.second is None else (self.config.second,)
+        if all(network.entry.labels.class_count <= MANY_CLASSES for network in (*self.config.networks, *second)):
             keep_freed_memory()
         return StudySegmenter(self.config)
 

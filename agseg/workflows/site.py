@@ -18,7 +18,7 @@ from agseg.io.pacs.days import seconds_of
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.query import IMAGE_MODALITIES
 from agseg.io.pacs.senders import Sender
-from agseg.yaml_nodes import read
+from agseg.yaml_nodes import Node, read
 
 __all__ = ["ArchiveSite", "ListenSite", "Site", "load_site", "option_words"]
 
@@ -138,7 +138,7 @@ class Site:
     keep
         Images of finished studies are removed from ``incoming`` when they have been there for so long; None keeps them.
     segment
-        Options of ``agseg segment``, by their long names.
+        Options of ``agseg segment``, by their long names; each knows its line.
     listen
         For ``agseg listen``.
     """
@@ -148,7 +148,7 @@ class Site:
     archives: dict[str, ArchiveSite] = field(default_factory=dict)
     since: str = "36h"
     keep: str | None = None
-    segment: dict[str, Any] = field(default_factory=dict)
+    segment: dict[str, Node] = field(default_factory=dict)
     listen: ListenSite | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 
 from agseg.batch import StudyTask
 from agseg.batch.draft import Draft
+from agseg.batch.review import SecondLook
 from agseg.io.outputs import ATTENTION
+from agseg.measure.agreement import agreement
 from agseg.report import StudyReport
 from agseg.volume import Volume
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
@@ -52,6 +54,8 @@ class StudySegmenter:
         self._scouts = {
             name: load_entry(scout.entry, scout.paths, device=device, precision=precision) for name, scout in scouts.items()
         }
+        second = config.second
+        self._second = None if second is None else load_entry(second.entry, second.paths, device=device, precision=precision)
         self._settings = Settings(overlap=shaping.overlap, fast=shaping.fast, mirror=shaping.mirror)
         self.environment: dict[str, Any] = {
             "device": describe(device),
@@ -76,7 +80,13 @@ class StudySegmenter:
             return Draft(np.zeros((1, 1, 1), dtype=np.uint8), {})
         stage("predict")
         result = self._segmented(volume, task.plan.todo)
-        draft = draft_of(result, elapsed_s=time.perf_counter() - begun)
+        second = None
+        if self._config.second_look in task.plan.write:
+            stage("second look")
+            looking = time.perf_counter()
+            second = self._looked(volume, result)
+            result = replace(result, seconds={**result.seconds, "second look": time.perf_counter() - looking})
+        draft = draft_of(result, elapsed_s=time.perf_counter() - begun, second=second)
         if ATTENTION not in task.plan.write:
             return draft
         writer = StudyWriter(self._config)
@@ -108,6 +118,17 @@ class StudySegmenter:
         made = segment_with_entry(volume, loaded, network.entry, organs=network.organs, settings=self._settings, box=seen.box)
         seconds = made.seconds | {"predict": made.seconds.get("predict", 0.0) + looking}
         return replace(made, warnings=(seen.said, *made.warnings), seconds=seconds)
+
+    def _looked(self, volume: Volume, result: Segmentation) -> SecondLook:
+        """What the second network makes of the organs that were found; its own mask is dropped."""
+        from agseg.inference.by_entry import segment_with_entry
+
+        second = self._config.second
+        assert second is not None
+        assert self._second is not None
+        organs = tuple(organ for organ in second.organs if organ in result.mask.label_set)
+        seen = segment_with_entry(volume, self._second, second.entry, organs=organs)
+        return SecondLook(second.entry.id, agreement(result.mask, seen.mask))
 
     def _write_attention(self, folder: Path, volume: Volume, draft: Draft) -> None:
         from agseg.inference.attention import gate_maps, skip_maps

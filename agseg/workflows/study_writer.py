@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
-from agseg.batch.review import reviews
+from agseg.batch.review import SecondLook, reviews
 from agseg.errors import Code
 from agseg.io.label_files import read_masks
 from agseg.io.mosaic import MOSAIC_PNG, write_mosaic
-from agseg.io.outputs import ATTENTION, PREVIEW, STATISTICS, OutputFiles
+from agseg.io.outputs import ATTENTION, PREVIEW, SECOND_LOOK, STATISTICS, OutputFiles
 from agseg.io.preview import PREVIEW_PNG, write_preview
+from agseg.io.second_look import SECOND_LOOK_JSON, write_second_look
 from agseg.io.statistics import STATISTICS as STATISTICS_JSON
 from agseg.io.statistics import write_statistics
 from agseg.io.writers import Result, write_all
 from agseg.label_merge import merge_masks, overlap
 from agseg.labels import Label, LabelSet
+from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import collect
 from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus, StudyReport
@@ -33,21 +35,24 @@ if TYPE_CHECKING:
 __all__ = ["StudyWriter", "draft_of"]
 
 
-def draft_of(result: Segmentation, *, elapsed_s: float) -> Draft:
+def draft_of(result: Segmentation, *, elapsed_s: float, second: SecondLook | None = None) -> Draft:
     """A segmentation as it crosses to :meth:`StudyWriter.write`.
 
     Parameters
     ----------
     elapsed_s
         Seconds that the model process took, all stages and what is between them.
+    second
+        What another network made of the organs, where one took a look.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "labels": [[label.index, label.name] for label in result.mask.label_set],
         "probability": result.probability,
         "components": result.components,
         "warnings": [warned.to_dict() for warned in result.warnings],
         "seconds": result.seconds,
         "elapsed_s": elapsed_s,
+        **({} if second is None else {SECOND_LOOK: asdict(second)}),
     }
     return Draft(result.mask.labels, facts)
 
@@ -112,6 +117,9 @@ class StudyWriter:
                 options.outputs,
             )
             outputs, told = self._write(folder.path, result, task.plan.write)
+            if self._config.second_look in task.plan.write and SECOND_LOOK in facts:
+                write_second_look(folder.path, facts[SECOND_LOOK])
+                outputs[self._config.second_look] = OutputFiles((SECOND_LOOK_JSON,), mask.label_set.names)
             if more is not None:
                 more(folder.path)
                 outputs[ATTENTION] = OutputFiles(_below(folder.path, ATTENTION), mask.label_set.names)
@@ -158,7 +166,7 @@ class StudyWriter:
         walked = survey(mask, volume)
         measured = measure(mask, volume, walked)
         evidence = collect(mask, volume, walked)
-        reasons = reviews(measured, evidence, probability=probability, components=components)
+        reasons = reviews(measured, evidence, probability=probability, components=components, second=_second_look(draft.facts))
         mine = (found for found in measured if found.name in new)
         return (*(replace(found, review=reasons[found.name], weights=made_by[found.name]) for found in mine), *unknown)
 
@@ -181,6 +189,13 @@ class StudyWriter:
             write_mosaic(folder / MOSAIC_PNG, result.volume, result.mask, result.measurements)
             outputs[PREVIEW] = OutputFiles((PREVIEW_PNG, MOSAIC_PNG), organs)
         return outputs, tuple(warned for one in written.values() for warned in one.warnings)
+
+
+def _second_look(facts: dict[str, Any]) -> SecondLook | None:
+    told = facts.get(SECOND_LOOK)
+    if told is None:
+        return None
+    return SecondLook(told["weights"], {organ: Agreement(**seen) for organ, seen in told["organs"].items()})
 
 
 def _below(folder: Path, name: str) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agseg.batch.review import LOW_PROBABILITY, MANY_COMPONENTS, review, review_list, reviews
-from agseg.batch.usual import MEAN_VOLUME_ML, PAIRS, USUAL
+from agseg.batch.review import LOW_PROBABILITY, MANY_COMPONENTS, SEEN_ML, SecondLook, review, review_list, reviews
+from agseg.batch.usual import AGREE_DICE, MEAN_VOLUME_ML, PAIRS, USUAL, USUALLY_AGREE
 from agseg.errors import ExitCode
 from agseg.grid import Grid
 from agseg.labels import LabelSet
-from agseg.measure.evidence import Evidence, collect
+from agseg.measure.agreement import Agreement
+from agseg.measure.evidence import EDGE_MM, Evidence, collect
 from agseg.measure.volumes import measure, survey
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus
 from agseg.volume import LabelMask, Quantity, Volume
@@ -48,6 +49,8 @@ def test_a_usual_organ_has_no_reason_and_one_that_is_cut_off_neither() -> None:
         (LIVER, replace(SEEN, fat_share=0.2, median_hu=None), 0.9, 1, []),
         (LIVER, replace(SEEN, patch_share=0.2), 0.9, 1, ["uneven density"]),
         (LIVER, replace(SEEN, extent_mm=(200.0, 180.0, 60.0)), 0.9, 1, ["implausible extent"]),
+        # A scan of a few centimetres shows a pole: narrow in every direction, which is a fact about the scan.
+        (CUT, replace(SEEN, extent_mm=(30.0, 30.0, 20.0), cut=(False, False, True)), 0.9, 1, []),
         (LIVER, replace(SEEN, second_piece=0.3), 0.9, 1, ["in two parts"]),
         (replace(LIVER, name="pancreas", volume_ml=70.0), replace(SEEN, second_piece=0.3, from_midline_mm=-40.0), 0.9, 1, []),
         (LIVER, SEEN, LOW_PROBABILITY - 0.01, 1, ["low margin"]),
@@ -87,6 +90,35 @@ def test_an_organ_is_compared_with_its_other_side_and_missed_beside_its_neighbou
     assert found(150.0, 170.0, left_hu=120.0)["kidney_right"][0].startswith("unlike its other side")
     assert found(None, 170.0)["kidney_left"] == ("absent beside its neighbours (right kidney found)",)
     assert not any(found(None, None).values())
+
+
+def test_an_organ_of_which_the_scan_shows_a_little_does_not_make_its_neighbours_missed() -> None:
+    def missed(ml: float, status: OrganStatus) -> bool:
+        organs = (Measurement("kidney_left", OrganStatus.ABSENT), Measurement("kidney_right", status, ml))
+        return bool(reviews(organs, {}, probability={}, components={})["kidney_left"])
+
+    assert missed(40.0, OrganStatus.PRESENT)
+    assert missed(150.0, OrganStatus.CUT_OFF)
+    assert not missed(40.0, OrganStatus.CUT_OFF)
+
+
+def test_two_networks_that_disagree_are_a_reason_and_two_that_agree_are_none() -> None:
+    pancreas = Measurement("pancreas", OrganStatus.PRESENT, 70.0)
+    absent = Measurement("spleen", OrganStatus.ABSENT)
+
+    def said(*organs: Measurement, **seen: Agreement) -> dict[str, tuple[str, ...]]:
+        return reviews(organs, {}, probability={}, components={}, second=SecondLook("other", seen))
+
+    liver = said(LIVER, liver=Agreement(USUALLY_AGREE - 0.01, 1500.0, 1100.0))["liver"]
+    assert liver == ("networks disagree (other finds 1100 ml, Dice of the two 0.79, usually at least 0.8)",)
+    assert said(LIVER, liver=Agreement(USUALLY_AGREE, 1500.0, 1100.0))["liver"] == ()
+    assert said(LIVER, spleen=Agreement(0.0, 1.0, 1.0))["liver"] == ()
+    assert said(pancreas, pancreas=Agreement(AGREE_DICE["pancreas"], 70.0, 50.0))["pancreas"] == ()
+    assert said(LIVER, liver=Agreement(0.0, 1500.0, 0.0))["liver"] == ("networks disagree (other finds nothing of it)",)
+    assert said(absent, spleen=Agreement(0.0, 0.0, 143.0))["spleen"] == ("networks disagree (other finds 143 ml of it)",)
+    assert said(absent, spleen=Agreement(0.0, 0.0, SEEN_ML - 0.1))["spleen"] == ()
+    assert said(absent, spleen=Agreement(None, 0.0, 0.0))["spleen"] == ()
+    assert said(LIVER)["liver"] == ()
 
 
 def test_limits_hold_the_published_means_and_name_known_organs() -> None:
@@ -129,6 +161,16 @@ def test_evidence_is_that_of_the_patient_whatever_the_orientation(codes: str) ->
     assert liver.extent_mm == pytest.approx((140, 120, 140), abs=6)
     assert (liver.median_hu, liver.fat_share, liver.other_share, liver.second_piece) == (60, 0, 0, 0)
     assert liver.cut == (False, False, False)
+
+
+def test_an_organ_that_ends_just_before_the_scan_does_is_cut() -> None:
+    mask, volume = phantom()
+    top = int(np.flatnonzero((mask.labels == 1).any(axis=(0, 1)))[-1])
+    for behind_mm, is_cut in ((0.0, True), (EDGE_MM, True), (2 * EDGE_MM, False)):
+        depth = top + 1 + int(behind_mm / 5.0)
+        grid = Grid((100, 70, depth), mask.grid.affine)
+        short = LabelMask(mask.labels[:, :, :depth], grid, NAMES), Volume(volume.voxels[:, :, :depth], grid)
+        assert collect(*short, survey(*short))["liver"].cut == (False, False, is_cut)
 
 
 def test_a_label_map_with_a_fault_is_told_from_a_sound_one() -> None:

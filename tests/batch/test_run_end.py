@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import re
+import socket
 import stat
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from agseg.batch.audit import append, ended, first_broken_line
-from agseg.batch.run_end import check_command, prometheus_text, run_command, write_metrics
+from agseg.batch.run_end import check_command, prometheus_text, run_command, summary, tell_webhook, write_metrics
 from agseg.errors import Code, ExitCode, OutputError, UsageError
+from agseg.io.exchange import Pace
 from agseg.io.tables import TableStyle, table_text, write_volumes
+from agseg.io.webhook import check_address, post
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus
 from tests.batch.fakes import write_study
 from tests.batch.test_run import run
@@ -83,6 +90,102 @@ def test_a_command_that_fails_is_said(command: str, tmp_path: Path) -> None:
 def test_a_command_that_is_none_is_refused_before_the_run(command: str) -> None:
     with pytest.raises(UsageError):
         check_command(command)
+
+
+def test_a_webhook_is_sent_numbers_and_one_line_and_nothing_of_a_study() -> None:
+    name = "Mueller^Anna/CT abdomen"
+    studies = tuple(replace(study, input=f"{name} {study.input}", message=f"file {name}") for study in STUDIES)
+    document = summary(replace(REPORT, studies=studies))
+    assert document["text"] == "agseg: 1 done, 2 rejected (1 new); 1 to look at first; exit code 3"
+    assert document["new_failures"] == {"E_MODALITY": 1}
+    assert (document["exit_code"], document["review_studies"], document["counts"]["rejected"]) == (3, 1, 2)
+    assert "Mueller" not in json.dumps(document)
+    assert summary(replace(REPORT, studies=()))["text"] == "agseg: no study; 0 to look at first; exit code 3"
+
+
+def test_a_webhook_gets_one_request_and_what_goes_wrong_is_said_without_its_secret(caplog: pytest.LogCaptureFixture) -> None:
+    with web_server() as (address, server):
+        tell_webhook(f"{address}/hook/s3cret", REPORT)
+        assert not caplog.records
+        assert server.asked == [("POST", "/hook/s3cret", "application/json")]
+        assert json.loads(server.bodies[0]) == summary(REPORT)
+        for status, words in ((500, "answered with status 500"), (302, "answered with status 302")):
+            caplog.clear()
+            server.status = status
+            tell_webhook(f"{address}/hook/s3cret", REPORT)
+            assert words in caplog.text
+            assert "s3cret" not in caplog.text
+        assert len(server.asked) == 3
+    caplog.clear()
+    tell_webhook(f"{address}/hook/s3cret", REPORT)
+    assert "the connection is refused" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_webhook_that_does_not_answer_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        quick = Pace(silence_s=0.2, grace_s=0.4, longest_s=1.0)
+        assert post(f"http://127.0.0.1:{port}/", {}, pace=quick) == "127.0.0.1: no answer within 0.4 s"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "hooks",
+        "ftp://a/b",
+        "http://hooks.example.org/x",
+        "https://",
+        "https://u:p@a.example/x",
+        "https://[::1/x",
+        "https://a:b/",
+    ],
+)
+def test_an_address_that_nothing_is_posted_to_is_refused_before_the_run_without_its_path(address: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_address(f"{address}?s3cret" if address else "")
+    assert "s3cret" not in caught.value.sentence()
+
+
+@pytest.mark.parametrize(
+    "address", ["https://hooks.example.org/x?t=1", "http://127.0.0.1:8080/", "http://localhost/", "http://[::1]/"]
+)
+def test_addresses_that_are_taken(address: str) -> None:
+    check_address(address)
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status, self.asked, self.bodies = 200, list[tuple[str, str, str]](), list[bytes]()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.command, self.path, self.headers["Content-Type"]))
+        self.server.bodies.append(body)
+        self.send_response(self.server.status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@contextmanager
+def web_server() -> Iterator[tuple[str, _Server]]:
+    server = _Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", server
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_audit_log_shows_a_line_that_was_changed_or_taken_out(tmp_path: Path) -> None:

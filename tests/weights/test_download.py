@@ -8,9 +8,9 @@ import os
 import pytest
 
 from agseg.errors import Code, OutputError, WeightsError
-from agseg.io.exchange import Pace
+from agseg.io.exchange import Pace, is_loopback
 from agseg.weights import download as download_module
-from agseg.weights.download import HostRules, Remote, download, is_loopback
+from agseg.weights.download import HostRules, Remote, download
 
 LOOPBACK = HostRules(hosts=frozenset(), loopback=True)
 CONTENT = os.urandom(700_000)

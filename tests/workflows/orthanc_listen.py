@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.io.pacs.orthanc import DICOM, OURS, orthanc
 from tests.workflows.night_studies import REFILED, RIGHT, ROOT_UID, make_study, night_studies
-from tests.workflows.orthanc_night import ask, put, results
+from tests.workflows.orthanc_night import ask, put, read_back, results
 
 QUIET_S = 2.0
 
@@ -32,7 +32,7 @@ archives:
   main: {{pacs: "dicom://ORTHANC@127.0.0.1:{DICOM}", timeout: 20}}
 segment:
   organ: [liver, spleen]
-  output-type: [nifti, dicom-seg, dicom-sr]
+  output-type: [nifti, dicom-seg, dicom-sr, sc, pdf]
   device: cpu
   preview: false
   offline: true
@@ -68,7 +68,7 @@ def wait_until(reached: Callable[[], bool], *, seconds: float = 200.0) -> None:
 
 
 def with_results() -> int:
-    return sum(study.get("SEG", 0) == 1 and study.get("SR", 0) == 1 for study in results().values())
+    return sum(all(study.get(kind) for kind in ("SEG", "SR", "OT", "DOC")) for study in results().values())
 
 
 def main(folder: Path) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def main(folder: Path) -> dict[str, Any]:
         before = (folder / "out" / "night.json").stat().st_mtime_ns
         wait_until(lambda: (folder / "out" / "night.json").stat().st_mtime_ns >= before)
         facts["third"], facts["instances_third"] = results(), ask("GET", "/statistics")["CountInstances"]
+        facts["read_back"] = read_back(folder / "out")
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
         facts["terminated"], facts["said"] = process.returncode, said.splitlines()

@@ -12,10 +12,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pydicom
+from pydicom.uid import EncapsulatedPDFStorage as PDF
+from pydicom.uid import SecondaryCaptureImageStorage as SC
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -45,6 +49,33 @@ def results() -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
+def read_back(out: Path) -> dict[str, int]:
+    """Every picture and every PDF that the archive holds, element by element as the file that was sent; how many of each."""
+    aside = ("earlier-", "outdated-")
+    files = [pydicom.dcmread(path) for path in out.rglob("*.dcm") if not path.parent.name.startswith(aside)]
+    sent = {ds.SOPInstanceUID: ds for ds in files if ds.SOPClassUID in (SC, PDF)}
+    found: Counter[str] = Counter()
+    for one in ask("GET", "/instances?expand"):
+        uid = one["MainDicomTags"]["SOPInstanceUID"]
+        if uid not in sent:
+            continue
+        answer = httpx2.get(f"{ROOT}/instances/{one['ID']}/file", auth=LOGIN, timeout=20)
+        held = pydicom.dcmread(BytesIO(answer.raise_for_status().content))
+        if held != sent[uid]:
+            raise RuntimeError(f"{uid} is not what was sent")
+        if held.SOPClassUID == PDF:
+            content = held.EncapsulatedDocument[: held.EncapsulatedDocumentLength]
+            assert content.startswith(b"%PDF-")
+            assert content.rstrip().endswith(b"%%EOF")
+            found["pdf"] += 1
+        else:
+            assert held.pixel_array.std() > 10  # a picture, not an empty sheet
+            found["sc"] += 1
+    if sum(found.values()) != len(sent):
+        raise RuntimeError(f"{len(sent)} were made, the archive holds {sum(found.values())}")
+    return dict(found)
+
+
 def site_file(folder: Path) -> Path:
     path = folder / "site.yaml"
     path.write_text(f"""incoming: in
@@ -56,7 +87,7 @@ archives:
     timeout: 20
 segment:
   organ: [liver, spleen]
-  output-type: [nifti, dicom-seg, dicom-sr]
+  output-type: [nifti, dicom-seg, dicom-sr, sc, pdf]
   device: cpu
   preview: false
   offline: true
@@ -100,6 +131,7 @@ def main(folder: Path) -> dict[str, Any]:
         put(make_study(REFILED, RIGHT))
         facts["second"] = night(site)
         facts["third"] = night(site)
+        facts["read_back"] = read_back(folder / "out")
     return facts
 
 

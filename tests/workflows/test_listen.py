@@ -176,11 +176,11 @@ def test_two_listeners_on_one_folder_exclude_each_other(tmp_path: Path, runs: Ru
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_listening_to_a_real_orthanc(tmp_path: Path) -> None:
-    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_listen.py"), tmp_path, timeout_s=850)
+    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_listen.py"), tmp_path, timeout_s=1150)
     assert facts["killed"] == -9
-    whole = {"CT": 1, "SEG": 1, "SR": 1}
+    whole = {"CT": 1, "DOC": 1, "OT": 1, "SEG": 1, "SR": 1}
     good = {f"{number} {'pat-one' if number < 4 else 'pat-two'}": whole for number in range(8)}
     others = {f"{BROKEN} pat-one": {"CT": 1}, "8 pat-one": {"MR": 1}, "9 pat-two": {"US": 1}}
     assert facts["first"] == good | others | {f"{REFILED} pat-wrong": whole}
@@ -189,4 +189,5 @@ def test_listening_to_a_real_orthanc(tmp_path: Path) -> None:
     # The broken study is told once in all, and nothing else fails.
     assert sum("E_MISSING_SLICES" in line for line in facts["said"]) == 1
     assert not [line for line in facts["said"] if "E_PACS" in line]
+    assert facts["read_back"] == {"pdf": 9, "sc": 18}
     assert facts["terminated"] == 143

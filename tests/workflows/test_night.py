@@ -140,6 +140,30 @@ def test_a_night_that_is_asked_for_what_cannot_be_does_nothing(tmp_path: Path, c
     assert [path.name for path in tmp_path.iterdir()] == ["site.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("colour: red", "line 7: agseg segment has no option 'colour'"),
+        ("overlapp: 0.5", "line 7: agseg segment has no option 'overlapp'"),
+        ("output: elsewhere", "line 7: 'output' cannot stand here"),
+        ("overlap: 3", "line 7: 'overlap' does not take this value"),
+        ("fast: maybe", "line 7: 'fast' does not take this value"),
+        ("weights: {a: b}", "line 7: the value of 'weights'"),
+        ("csv: excl", "The file says csv: excl. (line 7)"),
+        ("weights: nobodys", "The file says weights: nobodys. (line 7)"),
+    ],
+)
+def test_what_segment_does_not_take_is_refused_with_its_line(tmp_path: Path, option: str, words: str) -> None:
+    path = tmp_path / "site.yaml"
+    head = "incoming: in\noutput: out\narchives:\n  main: {pacs: 'dicom://A@127.0.0.1:1'}\n"
+    path.write_text(f"{head}segment:\n  organ: [liver]\n  {option}\n")
+    outcome = CliRunner().invoke(app, ["night", "--config", str(path)])
+    assert isinstance(outcome.exception, UsageError)
+    assert words in f"{outcome.exception.sentence()} {outcome.exception.hint}"
+    assert outcome.exception.path == path
+    assert [found.name for found in tmp_path.iterdir()] == ["site.yaml"]
+
+
 def test_one_lock_for_the_whole_night(tmp_path: Path) -> None:
     from agseg.errors import LockedError
 
@@ -160,16 +184,16 @@ def test_a_night_whose_archive_is_down_says_so_in_one_line_and_leaves_a_record(t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
-    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_night.py"), tmp_path, timeout_s=850)
+    facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_night.py"), tmp_path, timeout_s=1150)
     assert facts["killed"]["signal"] == -9
     first, second, third = facts["first"], facts["second"], facts["third"]
     # The broken study is told once, in one line and a summary; other modalities are not.
     assert (first["exit"], len(first["said"]), first["failures"]) == (3, 2, [["E_MISSING_SLICES", True]])
     for later in (second, third):
         assert (later["exit"], later["said"], later["failures"]) == (0, [], [["E_MISSING_SLICES", False]])
-    whole = {"CT": 1, "SEG": 1, "SR": 1}
+    whole = {"CT": 1, "DOC": 1, "OT": 1, "SEG": 1, "SR": 1}
     patients = {number: "pat-one" if number < 4 else "pat-two" for number in range(8)}
     good = {f"{number} {patient}": whole for number, patient in patients.items()}
     others = {f"{BROKEN} pat-one": {"CT": 1}, "8 pat-one": {"MR": 1}, "9 pat-two": {"US": 1}}
@@ -177,5 +201,7 @@ def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
     assert second["results"] == third["results"] == good | others | {f"{REFILED} {RIGHT}": whole}
     assert first["instances"] == second["instances"] == third["instances"]
     # Nothing is done or sent twice.
-    assert (second["counts"]["segment"]["done"], second["counts"]["push"]["main"]["pushed"]) == (1, 2)
+    assert (second["counts"]["segment"]["done"], second["counts"]["push"]["main"]["pushed"]) == (1, 5)
     assert (third["counts"]["segment"]["done"], third["counts"]["push"]["main"]["pushed"]) == (0, 0)
+    # Key images and PDFs come back element by element as they were sent: two pictures and a page for each of the nine.
+    assert facts["read_back"] == {"pdf": 9, "sc": 18}
