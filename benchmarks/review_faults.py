@@ -4,9 +4,10 @@
 
 ``DATA`` is the folder of open scans that ``train/packaged`` names. From the label maps of 14 patients' CTs 40 faulty ones are
 made: eight each of two organs that are swapped, half an organ missing, an organ shifted by 30 mm, an organ that leaks (by 8 mm
-all round, or into tissue like itself until it is 1.4 times as large), an organ on the wrong side. With ``--networks`` the
-packaged network segments every scan that has labels, and its organs are right where their Dice with the label map says so.
-Masks of an earlier run in that folder are not made again.
+all round, or into tissue like itself until it is 1.4 times as large), an organ on the wrong side. With ``--networks`` two
+packaged networks segment every scan that has labels; their organs are right where their Dice with the label map says so, and
+each takes a second look at the other's (``segment --second-look``) and at the faults. Masks of an earlier run in that folder
+are not made again.
 
 None of the label maps is ground truth (``train/labels/README.md``). The limits of :mod:`agseg.batch.usual` were set with the
 sound maps in view, so that few false alarms on those are what the limits were made for; those of patches with the network's
@@ -16,9 +17,8 @@ masks in view too. The faults were not looked at before.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from agseg.batch.review import reviews
+from agseg.batch.review import SecondLook, reviews
 from agseg.batch.usual import MEAN_VOLUME_ML
 from agseg.grid import Grid
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.labels import LabelSet
+from agseg.measure.agreement import agreement
 from agseg.measure.evidence import collect
 from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus
@@ -259,65 +260,92 @@ def _before(found: Measurement, facts: dict[str, dict[str, float]]) -> Iterator[
 # -- tables ---------------------------------------------------------------------------------------------------------------
 
 
-def faults_table(made: list[Fault], *, details: bool) -> str:
-    """Faults whose organ has a reason, by kind, before and after."""
-    lines = ["| fault | made | before | of them for 'cut off' alone | after |", "|---|---|---|---|---|"]
-    totals = np.zeros(4, dtype=int)
-    for kind, group in itertools.groupby(made, key=lambda fault: fault.kind):
-        row = np.zeros(4, dtype=int)
-        for fault in group:
-            old = [reason for organ in fault.organs for reason in before(fault.mask, fault.case.volume)[organ]]
-            new = [reason for organ in fault.organs for reason in after(fault.mask, fault.case.volume)[organ]]
-            row += [1, bool(old), bool(old) and all(reason.startswith("cut off") for reason in old), bool(new)]
-            if details:
-                print(f"{fault.kind}: {fault.case.name}, {' and '.join(fault.organs)}: {'; '.join(new) or 'MISSED'}")
-        totals += row
-        lines.append(f"| {kind} | {row[0]} | {row[1]} | {row[2]} | {row[3]} |")
-    return "\n".join([*lines, f"| all | {totals[0]} | {totals[1]} | {totals[2]} | {totals[3]} |"])
+def disagreements(mask: LabelMask, case: Case, cache: Path, network: str) -> dict[str, bool]:
+    """Where another network disagrees with a mask, as ``segment --second-look`` says it; unknown labels are left out."""
+    other, _ = _segmented(case, cache, network)
+    known = LabelMask(np.where(case.unknown, np.uint8(0), other.labels), other.grid, other.label_set)
+    look = SecondLook(network, agreement(mask, known))
+    found = reviews(measure(mask, case.volume), {}, probability={}, components={}, second=look)
+    return {organ: any(reason.startswith("networks disagree") for reason in reasons) for organ, reasons in found.items()}
 
 
-def sound_table(scans: list[Case], *, details: bool) -> str:
+def faults_table(made: list[Fault], cache: Path | None, *, details: bool) -> str:
+    """Faults whose organ has a reason, by kind: first rules, today's, and (with ``cache``) what a second network sees."""
+    heads = ["fault", "made", "before", "of them for 'cut off' alone", "after", *_SECOND[: 2 if cache else 0]]
+    rows: dict[str, NDArray[np.int64]] = {}
+    for fault in made:
+        old = [reason for organ in fault.organs for reason in before(fault.mask, fault.case.volume)[organ]]
+        new = [reason for organ in fault.organs for reason in after(fault.mask, fault.case.volume)[organ]]
+        facts = [True, bool(old), bool(old) and all(reason.startswith("cut off") for reason in old), bool(new)]
+        if cache:
+            seen = disagreements(fault.mask, fault.case, cache, OLDER)
+            differs = any(seen[organ] for organ in fault.organs)
+            facts += [differs, differs or bool(new)]
+        rows[fault.kind] = rows.get(fault.kind, np.zeros(len(facts), dtype=np.int64)) + facts
+        if details:
+            told = f"{'; '.join(new) or 'MISSED'}{', a second network disagrees' if cache and differs else ''}"
+            print(f"{fault.kind}: {fault.case.name}, {' and '.join(fault.organs)}: {told}")
+    return _table(heads, [*rows.items(), ("all", np.sum([*rows.values()], axis=0))])
+
+
+def sound_table(scans: list[Case], cache: Path | None, *, details: bool) -> str:
     """Reasons on the label maps as they are: false alarms."""
-    lines = ["| sound label maps | organs | with a reason | studies | on the list |", "|---|---|---|---|---|"]
-    for title, rules in (("before", before), ("after", after)):
-        found = [rules(case.mask, case.volume) for case in scans]
-        shown = [
-            [reasons for name, reasons in one.items() if _inside_at_all(case, name)]
-            for case, one in zip(scans, found, strict=True)
-        ]
-        organs = [bool(reasons) for study in shown for reasons in study]
-        lines.append(f"| {title} | {len(organs)} | {sum(organs)} | {len(shown)} | {sum(any(study) for study in shown)} |")
-        if details and rules is after:
-            for case, one in zip(scans, found, strict=True):
-                for name, reasons in one.items():
-                    if reasons:
-                        print(f"sound: {case.name}, {name}: {'; '.join(reasons)}")
-    return "\n".join(lines)
+    rows = []
+    ways: dict[str, Callable[[Case], dict[str, bool]]] = {
+        "before": lambda case: _given(before(case.mask, case.volume)),
+        "after": lambda case: _given(after(case.mask, case.volume)),
+    }
+    if cache:
+        ways[_SECOND[0]] = lambda case: disagreements(case.mask, case, cache, OLDER)
+    for title, way in ways.items():
+        shown = [{name: hit for name, hit in way(case).items() if _inside_at_all(case, name)} for case in scans]
+        organs = [hit for study in shown for hit in study.values()]
+        rows.append((title, [len(organs), sum(organs), len(shown), sum(any(study.values()) for study in shown)]))
+        if details:
+            for case, study in zip(scans, shown, strict=True):
+                print(f"sound, {title}: {case.name}: {', '.join(name for name, hit in study.items() if hit) or 'nothing'}")
+    return _table(["sound label maps", "organs", "with a reason", "studies", "on the list"], rows)
+
+
+def _given(reasons: dict[str, tuple[str, ...]]) -> dict[str, bool]:
+    return {organ: bool(given) for organ, given in reasons.items()}
+
+
+def _table(heads: list[str], rows: Iterable[tuple[str, Iterable[int]]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([title, *map(str, numbers)] for title, numbers in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_SECOND = ("a second network disagrees", "after, or a second network disagrees")
 
 
 def _inside_at_all(case: Case, organ: str) -> bool:
     return bool(case.mask.of(organ).any())
 
 
-def network_table(scans: list[Case], cache: Path, *, details: bool) -> str:
+def network_table(scans: list[Case], cache: Path, *, network: str, second: str, details: bool) -> str:
     """A network's organs, right and wrong by their Dice with the label map, and how many of either have a reason."""
-    counts = {"before": np.zeros((2, 2), dtype=int), "after": np.zeros((2, 2), dtype=int)}
+    counts = {title: np.zeros((2, 2), dtype=int) for title in ("before", "after", *_SECOND)}
     for case in scans:
-        mask, facts = _segmented(case, cache)
-        for title, rules in (("before", before), ("after", after)):
-            for organ, reasons in rules(mask, case.volume, facts).items():
-                right = _is_right(case, mask, organ)
-                if right is None:
-                    continue
-                counts[title][int(not right), int(bool(reasons))] += 1
-                if details and title == "after" and (bool(reasons) or not right):
-                    print(
-                        f"network, {'right' if right else 'WRONG'}: {case.name}, {organ}: {'; '.join(reasons) or 'no reason'}"
-                    )
-    lines = ["| a network's organs | wrong | of them with a reason | right | of them with a reason |", "|---|---|---|---|---|"]
-    for title, table in counts.items():
-        lines.append(f"| {title} | {table[1].sum()} | {table[1, 1]} | {table[0].sum()} | {table[0, 1]} |")
-    return "\n".join(lines)
+        mask, facts = _segmented(case, cache, network)
+        known = LabelMask(np.where(case.unknown, np.uint8(0), mask.labels), mask.grid, mask.label_set)
+        hits = {
+            "before": _given(before(mask, case.volume, facts)),
+            "after": _given(after(mask, case.volume, facts)),
+            _SECOND[0]: disagreements(known, case, cache, second),
+        }
+        hits[_SECOND[1]] = {organ: hit or hits["after"][organ] for organ, hit in hits[_SECOND[0]].items()}
+        for organ in mask.label_set.names:
+            right = _is_right(case, mask, organ)
+            if right is None:
+                continue
+            for title, hit in hits.items():
+                counts[title][int(not right), int(hit[organ])] += 1
+            if details and (not right or hits[_SECOND[1]][organ]):
+                told = ", ".join(title for title in ("after", _SECOND[0]) if hits[title][organ])
+                print(f"{network}, {'right' if right else 'WRONG'}: {case.name}, {organ}: {told or 'no reason'}")
+    heads = [f"organs of {network}", "wrong", "of them with a reason", "right", "of them with a reason"]
+    return _table(heads, [(title, [t[1].sum(), t[1, 1], t[0].sum(), t[0, 1]]) for title, t in counts.items()])
 
 
 def _is_right(case: Case, mask: LabelMask, organ: str) -> bool | None:
@@ -343,8 +371,8 @@ def _segmented(case: Case, cache: Path, network: str = OLDER) -> tuple[LabelMask
 def _segment(case: Case, path: Path, name: str) -> None:
     import torch
 
-    from agseg.inference.network import load_network
     from agseg.inference.by_entry import segment_with_entry
+    from agseg.inference.network import load_network
     from agseg.weights.cache import WeightsCache
     from agseg.weights.manifest import Manifest
 
@@ -363,16 +391,21 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--networks", type=Path, help="segment with the packaged network too; masks are kept in this folder")
+    parser.add_argument("--networks", type=Path, help="segment with two packaged networks too; masks are kept in this folder")
     parser.add_argument("--details", action="store_true", help="a line per fault and reason")
     given = parser.parse_args()
     recipe = find_recipe(RECIPE)
+    cache: Path | None = given.networks
     scans = list(cases(given.data, recipe, PATIENTS))
-    print(faults_table(list(faults(scans)), details=given.details), end="\n\n")
-    print(sound_table(scans, details=given.details), end="\n\n")
-    if given.networks:
+    print(faults_table(list(faults(scans)), cache, details=given.details), end="\n\n")
+    print(sound_table(scans, cache, details=given.details), end="\n\n")
+    if cache:
         every = list(cases(given.data, recipe, None))
-        print(network_table(every, given.networks, details=given.details))
+        unseen = {case.id for case in recipe.left_out}
+        for title, some in (("all scans", every), ("left-out patients", [c for c in every if c.name in unseen])):
+            for network, second in ((NEWER, OLDER), (OLDER, NEWER)):
+                print(title)
+                print(network_table(some, cache, network=network, second=second, details=given.details), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -158,16 +158,20 @@ def _of_density(name: str, seen: Evidence) -> Iterator[str]:
     if usual is None or seen.median_hu is None:
         return
     if seen.fat_share > usual.fat_share:
-        said = (
-            f"{100 * seen.fat_share:.0f} % of its voxels are below {FAT_HU:g} HU, usually at most {100 * usual.fat_share:g} %"
-        )
-        yield f"{_FOREIGN} ({said})"
+        found, most = _percent(seen.fat_share, usual.fat_share)
+        yield f"{_FOREIGN} ({found} of its voxels are below {FAT_HU:g} HU, usually at most {most})"
     if seen.other_share > usual.other_share:
-        most = f"usually at most {100 * usual.other_share:g} %"
-        yield f"{_UNEVEN} ({100 * seen.other_share:.0f} % of its voxels are more than {OTHER_HU:g} HU from its median, {most})"
+        found, most = _percent(seen.other_share, usual.other_share)
+        yield f"{_UNEVEN} ({found} of its voxels are more than {OTHER_HU:g} HU from its median, usually at most {most})"
     elif seen.patch_share > usual.patch_share:
-        most = f"usually at most {100 * usual.patch_share:g} %"
-        yield f"{_UNEVEN} ({100 * seen.patch_share:.0f} % of its patches are more than {PATCH_HU:g} HU from its median, {most})"
+        found, most = _percent(seen.patch_share, usual.patch_share)
+        yield f"{_UNEVEN} ({found} of its patches are more than {PATCH_HU:g} HU from its median, usually at most {most})"
+
+
+def _percent(share: float, most: float) -> tuple[str, str]:
+    """A share and the largest usual one, with so many digits that the one is seen to be larger."""
+    digits = next((n for n in range(4) if round(100 * share, n) > round(100 * most, n)), 4)
+    return f"{100 * share:.{digits}f} %", f"{100 * most:g} %"
 
 
 def _beside(found: Measurement, all_found: Mapping[str, Measurement], evidence: Mapping[str, Evidence]) -> Iterator[str]:

@@ -121,6 +121,14 @@ def test_two_networks_that_disagree_are_a_reason_and_two_that_agree_are_none() -
     assert said(LIVER)["liver"] == ()
 
 
+def test_a_share_is_seen_to_be_larger_than_what_is_usual() -> None:
+    most = 100 * USUAL["liver"].patch_share
+    for above, said in ((0.0004, f"{most + 0.04:.2f} %"), (0.02, f"{most + 2:.0f} %")):
+        (reason,) = review(LIVER, replace(SEEN, patch_share=USUAL["liver"].patch_share + above))
+        assert f"({said} of its patches" in reason
+        assert reason.endswith(f"usually at most {most:g} %)")
+
+
 def test_limits_hold_the_published_means_and_name_known_organs() -> None:
     for name, usual in USUAL.items():
         low, high = usual.volume_ml

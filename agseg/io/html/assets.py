@@ -36,7 +36,7 @@ th button:focus-visible{outline:3px solid var(--link)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 .wide{overflow-x:auto;margin-bottom:1rem}
 .key{color:var(--soft);font-size:.9rem}
-.code{color:var(--soft);font-size:.85em}.whose{color:var(--soft);font-size:.9em;font-weight:400;overflow-wrap:anywhere}
+.code{color:var(--soft);font-size:.85em;overflow-wrap:normal}.whose{color:var(--soft);font-size:.9em;font-weight:400;overflow-wrap:anywhere}
 .volumes td,.volumes th{overflow-wrap:normal}.volumes th[scope=row]{overflow-wrap:anywhere;min-width:9rem;font-weight:500}
 .volumes thead th{white-space:normal}
 .s-done,.s-skipped{color:var(--good)}.s-rejected,.s-failed{color:var(--bad);font-weight:600}.s-deferred{color:var(--warn)}
@@ -50,7 +50,7 @@ background:var(--field);color:var(--ink)}
 article{border:1px solid var(--line);border-radius:.4rem;padding:.8rem 1rem;margin:.8rem 0;break-inside:avoid}
 article[hidden],tr[hidden]{display:none}
 article img{max-width:100%;height:auto;display:block;margin:.5rem 0;background:#000}
-article table{width:auto}
+article table{width:auto}article ul.look{margin:.3rem 0 .6rem;padding-left:1.2rem}
 .picture{display:block;width:fit-content;max-width:100%;cursor:zoom-in}
 dialog{border:1px solid var(--line);background:var(--paper);color:var(--ink);max-width:96vw;max-height:96vh;padding:.6rem}
 dialog img{width:min(92vw,1680px);height:auto;display:block;margin-top:.5rem}
@@ -64,7 +64,7 @@ svg .line{fill:none;stroke:var(--link);stroke-width:2}svg .dot{fill:var(--link)}
 a{color:inherit;text-decoration:none}article[hidden]{display:block}tr[hidden]{display:table-row}
 .wide{overflow:visible}th,td{padding:.15rem .35rem}.volumes th[scope=row]{min-width:0}
 h2,h3,caption,.key{break-after:avoid}thead{display:table-header-group}tr,figure,.picture,.key{break-inside:avoid}
-article img{max-height:85mm;width:auto}
+article img{max-height:85mm;width:auto}.picture+.picture img{max-height:115mm}
 .running{display:block;position:fixed;bottom:0;left:0;right:0;text-align:center;margin:0;font-weight:600;background:#fff}
 main{padding-bottom:2rem}}
 """

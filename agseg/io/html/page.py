@@ -113,6 +113,10 @@ def render_report(
         for number, study in enumerate(ordered, 1)
     }
     shown = [views[id(study)] for study in report.studies if id(study) in views]
+    # Ultrasound that a run for scans refuses is no row of a table of planes.
+    clips = [study for study in shown if study.is_clip]
+    if not any(study.clip for study in clips) and len(clips) < len(shown):
+        clips = []
     details = [views[id(study)] for study in ordered]
     organs = [Organ(name, Label(1, name).title) for name in dict.fromkeys(o.name for s in report.studies for o in s.organs)]
     return render(
@@ -126,8 +130,8 @@ def render_report(
         not_done=_not_done(details),
         left_out=len(report.studies) - len(shown),
         organ_groups=[organs[n : n + ORGANS_PER_TABLE] for n in range(0, max(1, len(organs)), ORGANS_PER_TABLE)],
-        studies=[study for study in shown if not study.is_clip],
-        clips=[study for study in shown if study.is_clip],
+        studies=[study for study in shown if study not in clips],
+        clips=clips,
         details=details,
         patients=patients_of([(study, views[id(study)]) for study in report.studies if id(study) in views]),
         trend=trend_of([*earlier, report.to_dict()]),

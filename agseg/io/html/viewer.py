@@ -1,8 +1,8 @@
 """viewer.html: every axial slice of a study with its contours, to scroll through in a browser, offline and without a server.
 
-One self-contained file: slices as JPEG in the soft tissue window, organs as transparent PNG over them. It shows what was found;
-it is no diagnostic viewer (8 bits, one window, at most 512 pixels). A page that is opened from a folder may not read the files
-beside it, so a viewer of volumes (NiiVue) would need image and mask inside the page too, some 50 to 200 MB.
+One self-contained file: slices as JPEG in the soft tissue window, contours as transparent PNG over them. It shows what was
+found; it is no diagnostic viewer (8 bits, one window, at most 512 pixels). A page that is opened from a folder may not read the
+files beside it, so a viewer of volumes (NiiVue) would need image and mask inside the page too, some 50 to 200 MB.
 """
 
 from __future__ import annotations
@@ -36,12 +36,18 @@ MOST_SLICES = 400
 
 _JPEG_QUALITY = 70
 
+_CONTOUR_PX = 2
+_FILL = 50
+"""How much of an organ's colour lies inside its contour (of 255): what is under it stays visible."""
+
 _STYLE = """
 body{margin:0;background:#111;color:#eee;font:1rem/1.4 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main{max-width:60rem;margin:0 auto;padding:1rem}
 h1{font-size:1.1rem;overflow-wrap:anywhere}
 .stage{position:relative;width:min(100%,72vh);margin:0 auto;background:#000;outline-offset:3px}
 .stage img{display:block;width:100%;height:auto}.stage .over{position:absolute;inset:0;image-rendering:pixelated}
+.side{position:absolute;color:#fff;font-weight:600;text-shadow:0 0 3px #000,0 0 3px #000;pointer-events:none}
+.r{left:.4rem;top:50%}.l{right:.4rem;top:50%}.a{top:.2rem;left:50%}.p{bottom:.2rem;left:50%}
 .row{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:.7rem 0}
 input[type=range]{flex:1 1 20rem;min-height:1.6rem}
 label{display:flex;gap:.4rem;align-items:center}
@@ -81,7 +87,7 @@ _SCRIPT = """
     var by = {ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10}[event.key];
     if (by) { step(by); event.preventDefault(); }
   });
-  over.style.opacity = "0.6";
+  over.style.opacity = String(Number(opacity.value) / 100);
   show();
 }());
 """
@@ -122,13 +128,32 @@ def write_viewer(folder: Path, volume: Volume, mask: LabelMask, *, title: str) -
         slices.append(
             {
                 "image": _encoded(_resized(grey(plane, limits), size_px, smooth=True), "JPEG"),
-                "over": _encoded(_resized(colours[marked], size_px, smooth=False), "PNG"),
+                "over": _encoded(_overlay(marked, colours, size_px), "PNG"),
                 "position": f"S {position_mm:+.0f} mm",
                 "organs": ", ".join(found),
             }
         )
     write_text(folder / VIEWER_HTML, _page(title, slices, mask, start=_fullest(labels, numbers)))
     return (VIEWER_HTML,)
+
+
+def _overlay(marked: NDArray[np.uint8], colours: NDArray[np.uint8], size_px: tuple[int, int]) -> Image:
+    """The organs of a slice (uint8, rows and columns) as contours with a tinge inside."""
+    import PIL.Image
+
+    large = np.asarray(_resized(marked, size_px, smooth=False))
+    inside = np.ones(large.shape, dtype=bool)
+    for axis in (0, 1):
+        for by in range(1, _CONTOUR_PX + 1):
+            same = large.take(range(by, large.shape[axis]), axis) == large.take(range(large.shape[axis] - by), axis)
+            edge = [(0, 0), (0, 0)]
+            edge[axis] = (by, 0)
+            inside &= np.pad(same, edge)
+            edge[axis] = (0, by)
+            inside &= np.pad(same, edge)
+    pixels = colours[large]
+    pixels[inside & (large > 0), 3] = _FILL
+    return PIL.Image.fromarray(pixels)
 
 
 def _size_px(size_mm: tuple[float, float], voxels: int) -> tuple[int, int]:
@@ -154,7 +179,7 @@ def _encoded(picture: Image, form: str) -> str:
     if form == "JPEG":
         picture.convert("L").save(stream, format=form, quality=_JPEG_QUALITY)
     else:
-        picture.quantize(64).save(stream, format=form, optimize=True)
+        picture.quantize(256).save(stream, format=form, optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
 
 
@@ -174,11 +199,13 @@ def _page(title: str, slices: list[dict[str, str]], mask: LabelMask, *, start: i
 <title>agseg viewer, {said}</title><style>{_STYLE}</style></head><body><main>
 <h1>{said}</h1><p class="disclaimer">{DISCLAIMER}</p>
 <div class="stage" id="stage" tabindex="0" role="group" aria-label="Axial slices; arrow keys and wheel go up and down">
-<img id="base" alt=""><img id="over" class="over" alt=""></div>
+<img id="base" alt=""><img id="over" class="over" alt="">
+<span aria-hidden="true"><b class="side r">R</b><b class="side l">L</b>
+<b class="side a">A</b><b class="side p">P</b></span></div>
 <div class="row"><label for="slice">Slice</label>
 <input id="slice" type="range" min="0" max="{len(slices) - 1}" value="{start}"></div>
 <p id="shown" role="status"></p>
-<div class="row"><label for="opacity">Masks</label><input id="opacity" type="range" min="0" max="100" value="60"></div>
+<div class="row"><label for="opacity">Masks</label><input id="opacity" type="range" min="0" max="100" value="90"></div>
 <div class="row">{legend}</div>
 <p>The patient's right is on the left. Soft tissue window; not for diagnosis.</p></main>
 <script type="application/json" id="slices">{data}</script><script>{_SCRIPT}</script></body></html>
