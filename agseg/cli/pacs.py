@@ -202,8 +202,10 @@ def _why(message: str | None) -> str:
 
 
 def pacs_lines(report: PacsReport) -> list[str]:
-    """One line for each kind of failure: the path of a single one, the number of several."""
-    return [
-        f"{records[0].path if len(records) == 1 else f'{len(records)} of {len(report.records)}'}: {text}"
-        for text, records in report.problems.items()
-    ]
+    """One line for each kind of failure, the path of a single one, the number of several; and what to do, where that is known."""
+    lines = []
+    for text, records in report.problems.items():
+        which = records[0].path if len(records) == 1 else f"{len(records)} of {len(report.records)}"
+        lines.append(f"{which}: {text}")
+        lines += [f"  {records[0].hint}"] if records[0].hint else []
+    return lines

@@ -33,13 +33,17 @@ class PacsStatus(StrEnum):
 
 @dataclass(frozen=True)
 class PacsRecord:
-    """One series (pull) or one file (push); ``path`` is below the output, or as it was given."""
+    """One series (pull) or one file (push); ``path`` is below the output, or as it was given.
+
+    ``hint`` says what to do about a failure; it is for people, and in no record.
+    """
 
     path: str
     status: PacsStatus
     instances: int
     code: Code | None = None
     message: str | None = None
+    hint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""

@@ -112,4 +112,4 @@ def _bring(
 
 
 def _failed(path: str, error: AgsegError) -> PacsRecord:
-    return PacsRecord(path, PacsStatus.FAILED, 0, error.code, error.sentence())
+    return PacsRecord(path, PacsStatus.FAILED, 0, error.code, error.sentence(), error.hint)

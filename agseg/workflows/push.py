@@ -180,5 +180,5 @@ def _stale(found: LocalObject, why: str) -> PacsRecord:
 
 def _record(found: LocalObject, status: PacsStatus, error: AgsegError | None = None) -> PacsRecord:
     if error is not None:
-        return PacsRecord(str(found.path), status, 1, error.code, error.sentence())
+        return PacsRecord(str(found.path), status, 1, error.code, error.sentence(), error.hint)
     return PacsRecord(str(found.path), status, 1)

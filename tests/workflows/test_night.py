@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from agseg.batch.decide import REJECTED_BY
 from agseg.batch.output import claim_output
 from agseg.cli.app import app
+from agseg.cli.pacs import pacs_lines
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from agseg.workflows.night_record import NightReport, StepError, failures_of, known_failures, write_night
@@ -74,6 +75,14 @@ def test_many_objects_that_fail_alike_are_one_line(tmp_path: Path) -> None:
     records = tuple(PacsRecord(f"s/{n}", PacsStatus.FAILED, 1, Code.PACS, "refused") for n in range(300))
     report = ended(tmp_path, pushed={"main": PacsReport("push", records)})
     assert report.lines() == ["push main: 300 times E_PACS refused"]
+
+
+def test_push_says_once_what_to_do_about_many_objects_that_fail_alike() -> None:
+    failed = tuple(PacsRecord(f"s/{n}", PacsStatus.FAILED, 1, Code.PACS, "refused", "Ask its keeper.") for n in range(9))
+    one = PacsRecord("s/x", PacsStatus.FAILED, 1, Code.PACS, "it is so")
+    report = PacsReport("push", (*failed, one))
+    assert pacs_lines(report) == ["9 of 10: E_PACS: refused", "  Ask its keeper.", "s/x: E_PACS: it is so"]
+    assert "hint" not in report.to_dict()["records"][0]
 
 
 @pytest.mark.parametrize("code", [ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE, ExitCode.BUG])
