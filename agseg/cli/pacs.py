@@ -202,7 +202,7 @@ def _why(message: str | None) -> str:
 
 
 def pacs_lines(report: PacsReport) -> list[str]:
-    """One line for each kind of failure, the path of a single one, the number of several; and what to do, where that is known."""
+    """A line for each kind of failure, the path of a single one, the number of several; and what to do about it."""
     lines = []
     for text, records in report.problems.items():
         which = records[0].path if len(records) == 1 else f"{len(records)} of {len(report.records)}"

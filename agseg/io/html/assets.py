@@ -36,7 +36,7 @@ th button:focus-visible{outline:3px solid var(--link)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 .wide{overflow-x:auto;margin-bottom:1rem}
 .key{color:var(--soft);font-size:.9rem}
-.code{color:var(--soft);font-size:.85em;overflow-wrap:normal}.whose{color:var(--soft);font-size:.9em;font-weight:400;overflow-wrap:anywhere}
+.code{color:var(--soft);font-size:.85em}.whose{color:var(--soft);font-size:.9em;font-weight:400;overflow-wrap:anywhere}
 .volumes td,.volumes th{overflow-wrap:normal}.volumes th[scope=row]{overflow-wrap:anywhere;min-width:9rem;font-weight:500}
 .volumes thead th{white-space:normal}
 .s-done,.s-skipped{color:var(--good)}.s-rejected,.s-failed{color:var(--bad);font-weight:600}.s-deferred{color:var(--warn)}
