@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ GRID = Grid((6, 5, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
 VOXEL_ML = 0.024
 
 
-def mask(names: dict[int, str], places: dict[int, tuple[slice, slice, slice]], order: str = "C") -> LabelMask:
+def mask(names: dict[int, str], places: dict[int, tuple[slice, slice, slice]], order: Literal["C", "F"] = "C") -> LabelMask:
     labels = np.zeros(GRID.shape, dtype=np.uint8, order=order)
     for value, place in places.items():
         labels[place] = value
@@ -25,7 +27,7 @@ ALL = slice(None)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_dice_and_ml_are_those_of_counting_whatever_the_values_and_the_order_in_memory(order: str) -> None:
+def test_dice_and_ml_are_those_of_counting_whatever_the_values_and_the_order_in_memory(order: Literal["C", "F"]) -> None:
     one = mask({1: "liver", 2: "spleen", 3: "pancreas"}, {1: (slice(0, 3), ALL, ALL), 2: (slice(4, 6), ALL, ALL)})
     two = mask({7: "liver", 1: "spleen", 9: "aorta"}, {7: (slice(1, 4), ALL, ALL)}, order)
     found = agreement(one, two)
