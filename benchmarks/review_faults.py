@@ -9,7 +9,7 @@ packaged networks segment every scan that has labels; their organs are right whe
 each takes a second look at the other's (``segment --second-look``) and at the faults. Masks of an earlier run in that folder
 are not made again.
 
-None of the label maps is ground truth (``train/labels/README.md``). The limits of :mod:`agseg.batch.usual` were set with the
+None of the label maps is ground truth (``train/labels/README.md``). The limits of :mod:`agseg.measure.usual` were set with the
 sound maps in view, so that few false alarms on those are what the limits were made for; those of patches with the network's
 masks in view too. The faults were not looked at before.
 """
@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from agseg.batch.review import SecondLook, reviews
-from agseg.batch.usual import MEAN_VOLUME_ML
 from agseg.grid import Grid
 from agseg.io.discover import discover
 from agseg.io.read import read_volume
 from agseg.labels import LabelSet
 from agseg.measure.agreement import agreement
 from agseg.measure.evidence import collect
+from agseg.measure.review import SecondLook, reviews
+from agseg.measure.usual import MEAN_VOLUME_ML
 from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus
 from agseg.training.anatomy import body_mask, structures_on

@@ -19,12 +19,12 @@ from agseg.batch.holdings import held_results
 from agseg.batch.job import REPORT_HTML, VOLUMES_CSV, Part
 from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
-from agseg.batch.review import review_list
 from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.io.atomic import write_bytes, write_text
 from agseg.io.html.page import mark_unfinished, write_report
 from agseg.io.tables import TableStyle, write_volumes
+from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
 __all__ = ["EARLIER_RUNS", "Style", "undone_if_refused", "unlooked", "write_begun", "write_records", "write_unlooked"]

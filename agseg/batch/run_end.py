@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agseg.batch.review import review_list
 from agseg.errors import ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
 from agseg.io.webhook import post
+from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport
 
 __all__ = ["check_command", "prometheus_text", "run_command", "summary", "tell_webhook", "write_metrics"]

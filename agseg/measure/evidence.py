@@ -1,6 +1,6 @@
 """What tells whether an organ is where it should be, and as large and as dense: facts about masks, before any rule.
 
-The rules are in :mod:`agseg.batch.review`.
+The rules are in :mod:`agseg.measure.review`.
 """
 
 from __future__ import annotations

@@ -151,8 +151,6 @@ class PatchDraws(torch.utils.data.Dataset[Sample]):
     def _swellings(self, case: Case, generator: torch.Generator) -> list[Swelling]:
         found = []
         for label in case.present_classes():
-            if label not in self.settings.swelling and label > max(self.settings.swelling):
-                continue
             if uniform(0, 1, generator) >= self.settings.swelling_chance:
                 continue
             voxels = case.voxels_of(label).float()

@@ -12,9 +12,9 @@ import numpy as np
 
 from agseg.batch import StudyTask
 from agseg.batch.draft import Draft
-from agseg.batch.review import SecondLook
 from agseg.io.outputs import ATTENTION
 from agseg.measure.agreement import agreement
+from agseg.measure.review import SecondLook
 from agseg.report import StudyReport
 from agseg.volume import Volume
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig

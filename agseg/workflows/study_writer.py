@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
-from agseg.batch.review import SecondLook, reviews
 from agseg.errors import Code
 from agseg.io.label_files import read_masks
 from agseg.io.mosaic import MOSAIC_PNG, write_mosaic
@@ -24,6 +23,7 @@ from agseg.label_merge import merge_masks, overlap
 from agseg.labels import Label, LabelSet
 from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import collect
+from agseg.measure.review import SecondLook, reviews
 from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus, StudyReport
 from agseg.volume import LabelMask, Volume, Warned

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agseg.batch.review import LOW_PROBABILITY, MANY_COMPONENTS, SEEN_ML, SecondLook, review, review_list, reviews
-from agseg.batch.usual import AGREE_DICE, MEAN_VOLUME_ML, PAIRS, USUAL, USUALLY_AGREE
 from agseg.errors import ExitCode
 from agseg.grid import Grid
 from agseg.labels import LabelSet
 from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import EDGE_MM, Evidence, collect
+from agseg.measure.review import LOW_PROBABILITY, MANY_COMPONENTS, SEEN_ML, SecondLook, review, review_list, reviews
+from agseg.measure.usual import AGREE_DICE, MEAN_VOLUME_ML, PAIRS, USUAL, USUALLY_AGREE
 from agseg.measure.volumes import measure, survey
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus
 from agseg.volume import LabelMask, Quantity, Volume

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agseg.batch.usual import AGREE_DICE, PAIRS, USUAL, USUALLY_AGREE
 from agseg.labels import Label
 from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import PATCH_HU, Evidence
+from agseg.measure.usual import AGREE_DICE, PAIRS, USUAL, USUALLY_AGREE
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.volume import FAT_HU, OTHER_HU
 
