@@ -79,6 +79,9 @@ def _print(curve: PruneCurve) -> None:
         row = (f"{p.mean_dice:.4f}", f"{p.seconds:.3f}", f"{p.parameters:,}", f"{p.read_bytes / 1024:,.0f}", peak)
         table.add_row(f"L{p.depth}", *row)
     console.print_table(table)
+    for step in curve.steps:
+        tested = f"p {step.p:.2g}, Holm {step.p_holm:.2g}, {step.n} cases"
+        console.note(f"L{step.shallower} to L{step.deeper}: {step.gain:+.4f} Dice ({tested})")
     for published in curve.published:
         shown = "; ".join(
             f"{name} {figure.mean:g}" for figures in published.scores.values() for name, figure in figures.items()

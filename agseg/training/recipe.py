@@ -236,7 +236,7 @@ class Recipe:
                 expected=f"in_channels: {channels}",
             )
         if not found.takes(self.input.tile):
-            each = found.side_multiples or (found.size_multiple,) * 3
+            each = found.side_multiples or (found.size_multiple,) * (3 if self.input.tile[2] > 1 else 2)
             raise FieldError(
                 "input",
                 "the tile does not go through the network",

@@ -207,6 +207,7 @@ def read_split(root: Path, name: str | None = None, *, fold: int = 0) -> Split:
             path=root / SPLITS_FILE,
             value=name,
             expected=f"one of {', '.join(named)}",
+            hint=f"Take another one with --set split={next(iter(named), 'NAME')} (train), or --split (evaluate).",
         ) from error
     except (TypeError, ValueError, StopIteration) as error:
         raise RecipeError("the split file is not as agseg writes it", path=root / SPLITS_FILE) from error

@@ -36,6 +36,7 @@ from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import facts_of
 from agseg.workflows.prune_figure import draw_curve, require_matplotlib
 from agseg.workflows.prune_source import PrunableEntry, PrunableNetwork, PrunableRun
+from agseg.workflows.prune_steps import DepthStep, steps_between
 
 __all__ = ["CurveRequest", "DepthPoint", "PruneCurve", "prunable_entries", "prune_curve"]
 
@@ -130,7 +131,7 @@ class DepthPoint:
 class PruneCurve:
     """All depths of one network on one labelled set, and the conditions they were measured in.
 
-    ``published``: ANU-Net's Table 6, where the run repeats it.
+    ``published``: ANU-Net's Table 6, where the run repeats it; ``steps``: what each further depth gains.
     """
 
     weights: str
@@ -142,6 +143,7 @@ class PruneCurve:
     precision: str
     points: tuple[DepthPoint, ...]
     published: tuple[PublishedRow, ...] = ()
+    steps: tuple[DepthStep, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json`` and ``curve.json``; NaN becomes null."""
@@ -190,6 +192,7 @@ def prune_curve(request: CurveRequest, *, progress: Progress | None = None) -> P
         cut[1].precision.value,
         points,
         published,
+        steps_between(counts),
     )
     make_folder(request.output)
     write_text(request.output / "curve.json", json.dumps(curve.to_dict(), indent=2, allow_nan=False) + "\n")

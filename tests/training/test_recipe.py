@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agseg.errors import RecipeError
+from agseg.errors import FieldError, RecipeError
 from agseg.grid import Grid
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
@@ -171,6 +171,17 @@ def test_a_recipe_of_ones_own_is_read_and_refused_with_its_line(tmp_path):
     path.write_text(text)
     with pytest.raises(RecipeError, match="name is not the recipe's"):
         find_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "said"),
+    [("focusnet-lung", (100, 100, 1), "16 x 16"), ("unet3d-ct82-scr", (100, 96, 96), "16 x 16 x 16")],
+)
+def test_a_tile_that_does_not_go_through_is_refused_with_the_multiples_of_its_sides(name, tile, said):
+    recipe = find_recipe(name)
+    with pytest.raises(FieldError, match="does not go through") as refused:
+        replace(recipe, input=replace(recipe.input, tile=tile))
+    assert refused.value.expected == f"sides that are multiples of {said}"
 
 
 def test_every_recipe_is_listed_in_the_documents_and_after_a_wrong_name():

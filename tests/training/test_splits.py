@@ -80,8 +80,9 @@ def test_written_splits_read_back(tmp_path):
     write_splits(tmp_path, {"one": (first,), "two": (first, second)})
     assert read_split(tmp_path) == first
     assert read_split(tmp_path, "two", fold=1) == second
-    with pytest.raises(RecipeError, match="no such split: found three, expected one of one, two"):
+    with pytest.raises(RecipeError, match="no such split: found three, expected one of one, two") as refused:
         read_split(tmp_path, "three")
+    assert "--set split=one" in refused.value.hint
     with pytest.raises(RecipeError, match="no such fold: found 2, expected 0 to 1"):
         read_split(tmp_path, "two", fold=2)
 

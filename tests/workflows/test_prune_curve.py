@@ -18,7 +18,7 @@ from agseg.errors import RecipeError, UsageError
 from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
-from agseg.measure.overlap import overlap
+from agseg.measure.overlap import Overlap, overlap
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.recipe import NetworkChoice, find_recipe
@@ -29,6 +29,7 @@ from agseg.workflows.evaluate import RunRequest, evaluate_run
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.prune_curve import CurveRequest, prunable_entries, prune_curve
 from agseg.workflows.prune_source import PrunableRun
+from agseg.workflows.prune_steps import steps_between
 from agseg.workflows.train import RunPlace, run_training
 from tests.tiny_anu_net import CONFIG, ID, build_anu_net, write_manifest
 
@@ -100,6 +101,23 @@ def test_parameters_and_bytes_are_those_of_the_nodes_up_to_the_depth(curve, site
     assert curve.points[-1].read_bytes == whole
     sizes = [(point.parameters, point.read_bytes) for point in curve.points]
     assert sizes == sorted(set(sizes))
+
+
+def test_each_further_depth_is_tested_over_the_cases():
+    """Eight cases gain 0.1 each from depth 1 to 2 and nothing from there: p is 2/2^8 for eight pairs of one sign, and 1."""
+
+    def found(dice):
+        hits = round(1000 * dice)
+        return Overlap(hits, 1000 - hits, 1000 - hits, 0)
+
+    low, high, none = [found(0.5 + 0.01 * n) for n in range(8)], [found(0.6 + 0.012 * n) for n in range(8)], Overlap(0, 0, 0, 9)
+    counts = {1: {"liver": low, "spleen": [none] * 8}, 2: {"liver": high, "spleen": [none] * 8}}
+    first, second = steps_between({**counts, 3: counts[2]})
+    assert (first.shallower, first.deeper, first.n) == (1, 2, 8)
+    assert first.gain == pytest.approx(0.107)
+    assert first.p == pytest.approx(2 / 2**8)
+    assert first.p_holm == pytest.approx(4 / 2**8)
+    assert (second.gain, second.p) == (0, 1)
 
 
 def test_memory_is_told_on_linux(curve):
