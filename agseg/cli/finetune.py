@@ -12,6 +12,7 @@ from agseg.cli.device import check_device
 from agseg.cli.training_options import (
     CACHE_GB,
     RECIPE,
+    Attention,
     Batch,
     Cache,
     CacheLimit,
@@ -58,6 +59,7 @@ def register(app: typer.Typer) -> None:
         fold: Fold = 0,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
         requeue: Requeue = False,
+        attention: Attention = False,
         steps: Steps = None,
         seed: Seed = None,
         batch: Batch = None,
@@ -108,6 +110,7 @@ def register(app: typer.Typer) -> None:
             processes=options.launched_processes(),
             workers=drawing_workers(workers, device=device, quiet=quiet or json),
             cache=case_cache(cache, cache_limit),
+            attention=attention,
             resume=resume or (requeue and (folder / LAST).exists()),
         )
         with run_progress(chosen.name, quiet=quiet or json) as progress:

@@ -12,6 +12,7 @@ from agseg.cli.device import check_device
 from agseg.cli.training_options import (
     CACHE_GB,
     RECIPE,
+    Attention,
     Batch,
     Cache,
     CacheLimit,
@@ -53,9 +54,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option("--only", metavar="CASE", help="Train on these cases of the training side alone; repeatable."),
         ] = None,
-        attention: Annotated[
-            bool, typer.Option("--attention", help="At each validation, a picture of every attention gate on one case.")
-        ] = False,
+        attention: Attention = False,
         steps: Steps = None,
         seed: Seed = None,
         batch: Batch = None,

@@ -64,6 +64,9 @@ Fold = Annotated[int, typer.Option("--fold", min=0, help="Which fold of the reci
 Requeue = Annotated[
     bool, typer.Option("--requeue", help="Go on where the folder has a checkpoint, else begin: one command for a queue.")
 ]
+Attention = Annotated[
+    bool, typer.Option("--attention", help="At each validation, a picture of every attention gate on one case.")
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that draw samples while the device computes; default: by the cores."),

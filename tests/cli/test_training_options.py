@@ -29,3 +29,14 @@ def test_a_run_that_took_steps_tells_its_loss(capsys: pytest.CaptureFixture[str]
     first, second = capsys.readouterr().err.splitlines()
     assert "loss 0.250" in first
     assert "no finite loss" in second
+
+
+def test_both_kinds_of_training_take_the_options_of_a_run() -> None:
+    """Whatever a run's place holds can be asked for where one begins, from scratch or from another network."""
+    from typer.main import get_command
+
+    from agseg.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    train, finetune = ({option for p in commands[name].params for option in p.opts} for name in ("train", "finetune"))
+    assert {"--attention", "--workers", "--cache", "--requeue", "--resume", "--steps", "--seed", "--set"} <= train & finetune
