@@ -25,8 +25,6 @@ import yaml
 from agseg.errors import AgsegError, FieldError, RecipeError
 from agseg.yaml_nodes import Node, Plain, compose, read
 
-__all__ = ["Form", "Forms", "bind", "bind_node", "load"]
-
 T = TypeVar("T")
 
 _SCALARS: dict[type, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float), bool: (bool,)}

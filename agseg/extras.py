@@ -8,8 +8,6 @@ from typing import Any
 
 from agseg.errors import UsageError
 
-__all__ = ["EXTRA_OF", "MissingPackageError", "install_hint", "is_installed", "missing", "require"]
-
 EXTRA_OF = {
     "highdicom": "dicom",
     "pynetdicom": "pacs",

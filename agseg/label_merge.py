@@ -11,8 +11,6 @@ from agseg.errors import Code
 from agseg.labels import Label, LabelSet
 from agseg.volume import LabelMask, Warned
 
-__all__ = ["merge_masks", "overlap"]
-
 
 def merge_masks(masks: Sequence[LabelMask]) -> tuple[LabelMask, int]:
     """One mask from several on the same grid, and how many voxels two of them claimed.

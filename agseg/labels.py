@@ -18,8 +18,6 @@ from types import MappingProxyType
 
 from agseg.errors import UsageError
 
-__all__ = ["BACKGROUND", "Code3", "Label", "LabelSet", "Structure", "find_organ", "known_structures", "unknown_organ"]
-
 
 @dataclass(frozen=True)
 class Code3:

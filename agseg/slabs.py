@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SLAB_VOXELS", "in_memory_order", "memory_order", "slabs"]
-
 SLAB_VOXELS = 1 << 18
 """Voxels at a time: one plane of 512x512. A single plane may be larger."""
 

@@ -19,8 +19,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["PRIVATE_UMASK", "Child", "begin", "end_ahead", "kill", "start_ahead", "start_child", "take_ahead"]
-
 PRIVATE_UMASK = 0o077
 """Results are the owner's alone unless a site decides otherwise."""
 

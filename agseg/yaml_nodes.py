@@ -16,8 +16,6 @@ from yaml.constructor import SafeConstructor
 from agseg.errors import AgsegError, RecipeError
 from agseg.io.os_errors import in_words
 
-__all__ = ["Node", "Plain", "compose", "read"]
-
 MAX_DOCUMENT_BYTES = 4 * 1024**2
 """What is read here is a page or a few of text; more than this is something else."""
 

@@ -11,8 +11,6 @@ from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 from agseg.study import Study, StudyKind
 
-__all__ = ["FileState", "check_unchanged", "newest_mtime_s", "states_of"]
-
 _DICOM_PREAMBLE = 128
 _SERIES_UID = 0x0020000E
 

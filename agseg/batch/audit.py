@@ -23,8 +23,6 @@ from agseg.errors import Code, OutputError
 from agseg.io.atomic import FILE_MODE, make_folder, output_error
 from agseg.report import BatchReport, StudyReport
 
-__all__ = ["AUDIT_SCHEMA", "append", "begun", "ended", "first_broken_line"]
-
 AUDIT_SCHEMA = "agseg.audit/1"
 
 _FIRST = "0" * 64

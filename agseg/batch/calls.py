@@ -19,8 +19,6 @@ from agseg.batch.worker import Gone, Worker
 from agseg.errors import AgsegError, Code, UsageError
 from agseg.io.watch import NO_FILE
 
-__all__ = ["CallLimits", "Calls", "Lost", "call_error"]
-
 _TICK_S = 0.1
 """How often clock and memory are looked at while the child works."""
 

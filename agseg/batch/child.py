@@ -28,8 +28,6 @@ from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.io.video.frames import FrameSource
 
-__all__ = ["Hello", "Role", "Says", "main"]
-
 
 class Role(StrEnum):
     """Role of a child process."""

@@ -22,8 +22,6 @@ from agseg.batch.output import temporary_name
 from agseg.errors import UsageError
 from agseg.extras import require
 
-__all__ = ["Cluster", "ClusterKind"]
-
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
 

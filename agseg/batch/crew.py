@@ -16,8 +16,6 @@ from agseg.errors import Code
 from agseg.report import StudyStatus
 from agseg.spawn import take_ahead
 
-__all__ = ["Crew"]
-
 _MODEL_MEMORY_SHARE = 0.9
 _STUDIES_PER_READER = 100
 """A reader is replaced after so many studies: what decoders leak does not add up over a night."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from agseg.batch.dask_workers import nobody_left
 
-__all__ = ["RunEvents", "call_within"]
-
 _ECHO, _ECHO_S = "echo", 0.05
 """What the run says to itself until it hears it, and how often (s)."""
 

@@ -6,8 +6,6 @@ import logging
 import signal
 from typing import Any
 
-__all__ = ["dask_setup"]
-
 _OF_ITS_END = ("Failed to communicate with scheduler during heartbeat", "Scheduler was unaware of this worker")
 
 

@@ -12,8 +12,6 @@ from agseg.batch.stop import Stop
 from agseg.errors import Code, UsageError
 from agseg.report import StudyStatus
 
-__all__ = ["GPU", "DaskWorkers", "cannot_take_part", "nobody_left"]
-
 GPU = "GPU"
 """The resource that a worker with a GPU announces: ``dask worker ... --resources GPU=1``."""
 

@@ -24,8 +24,6 @@ from agseg.report import StudyReport, StudyStatus, clip_facts
 from agseg.study import Discovery, Study
 from agseg.volume import Warned
 
-__all__ = ["FAILURES", "REJECTED_BY", "Decisions", "decide"]
-
 _RESERVED = frozenset({RUN_JSON, "volumes.csv", "report.html", "runs"})
 """Names directly below the output folder that a study's folder must not take."""
 

@@ -18,8 +18,6 @@ from agseg.io.label_files import organ_file
 from agseg.io.outputs import MASK_FORMS, NIFTI, OutputFiles, needs_network
 from agseg.report import STUDY_JSON, Measurement, StudyStatus, WeightsRef, weights_from_dict
 
-__all__ = ["Kept", "Plan", "plan"]
-
 
 @dataclass(frozen=True)
 class Kept:

@@ -17,8 +17,6 @@ from agseg.io.atomic import write_text
 from agseg.io.finished import CONTENTS, named_files
 from agseg.report import STUDY_JSON, StudyReport, weights_from_dict
 
-__all__ = ["EARLIER", "set_earlier_aside"]
-
 EARLIER = "earlier"
 """Status in the ``study.json`` of such a result, and the beginning of its folder's name."""
 

@@ -7,8 +7,6 @@ from enum import StrEnum
 
 from agseg.report import StudyReport
 
-__all__ = ["BatchEvent", "EventKind"]
-
 
 class EventKind(StrEnum):
     """What happened."""

@@ -13,8 +13,6 @@ from agseg.batch.outcome import Fault
 from agseg.batch.stop import Stop
 from agseg.report import StudyReport
 
-__all__ = ["Executor", "ExecutorFactory"]
-
 
 class Executor(Protocol):
     """Does studies and says how each ended."""

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from agseg.errors import ExitCode
 from agseg.report import StudyReport, StudyStatus
 
-__all__ = ["exit_code_of", "united_exit_code"]
-
 _ORDER = (ExitCode.BUG, ExitCode.OUTPUT, ExitCode.WEIGHTS, ExitCode.DEADLINE)
 _SIGNALS = (ExitCode.TERMINATED, ExitCode.INTERRUPTED)
 

@@ -10,8 +10,6 @@ from typing import Any
 from agseg.batch.arrival import FileState
 from agseg.io.opening import open_regular
 
-__all__ = ["SAMPLE_BYTES", "input_fingerprint", "joint_key", "resume_key"]
-
 SAMPLE_BYTES = 4096
 """How much of each file's beginning and end is hashed: a copy with the old time and size is still noticed."""
 

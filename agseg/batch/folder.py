@@ -29,16 +29,6 @@ from agseg.io.outputs import NIFTI, OutputFiles
 from agseg.report import DISCLAIMER, STUDY_JSON, Measurement, StudyReport, StudyStatus
 from agseg.volume import Volume, Warned
 
-__all__ = [
-    "LEAVING_JSON",
-    "RETIRED_JSON",
-    "STUDY_SCHEMA",
-    "StudyFolder",
-    "edited_files",
-    "published_by_this_run",
-    "read_record",
-]
-
 STUDY_SCHEMA = "agseg.study/2"
 
 RETIRED_JSON = ".study.json"

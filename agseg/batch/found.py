@@ -14,8 +14,6 @@ from agseg.io.walk import FoundFile
 from agseg.study import Discovery, Rejected, Skipped, Study
 from agseg.volume import Warned
 
-__all__ = ["discovery_from_json", "discovery_to_json"]
-
 
 def discovery_to_json(found: Discovery, files: Sequence[FoundFile]) -> dict[str, Any]:
     """JSON-able; files are numbers of ``files``. What was skipped without being listed there is left to the parent."""

@@ -23,8 +23,6 @@ from agseg.report import StudyStatus
 from agseg.study import Study
 from agseg.volume import Warned
 
-__all__ = ["STALL_S", "ClipError", "FrameReader", "RemoteFrames"]
-
 STALL_S = 120.0
 """A decoder that says nothing for this long is hung: the slowest frames known take a tenth of a second."""
 

@@ -18,8 +18,6 @@ from agseg.errors import Code
 from agseg.grid import Grid
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["pack", "pack_array", "unpack", "unpack_array"]
-
 _CHUNK_BYTES = 1 << 26
 _ALIGNMENT = 8
 

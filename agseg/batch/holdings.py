@@ -12,8 +12,6 @@ from agseg.batch.earlier_aside import EARLIER
 from agseg.io.finished import load_record
 from agseg.report import STUDY_JSON, StudyReport, StudyStatus, clip_facts
 
-__all__ = ["held_results"]
-
 
 def held_results(root: Path, *, besides: Collection[str], identified: bool = False) -> Iterator[tuple[StudyReport, bool]]:
     """The results below the output folder that are no part of a run's own record, in the order of their folders.

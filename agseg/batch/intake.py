@@ -27,8 +27,6 @@ from agseg.io.walk import FoundFile
 from agseg.io.watch import NO_FILE, Watch
 from agseg.study import Discovery, Rejected, Skipped
 
-__all__ = ["FILE_CPU_S", "Intake"]
-
 FILE_CPU_S = 5.0
 """Processor seconds for looking at one file. A header takes a thousandth of one; a label map is read to its end."""
 

@@ -19,22 +19,6 @@ from agseg.report import StudyReport, WeightsRef
 from agseg.study import Discovery, Study
 from agseg.volume import Volume
 
-__all__ = [
-    "REPORT_HTML",
-    "VOLUMES_CSV",
-    "BatchJob",
-    "FileProcessor",
-    "Finder",
-    "Limits",
-    "ModelFactory",
-    "NetworkUse",
-    "Part",
-    "Processor",
-    "StudyTask",
-    "Writer",
-    "WriterFactory",
-]
-
 VOLUMES_CSV, REPORT_HTML = "volumes.csv", "report.html"
 
 TABLES = (VOLUMES_CSV, REPORT_HTML)

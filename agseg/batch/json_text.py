@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["json_text"]
-
 
 def json_text(content: Any) -> str:
     """JSON indented by 2, with a line end. NaN and infinity are refused."""

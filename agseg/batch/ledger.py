@@ -9,8 +9,6 @@ from typing import Any
 from agseg.io.names import below_inputs
 from agseg.study import Discovery, Skipped
 
-__all__ = ["FILES_NAMED", "file_ledger"]
-
 FILES_NAMED = 1000
 """Files left out that the record names; ``inspect -v`` names them all."""
 

@@ -7,8 +7,6 @@ import os
 import struct
 import tempfile
 
-__all__ = ["Marker"]
-
 _NUMBER = struct.Struct("<q")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["machine_memory_bytes", "reader_memory_bytes", "resident_bytes", "virtual_bytes"]
-
 _READER_MEMORY_SHARE = 0.5
 _LEAST_READER_MEMORY_BYTES = 2 << 30
 

@@ -15,9 +15,6 @@ from agseg.io.names import naming
 from agseg.report import StudyReport, StudyStatus
 from agseg.study import Study
 
-__all__ = ["Failure", "Fault", "ReportedFailure", "failure_of"]
-
-
 _PANIC = "PanicException"
 """What codecs in Rust raise in place of ending the process; it is no Exception."""
 

@@ -21,8 +21,6 @@ from agseg.io.atomic import flush, output_error, write_text
 from agseg.io.finished import load_record, named_files
 from agseg.report import STUDY_JSON, StudyReport, StudyStatus
 
-__all__ = ["OUTDATED", "set_aside"]
-
 OUTDATED = "outdated"
 """Status in the ``study.json`` of a result that was set aside, and the beginning of its folder's name."""
 

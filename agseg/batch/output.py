@@ -23,17 +23,6 @@ from agseg.errors import AgsegError, Code, LockedError, OutputError, UsageError
 from agseg.io.atomic import FILE_MODE, FOLDER_MODE, TEMPORARY_SUFFIX, output_error
 from agseg.spawn import PRIVATE_UMASK
 
-__all__ = [
-    "LOCK_NAME",
-    "TEMPORARY",
-    "Output",
-    "claim_output",
-    "exclusive",
-    "make_folders",
-    "output_error",
-    "temporary_name",
-]
-
 LOCK_NAME = ".agseg.lock"
 
 TEMPORARY = re.compile(r"\.agseg-tmp-(?:(?P<machine>[0-9a-f]{8})-)?(?P<process>[0-9]+)-[0-9a-f]{12}")

@@ -7,8 +7,6 @@ from typing import Any
 
 from agseg.report import WeightsRef
 
-__all__ = ["NetworkUse", "Provenance"]
-
 
 @dataclass(frozen=True)
 class NetworkUse:

@@ -27,8 +27,6 @@ from agseg.io.tables import TableStyle, write_volumes
 from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport, StudyStatus
 
-__all__ = ["EARLIER_RUNS", "Style", "undone_if_refused", "unlooked", "write_begun", "write_records", "write_unlooked"]
-
 EARLIER_RUNS = "runs"
 """Folder of the records of earlier runs that measured something; the report draws the trend from it."""
 

@@ -31,8 +31,6 @@ from agseg.errors import Code, ExitCode, OutputError
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from agseg.study import Discovery, Study, StudyKind
 
-__all__ = ["run_batch"]
-
 FILES_ASKED = 3
 """Files of a study that are opened to learn whose it is: the first may be the broken one."""
 

@@ -19,8 +19,6 @@ from agseg.io.webhook import post
 from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport
 
-__all__ = ["check_command", "prometheus_text", "run_command", "summary", "tell_webhook", "write_metrics"]
-
 _log = logging.getLogger(__name__)
 
 WEBHOOK_SCHEMA = "agseg.webhook/1"

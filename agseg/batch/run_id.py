@@ -17,8 +17,6 @@ from agseg.batch.output import LOCK_NAME, Output, exclusive
 from agseg.io.atomic import write_text
 from agseg.report import new_run_id
 
-__all__ = ["OPEN_RUN", "RUN_JSON", "RunId", "begin_run", "load_run", "open_run", "part_record", "record_turn"]
-
 RUN_JSON = "run.json"
 
 OPEN_RUN = ".agseg.run"

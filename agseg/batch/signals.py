@@ -10,8 +10,6 @@ from types import FrameType
 
 from agseg.errors import ExitCode
 
-__all__ = ["noting_signals"]
-
 _SIGNALS = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 

@@ -30,8 +30,6 @@ from agseg.errors import OutputError, UsageError
 from agseg.io.atomic import FILE_MODE, make_folder
 from agseg.study import Source
 
-__all__ = ["KEY_FILE", "plain_description", "pseudonym", "site_key", "source_of"]
-
 KEY_FILE = "pseudonym.key"
 """In ``$AGSEG_HOME``: 64 hex digits, readable by their owner alone. Another key means other pseudonyms."""
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from agseg.batch.job import StudyTask
 
-__all__ = ["Drafted", "Ready"]
-
 
 @dataclass(frozen=True)
 class Ready:

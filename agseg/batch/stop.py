@@ -8,8 +8,6 @@ from agseg.batch.outcome import Fault
 from agseg.errors import Code
 from agseg.report import StudyStatus
 
-__all__ = ["Stop"]
-
 
 class Stop(Exception):  # noqa: N818
     """The run ends before its studies do. ``code`` and ``message`` go into the records of those that are left.

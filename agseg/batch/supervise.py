@@ -25,8 +25,6 @@ from agseg.batch.worker import Gone, Worker
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
-__all__ = ["Supervisor", "how_it_ended"]
-
 _TICK_S = 0.25
 """How often clocks and memory are looked at while no child speaks."""
 

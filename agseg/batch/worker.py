@@ -18,8 +18,6 @@ from agseg.batch.job import StudyTask
 from agseg.batch.memory import resident_bytes
 from agseg.spawn import Child, kill, start_child
 
-__all__ = ["Gone", "Worker"]
-
 _REAP_S = 2.0
 """How long an ended child may take to leave (a file system that hangs can hold it for ever; then it is left behind)."""
 

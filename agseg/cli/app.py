@@ -33,8 +33,6 @@ from agseg.cli import (
 from agseg.cli.help_pages import Shelf
 from agseg.errors import AgsegError, ExitCode
 
-__all__ = ["app", "main"]
-
 
 def _either_dash(token: str) -> str:
     """``--output_type`` and ``--output-type`` are the same option."""

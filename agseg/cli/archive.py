@@ -13,23 +13,6 @@ if TYPE_CHECKING:
     from agseg.io.pacs.archive import Archive, Need, ServiceAnswer
     from agseg.io.pacs.limits import PacsLimits
 
-__all__ = [
-    "CaFile",
-    "CallingAet",
-    "CredentialsFile",
-    "MoveFrom",
-    "MovePort",
-    "PlainHttp",
-    "Retries",
-    "Timeout",
-    "TlsCert",
-    "TlsKey",
-    "limits_of",
-    "needs_of",
-    "opened",
-    "service_lines",
-]
-
 CredentialsFile = Annotated[
     Path | None,
     typer.Option(

@@ -24,24 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = [
-    "Advance",
-    "document",
-    "fail",
-    "is_terminal",
-    "lost",
-    "note",
-    "outlive_readers",
-    "pace_of",
-    "print_line",
-    "print_rows",
-    "print_table",
-    "progress",
-    "setup_logging",
-    "speak_any_locale",
-    "stdout",
-]
-
 LONGEST_WORD = 14
 """Letters of a word that a table's column does not break: a long organ's, with its comma. Digests and paths may break."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["check_device"]
-
 
 def check_device(name: str) -> None:
     """Refuse a device that does not exist here; ``auto`` and ``cpu`` always do, and cost no import of torch.

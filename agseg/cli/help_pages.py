@@ -8,8 +8,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["COMMANDS", "EXAMPLES", "OPTIONS", "Page", "Shelf"]
-
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "From images to results": ("segment", "inspect", "classify-us"),
     "Every night, and as it comes": ("night", "listen", "module", "pacs"),

@@ -16,8 +16,6 @@ from agseg.errors import UsageError
 if TYPE_CHECKING:
     from agseg.workflows.inspect import InspectedStudy, Inspection
 
-__all__ = ["register"]
-
 HERE = "."
 """Stands in place of a file for an INPUT without any study."""
 

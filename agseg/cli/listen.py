@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from agseg.workflows.night_record import NightReport
     from agseg.workflows.site import Site
 
-__all__ = ["register"]
-
 RECEIVED = "received"
 """Folder of images below ``incoming``, and of their results, where no archive gets these."""
 

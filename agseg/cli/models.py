@@ -11,8 +11,6 @@ from agseg.cli import console, options
 if TYPE_CHECKING:
     from agseg.workflows.models import NetworkRow
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add ``models`` to the command line."""

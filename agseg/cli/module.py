@@ -14,8 +14,6 @@ from agseg.cli.site_segment import request_from
 if TYPE_CHECKING:
     from agseg.workflows.segment import SegmentRequest
 
-__all__ = ["register"]
-
 FOLDERS = (("MERCURE_IN_DIR", "MERCURE_OUT_DIR"), ("HOLOSCAN_INPUT_PATH", "HOLOSCAN_OUTPUT_PATH"),
            ("MONAI_INPUTPATH", "MONAI_OUTPUTPATH"))  # fmt: skip
 """Where platforms say which folders are meant: mercure, MONAI Deploy (Holoscan packages, and the packages before)."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from agseg.workflows.pacs import Progress
     from agseg.workflows.site import Site
 
-__all__ = ["SiteFile", "register"]
-
 SiteFile = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The site's file: archives, folders, options of segment.")
 ]

@@ -33,8 +33,6 @@ from agseg.errors import ExitCode
 if TYPE_CHECKING:
     from agseg.workflows.pacs import PacsReport
 
-__all__ = ["pacs_lines", "register"]
-
 group = Shelf(
     cls=Summaries,
     help="Pull series from an archive (PACS) and push results to it, by DICOMweb or DIMSE.",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from agseg.cli.console import Advance
     from agseg.report import BatchReport
 
-__all__ = ["mute_ending", "show_event"]
-
 
 def show_event(advance: Advance, event: BatchEvent) -> None:
     """Move the progress bar to where the run is."""

@@ -29,8 +29,6 @@ from agseg.errors import UsageError
 if TYPE_CHECKING:
     from agseg.yaml_nodes import Node
 
-__all__ = ["CONFIG_NAME", "Commands", "Config", "Told", "told_for"]
-
 CONFIG_NAME = "config.yaml"
 """The file in ``$AGSEG_HOME`` that is read where ``--config`` is not given."""
 

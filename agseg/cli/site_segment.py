@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from agseg.workflows.segment import SegmentRequest
     from agseg.workflows.site import Site
 
-__all__ = ["handed_over", "request_from", "request_of"]
-
 DECIDED = frozenset(
     {
         "input",

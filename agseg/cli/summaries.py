@@ -9,8 +9,6 @@ from typer.core import TyperGroup
 from agseg.cli.help_pages import COMMANDS
 from agseg.errors import UsageError
 
-__all__ = ["Summaries"]
-
 
 class Summaries(TyperGroup):
     """A group whose help cuts no command's summary short, and that takes no long option with one dash for a short one."""

@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from agseg.training.history import Progress
     from agseg.workflows.train import ProgressCall, TrainingReport
 
-__all__ = [
-    "CACHE_GB",
-    "RECIPE",
-    "Batch",
-    "Cache",
-    "CacheLimit",
-    "Data",
-    "Fold",
-    "Requeue",
-    "Runs",
-    "Seed",
-    "Settings",
-    "Steps",
-    "Workers",
-    "case_cache",
-    "drawing_workers",
-    "run_progress",
-    "say",
-]
-
 LINE_EVERY_S = 30.0
 """In a log, progress is a line this often (s), and after every validation."""
 

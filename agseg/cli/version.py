@@ -13,8 +13,6 @@ import typer
 
 from agseg import __version__
 
-__all__ = ["Version", "version_lines"]
-
 COMMIT_FILE = "data/commit.txt"
 """In a wheel that was built from a checkout."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from agseg.weights.manifest import Manifest
     from agseg.workflows.weights import Imported
 
-__all__ = ["register"]
-
 MEGABYTE = 1e6
 PUBLISHED = "nnunet"
 """What stands for the architecture of a model that is not here yet: its own plans say more."""

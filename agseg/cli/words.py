@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 import typer
 
-__all__ = ["ALL_ORGANS", "lower_case", "minutes", "organs_of", "seconds", "words_of"]
-
 ALL_ORGANS = "all"
 """``--organ all`` is what no ``--organ`` at all is: every organ that the weights, or the default weights, know."""
 

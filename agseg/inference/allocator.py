@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["keep_freed_memory"]
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of ``mallopt(3)``."""
 

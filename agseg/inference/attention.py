@@ -25,8 +25,6 @@ from agseg.slabs import memory_order
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec, Padding
 
-__all__ = ["GateMap", "gate_maps", "skip_maps"]
-
 
 @dataclass(frozen=True, eq=False)
 class GateMap:

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from agseg.inference.device import to_device
 
-__all__ = ["AxisMap", "Interpolation", "Kernel", "resample", "weight_matrix"]
-
 SPLINE_MARGIN = 12
 """Voxels by which a line is continued with its last value before the spline is fitted (SciPy's number): 0.27^12 is nothing."""
 

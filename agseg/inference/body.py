@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from agseg.volume import Volume
 
-__all__ = ["BODY_THRESHOLD_HU", "Box", "body_extents", "median_box"]
-
 BODY_THRESHOLD_HU = -300
 """Tissue is denser than this (HU); clothes, foam and air are not."""
 

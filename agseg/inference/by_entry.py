@@ -18,8 +18,6 @@ from agseg.inference.segment import Segmentation, Settings, TileProgress, segmen
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import WeightsEntry
 
-__all__ = ["segment_with_entry"]
-
 
 def segment_with_entry(
     volume: Volume,

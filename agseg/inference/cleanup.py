@@ -12,8 +12,6 @@ from agseg.measure.components import components
 from agseg.slabs import slabs
 from agseg.weights.entry import Cleanup
 
-__all__ = ["LARGE_SHARE", "clean_up", "keep_largest", "keep_only"]
-
 LARGE_SHARE = 0.1
 """A component with less of the largest one's voxels is small."""
 

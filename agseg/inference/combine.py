@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from agseg.inference.segment import Segmentation
 from agseg.label_merge import merge_masks, overlap
 
-__all__ = ["combine"]
-
 
 def combine(results: Sequence[Segmentation]) -> Segmentation:
     """One segmentation from several on the same grid.

@@ -10,8 +10,6 @@ from agseg.inference.prepare import model_grid_of
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["BODY_MARGIN_MM", "Box", "body_grid", "box_grid"]
-
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 """First and one-past-last voxel per source axis."""
 

@@ -26,8 +26,6 @@ from agseg.inference.axis import Interpolation
 from agseg.inference.device import to_host
 from agseg.inference.score_checks import logits_are_finite, probabilities_are_finite
 
-__all__ = ["ByLogit", "ByProbability", "ByRegion", "Coordinates", "Rule", "lines_with", "winner"]
-
 Coordinates = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Model coordinates of source voxels along three axes; their product is a box. Each ascends or descends."""
 

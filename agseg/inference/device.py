@@ -14,8 +14,6 @@ from torch import Tensor
 from agseg.errors import UsageError
 from agseg.models.precision import Precision
 
-__all__ = ["Precision", "choose_precision", "describe", "resolve_device", "to_device", "to_host", "tune"]
-
 
 def resolve_device(name: str) -> torch.device:
     """``auto``, ``cpu``, ``gpu``, ``gpu:1``, ``cuda``, ``cuda:1`` or ``mps`` as a torch device.

@@ -28,8 +28,6 @@ from agseg.labels import LabelSet
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["Section", "plan_sections", "segment_in_boxes"]
-
 SHARED_PART = 1 / 3
 """Fraction of a section's height that it shares with the next one."""
 

@@ -17,8 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["SKIPPED", "import_torch"]
-
 SKIPPED = ("torch._meta_registrations", "torch.export")
 """What is left out."""
 

@@ -12,8 +12,6 @@ from agseg.grid import Grid
 from agseg.inference.axis import AxisMap
 from agseg.weights.input_spec import Carry, GridRule, InputSpec
 
-__all__ = ["AxisLink", "ModelGrid", "coarse_axis"]
-
 ANISOTROPY = 3.0
 """Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from agseg.errors import InferenceError
 from agseg.weights.input_spec import InputSpec, Normalisation
 
-__all__ = ["normalise"]
-
 SLAB = 32
 """Planes of the model grid that are normalised at a time: bounds the temporary arrays."""
 

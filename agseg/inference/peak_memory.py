@@ -11,8 +11,6 @@ import torch
 
 from agseg.inference.predictor import Predictor
 
-__all__ = ["forward_peak_bytes"]
-
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_HIGH_WATER = "5"

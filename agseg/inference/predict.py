@@ -17,8 +17,6 @@ from agseg.inference.tiling import Block, TilePlan
 from agseg.labels import LabelSet
 from agseg.weights.input_spec import Padding
 
-__all__ = ["as_probabilities", "cut_tiles", "left_right_pairs", "mirrored", "mirrored_logits", "probabilities", "tile_scores"]
-
 SPATIAL = 3
 """Axes of a grid; an image may have channels before them."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["GatedPredictor", "Predictor", "Scores"]
-
 
 class Scores(Enum):
     """What a predictor's scores are, which decides how they become labels."""

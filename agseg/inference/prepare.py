@@ -23,8 +23,6 @@ from agseg.slabs import memory_order
 from agseg.volume import HU_MAX, HU_MIN, Quantity, Volume
 from agseg.weights.input_spec import InputSpec, Interpolation, Normalisation, Placement
 
-__all__ = ["MODEL_GRID_LIMIT_VOXELS", "ModelInput", "PreparedOnce", "channels_of", "model_grid_of", "prepare", "sample"]
-
 MODEL_GRID_LIMIT_VOXELS = 400_000_000
 """A model grid larger than this (voxels) is refused before anything is allocated: 1.6 GB of float32."""
 

@@ -20,8 +20,6 @@ from agseg.inference.model_grid import ModelGrid
 from agseg.inference.score_checks import not_finite
 from agseg.inference.tiling import Block, TilePlan
 
-__all__ = ["Restored", "Restorer"]
-
 
 @dataclass(frozen=True, eq=False)
 class Restored:

@@ -8,16 +8,6 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError, WeightsError
 from agseg.labels import LabelSet
 
-__all__ = [
-    "NonFiniteScoresError",
-    "check_classes",
-    "check_heads",
-    "check_probabilities",
-    "logits_are_finite",
-    "not_finite",
-    "probabilities_are_finite",
-]
-
 
 class NonFiniteScoresError(InferenceError):
     """The network's scores are NaN or infinite: half precision overflowed, or the weights are broken."""

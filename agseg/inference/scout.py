@@ -20,8 +20,6 @@ from agseg.inference.straighten import needs_straightening
 from agseg.volume import Volume, Warned
 from agseg.weights.entry import WeightsEntry
 
-__all__ = ["MARGIN_MM", "Look", "look"]
-
 MARGIN_MM = 20.0
 """Kept around the organs on every side (mm): TotalSegmentator's own margin."""
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from agseg.grid import OBLIQUE_LIMIT_DEG, Grid
 from agseg.volume import HU_MIN, Quantity, Volume
 
-__all__ = ["labels_on", "needs_straightening", "straighten"]
-
 _ROUNDING = 1e-6
 """How far beyond a face (voxels) still counts as on it: affine maps are rounded."""
 

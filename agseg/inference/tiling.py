@@ -24,8 +24,6 @@ from torch import Tensor
 
 from agseg.weights.input_spec import Placement
 
-__all__ = ["GAUSSIAN_SIGMA", "MINIMAL_IMPORTANCE", "Block", "TilePlan", "importance", "plan", "sweep"]
-
 GAUSSIAN_SIGMA = 0.125
 """Standard deviation of the blending Gaussian as a fraction of the tile (nnU-Net's and MONAI's choice)."""
 

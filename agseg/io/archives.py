@@ -26,8 +26,6 @@ from agseg.io.opening import open_regular
 from agseg.io.readers import claimed_by_suffix
 from agseg.study import Rejected
 
-__all__ = ["ARCHIVE", "look_into"]
-
 ARCHIVE = "archive"
 """Kind of a study that is an archive; no reader has it."""
 

@@ -16,18 +16,6 @@ from pathlib import Path
 from agseg.errors import Code, OutputError
 from agseg.io.os_errors import in_words
 
-__all__ = [
-    "FILE_MODE",
-    "FOLDER_MODE",
-    "TEMPORARY_SUFFIX",
-    "flush",
-    "make_folder",
-    "output_error",
-    "replacing",
-    "write_bytes",
-    "write_text",
-]
-
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 

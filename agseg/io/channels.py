@@ -18,8 +18,6 @@ from agseg.io.readers import reader_of
 from agseg.study import Discovery, Rejected, Study
 from agseg.volume import Volume
 
-__all__ = ["join_channels", "read_channels"]
-
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 

@@ -7,8 +7,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-__all__ = ["UNTRUSTED", "why_no_connection"]
-
 UNTRUSTED = "its certificate is not trusted"
 """What is said of a certificate that no authority known here has signed."""
 

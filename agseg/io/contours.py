@@ -17,8 +17,6 @@ from agseg.volume import Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FOUND", "TRUE", "draw_contours", "draw_picture_contours"]
-
 SIDE_PX = 360
 _ROW_PX = 21
 _GAP_PX = 8

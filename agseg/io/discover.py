@@ -30,10 +30,10 @@ from agseg.io.opening import open_regular
 from agseg.io.readers import FoundVolume, Reader, claimed_by_suffix
 from agseg.io.sniff import Content, sniff
 from agseg.io.video.containers import FileKind, kind_of
-from agseg.io.walk import CLIP_NOTE, UNSEEN, FoundFile, Reason, walk
+from agseg.io.walk import CLIP_NOTE, UNSEEN, FoundFile, walk
 from agseg.io.watch import Watch
 from agseg.report import STUDY_JSON
-from agseg.study import Discovery, Rejected, Skipped, Study, StudyKind
+from agseg.study import Discovery, Reason, Rejected, Skipped, Study, StudyKind
 
 __all__ = ["discover", "find_studies", "listed"]
 

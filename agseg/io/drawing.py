@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-__all__ = [
-    "FAINT", "INK", "PAPER", "SOFT_TISSUE_HU", "WARN", "areas", "as_ras", "dashed", "grey", "outlined", "save", "scaled",
-    "window", "write",
-]  # fmt: skip
-
 SOFT_TISSUE_HU = (-160.0, 240.0)
 """Display window (HU): level 40, width 400, the usual abdominal one."""
 
@@ -137,6 +132,7 @@ def _contours(inside: NDArray[np.bool_], image: Image) -> Iterator[list[tuple[fl
 
 
 def font(size: int = FONT_PX) -> object:
+    """The font of labels, at a size in pixels."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

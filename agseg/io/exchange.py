@@ -20,8 +20,6 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "HttpClient", "Pace", "TooLongError", "TooSlowError", "is_loopback", "trusted"]
-
 Sink = Callable[[bytes], None]
 
 

@@ -19,8 +19,6 @@ from agseg.errors import InputError
 from agseg.io.opening import open_regular
 from agseg.report import STUDY_JSON
 
-__all__ = ["CONTENTS", "changed_files", "contents_of", "is_intact", "load_record", "named_files", "sealed_files"]
-
 CONTENTS = "contents"
 """Key in study.json: size and SHA-256 of each of its files but itself, by name."""
 

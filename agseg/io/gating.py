@@ -20,8 +20,6 @@ from agseg.io.planes import VIEWS, pixel_mm, plane_of, size_px
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Planes", "draw_gating", "middle_of", "planes_of"]
-
 SIDE_PX = 220
 _GAP_PX, _LINE_PX = 6, 20
 _COLD, _HOT = np.array((0, 0, 130)), np.array((255, 40, 0))

@@ -15,11 +15,6 @@ from typing import NoReturn
 from agseg.errors import Code, InputError
 from agseg.io.nifti_header import LARGEST_VOLUME_VOXELS, MINIMAL_SLICES
 
-__all__ = [
-    "LONGEST_HEADER_BYTES",
-    "HeaderText",
-]
-
 LONGEST_HEADER_BYTES = 1 << 20
 """A header must end within this; segmentations with a hundred named segments take a tenth of it."""
 

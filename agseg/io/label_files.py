@@ -17,8 +17,6 @@ from agseg.io.outputs import LABELS, MASK_FORMS, NIFTI, OutputFiles
 from agseg.labels import LabelSet
 from agseg.volume import LabelMask
 
-__all__ = ["LABELS_JSON", "LABELS_NII", "organ_file", "read_masks", "write_labels", "write_organs"]
-
 LABELS_NII = "labels.nii.gz"
 LABELS_JSON = "labels.json"
 """The key of :data:`LABELS_NII`: organ names by label value, as text, ``{"1": "spleen", ...}``."""

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from agseg.errors import InputError
 from agseg.io.voxels import LABEL_LIMIT
 
-__all__ = ["is_label_map"]
-
 LONGEST_SEARCH_BYTES = 512 * 1024**2
 """Longer files are not searched to their end; a label map among them is rejected when it is read."""
 

@@ -14,8 +14,6 @@ from agseg.io.walk import FoundFile
 from agseg.study import Rejected, Skipped
 from agseg.volume import Warned
 
-__all__ = ["by_folder", "lies_beside", "miss_unreadable", "miss_unseen"]
-
 _SIGNS_OF_LOSS = (Code.MISSING_SLICES, Code.NONUNIFORM_SPACING, Code.TOO_FEW_SLICES)
 """What a lost slice looks like from the others; the lost file itself is the better reason."""
 

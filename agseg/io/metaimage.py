@@ -22,8 +22,6 @@ from agseg.io.nifti_header import check_spacing
 from agseg.io.opening import open_regular
 from agseg.io.voxel_file import AtEnd, Packing, VoxelFile, beside
 
-__all__ = ["is_metaimage", "read_metaimage_header"]
-
 UNIT_LENGTH_TOLERANCE = 1e-3
 """How far from 1 the length of an axis' direction may be: writers round, and the distance is in ElementSpacing."""
 

@@ -22,8 +22,6 @@ from agseg.volume import FAT_HU, OTHER_HU, LabelMask, Quantity, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MOSAIC_PNG", "render_mosaic", "write_mosaic"]
-
 MOSAIC_PNG = "mosaic.png"
 
 MOST_ORGANS = 12

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["below_inputs", "naming", "spelled_out", "without_controls"]
-
 _LINES = "\n\t"
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 """Control characters of ASCII and Latin-1, line and paragraph separators, and what changes the direction of writing."""

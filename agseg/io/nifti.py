@@ -25,8 +25,6 @@ from agseg.io.voxels import as_labels, check_not_hollow
 from agseg.study import Study
 from agseg.volume import Volume
 
-__all__ = ["DAMAGE", "NiftiFile", "find_nifti", "opened", "read_labels", "read_nifti", "read_nifti_array"]
-
 MOST_HEADER_BYTES = 540
 
 LARGEST_DEFLATE_RATIO = 1100

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEADER_BYTES", "NiftiFields"]
-
 HEADER_BYTES = {1: 348, 2: 540}
 
 _VERSION_1 = np.dtype(

@@ -17,8 +17,6 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.nifti_fields import HEADER_BYTES, NiftiFields
 
-__all__ = ["GZIP_MAGIC", "NiftiHeader", "check_rectangular", "check_spacing", "is_analyze", "is_nifti", "parse_header"]
-
 LARGEST_VOLUME_VOXELS = 1_500_000_000
 """A study with more voxels is refused before memory is taken."""
 

@@ -20,8 +20,6 @@ from agseg.io.nifti import DAMAGE, opened
 from agseg.io.nifti_fields import NiftiFields
 from agseg.io.nifti_header import SFORM_QFORM_TOLERANCE_MM
 
-__all__ = ["write_mask", "write_scalar"]
-
 PIECE_BYTES = 4 * 1024**2
 """Packed at a time. The packed bytes depend on it: another value makes other files of the same masks."""
 

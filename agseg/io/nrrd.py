@@ -22,8 +22,6 @@ from agseg.io.nifti_header import check_spacing
 from agseg.io.opening import open_regular
 from agseg.io.voxel_file import AtEnd, Packing, VoxelFile, beside
 
-__all__ = ["is_nrrd", "read_nrrd_header"]
-
 _MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),

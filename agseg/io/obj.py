@@ -11,8 +11,6 @@ from agseg.io.atomic import write_text
 from agseg.io.stl import surface
 from agseg.volume import LabelMask
 
-__all__ = ["write_objs"]
-
 
 def write_objs(folder: Path, mask: LabelMask) -> tuple[str, ...]:
     """A file per organ that is present, the surface of :func:`agseg.io.stl.surface`; returns their names."""

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from agseg.errors import Code, InputError
 
-__all__ = ["open_regular"]
-
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
 
 

@@ -6,8 +6,6 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["in_words", "no_folder"]
-
 _WORDS = {
     errno.ENOENT: "it does not exist",
     errno.EEXIST: "a file, or a link, stands in its place",

@@ -8,23 +8,6 @@ from typing import Any
 
 from agseg.volume import Warned
 
-__all__ = [
-    "ATTENTION",
-    "LABELS",
-    "MASK_FORMS",
-    "NIFTI",
-    "PREVIEW",
-    "SECOND_LOOK",
-    "SEG_FILE",
-    "STATISTICS",
-    "OutputFiles",
-    "OutputType",
-    "Outputs",
-    "SegEncoding",
-    "Written",
-    "needs_network",
-]
-
 NIFTI, LABELS, PREVIEW, STATISTICS, ATTENTION = "nifti", "labels", "preview", "statistics", "attention"
 """Outputs by the names of records: masks in a file per organ and in one file, picture, table, and coefficients of the gates."""
 

@@ -14,8 +14,6 @@ from agseg.io.voxels import as_hounsfield, as_signal, check_looks_like_hu, check
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["as_volume", "read_plain_volume"]
-
 
 def read_plain_volume(study: Study, found: VoxelFile) -> Volume:
     """Read the voxels of a MetaImage or NRRD study.

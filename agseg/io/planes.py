@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from agseg.grid import Grid
 
-__all__ = ["VIEWS", "View", "around", "pixel_mm", "plane_of", "size_px"]
-
 T = TypeVar("T", bound=np.generic)
 
 

@@ -17,8 +17,6 @@ from agseg.volume import LabelMask, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PREVIEW_PNG", "Plane", "render_overlay", "render_preview", "write_overlay", "write_preview"]
-
 PREVIEW_PNG = "preview.png"
 
 _SIDE_PX = 360

@@ -22,8 +22,6 @@ from agseg.io.nrrd import is_nrrd
 from agseg.study import Study, StudyKind
 from agseg.volume import Volume
 
-__all__ = ["READERS", "FoundVolume", "Reader", "claimed_by_suffix", "reader_of", "recognised"]
-
 
 class FoundVolume(Protocol):
     """A file whose header is valid, before its voxels are read."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from agseg.errors import AgsegError
 
-__all__ = ["resource_path"]
-
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

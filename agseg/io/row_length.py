@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 
-__all__ = ["check_rows"]
-
 SLICES = 3
 """So many slices from the middle are looked at; most of them must agree."""
 

@@ -10,8 +10,6 @@ from typing import Any
 from agseg.io.atomic import write_text
 from agseg.report import DISCLAIMER
 
-__all__ = ["SECOND_LOOK_JSON", "SECOND_LOOK_SCHEMA", "write_second_look"]
-
 SECOND_LOOK_JSON = "second-look.json"
 SECOND_LOOK_SCHEMA = "agseg.second-look/1"
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.volume import HU_MAX, HU_MIN
 
-__all__ = ["check_no_jumps"]
-
 LARGEST_JUMP_HU = 300
 """From one slice to the next no more than this changes everywhere alike."""
 

@@ -11,8 +11,6 @@ from agseg.io.nifti_header import GZIP_MAGIC
 from agseg.io.readers import Reader, reader_of, recognised
 from agseg.study import StudyKind
 
-__all__ = ["Content", "name_pattern", "series_suffix", "sniff"]
-
 
 class Content(StrEnum):
     """Kinds of content that no reader takes."""

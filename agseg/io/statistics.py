@@ -10,8 +10,6 @@ from agseg.grid import Grid
 from agseg.io.atomic import write_text
 from agseg.report import Measurement
 
-__all__ = ["STATISTICS", "write_statistics"]
-
 STATISTICS = "statistics.json"
 
 

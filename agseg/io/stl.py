@@ -16,8 +16,6 @@ from agseg.grid import Grid
 from agseg.io.atomic import write_bytes
 from agseg.volume import LabelMask
 
-__all__ = ["surface", "write_meshes"]
-
 _HEADER_BYTES = 80
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _TO_LPS = np.array([-1.0, -1.0, 1.0])

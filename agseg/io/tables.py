@@ -14,8 +14,6 @@ from agseg.io.names import spelled_out
 from agseg.report import DISCLAIMER, BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.study import Source
 
-__all__ = ["COLUMNS", "TableStyle", "table_text", "write_volumes"]
-
 COLUMNS = (
     "study", "status", "code", "organ", "organ_status", "volume_ml", "voxels", "mean_hu", "sd_hu", "p05_hu",
     "p50_hu", "p95_hu", "surface_cm2", "extent_lr_mm", "extent_ap_mm", "extent_si_mm", "touches_border", "review",

@@ -23,8 +23,6 @@ from agseg.errors import Code, InputError
 from agseg.grid import Grid
 from agseg.io.opening import open_regular
 
-__all__ = ["LARGEST_DEFLATE_RATIO", "AtEnd", "Packing", "VoxelFile", "beside"]
-
 LARGEST_DEFLATE_RATIO = 1100
 """Deflate cannot pack better than 1032 to 1: a header that promises more bytes than that lies."""
 

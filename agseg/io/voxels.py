@@ -15,16 +15,6 @@ from agseg.io.slice_jumps import check_no_jumps
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN, Warned
 
-__all__ = [
-    "LABEL_LIMIT",
-    "as_hounsfield",
-    "as_labels",
-    "as_signal",
-    "check_looks_like_hu",
-    "check_looks_like_signal",
-    "check_not_hollow",
-]
-
 INT16 = np.iinfo(np.int16)
 
 SLAB_VOXELS = 4_000_000

@@ -12,9 +12,6 @@ from pathlib import Path, PurePosixPath
 from agseg.errors import Code, UsageError
 from agseg.study import Reason, Skipped
 
-__all__ = ["CLIP_NOTE", "UNSEEN", "FoundFile", "Reason", "walk"]
-
-
 UNSEEN = frozenset({Code.SYMLINK, Code.UNREADABLE_FILE, Code.CHANGED})
 """Reasons of walk for things that may be files of a study and were not looked at."""
 

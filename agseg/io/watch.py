@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 from agseg.errors import Code, InputError
 from agseg.study import Rejected
 
-__all__ = ["NO_FILE", "Watch", "outcome"]
-
 T = TypeVar("T")
 
 NO_FILE = -1

@@ -12,8 +12,6 @@ from agseg.errors import UsageError
 from agseg.io.connection import why_no_connection
 from agseg.io.exchange import Answer, HttpClient, Pace, is_loopback, trusted
 
-__all__ = ["check_address", "post"]
-
 PACE = Pace(silence_s=10.0, grace_s=15.0, longest_s=30.0)
 """Nobody waits longer at the end of a night for somebody to be told of it."""
 

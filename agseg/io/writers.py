@@ -21,8 +21,6 @@ from agseg.volume import LabelMask, Volume
 if TYPE_CHECKING:
     from agseg.io.dicom_out.write import DicomObjects
 
-__all__ = ["WRITERS", "Result", "Writer", "Written", "check_outputs", "write_all"]
-
 
 @dataclass(frozen=True, eq=False)
 class Result:

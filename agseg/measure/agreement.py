@@ -9,8 +9,6 @@ import numpy as np
 from agseg.slabs import slabs
 from agseg.volume import LabelMask
 
-__all__ = ["Agreement", "agreement"]
-
 
 @dataclass(frozen=True)
 class Agreement:

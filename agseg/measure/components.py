@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from agseg.slabs import in_memory_order, slabs
 
-__all__ = ["Components", "components"]
-
 _BATCHES = 8
 """A label's runs look up their neighbours in so many batches, which bounds the temporary arrays."""
 

@@ -18,8 +18,6 @@ from agseg.measure.shape import Shape
 from agseg.measure.volumes import Survey
 from agseg.volume import FAT_HU, HU_MIN, OTHER_HU, LabelMask, Volume
 
-__all__ = ["Evidence", "collect"]
-
 PATCH_MM, PATCH_HU = 12.0, 30.0
 """Side of a patch, and how far its mean may lie from the organ's median."""
 

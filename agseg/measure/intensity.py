@@ -9,8 +9,6 @@ from agseg.report import HuSpread
 from agseg.slabs import slabs
 from agseg.volume import HU_MAX, HU_MIN
 
-__all__ = ["PERCENTILES", "histograms", "share_between", "spread"]
-
 PERCENTILES = (5, 25, 50, 75, 95)
 
 _BINS = HU_MAX - HU_MIN + 1

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ClassScores", "MacroScores", "Overlap", "class_scores", "confusion_matrix", "macro", "overlap", "pooled"]
-
 
 @dataclass(frozen=True)
 class Overlap:

@@ -17,8 +17,6 @@ from agseg.measure.usual import AGREE_DICE, PAIRS, USUAL, USUALLY_AGREE
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.volume import FAT_HU, OTHER_HU
 
-__all__ = ["LOW_PROBABILITY", "MANY_COMPONENTS", "REASONS", "ReviewItem", "SecondLook", "review", "review_list", "reviews"]
-
 LOW_PROBABILITY = 0.7
 """Mean winning probability over an organ's voxels below which the network was undecided. Our choice, not calibrated."""
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from agseg.grid import Grid
 from agseg.slabs import SLAB_VOXELS, in_memory_order, memory_order
 
-__all__ = ["Shape", "shapes"]
-
 _VALUES = 256
 
 _PATIENT_AXES = ("LR", "AP", "SI")

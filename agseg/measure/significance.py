@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["BOOTSTRAP_DRAWS", "Interval", "PairedTest", "Summary", "bootstrap_interval", "holm", "paired_wilcoxon", "summarise"]
-
 BOOTSTRAP_DRAWS = 10_000
 """Resamples of a bootstrap interval."""
 

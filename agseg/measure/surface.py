@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = [
-    "TOLERANCE_MM", "SurfaceDistance", "boundary", "checked", "common_box", "s2s_slice_mm", "surface_dice", "surface_distance",
-]  # fmt: skip
-
 ROBUST_PERCENTILE = 95.0
 """Percentile of the robust Hausdorff distance."""
 

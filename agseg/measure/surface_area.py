@@ -25,8 +25,6 @@ from scipy.spatial import KDTree
 
 from agseg.measure.surface import ROBUST_PERCENTILE, TOLERANCE_MM, checked, common_box
 
-__all__ = ["AreaDistance", "area_distance", "cell_pieces"]
-
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
 """Of a cell; a cell's code has bit n where corner n is inside the mask."""
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["AGREE_DICE", "MEAN_VOLUME_ML", "PAIRS", "USUAL", "USUALLY_AGREE", "Usual"]
-
 MEAN_VOLUME_ML = {
     "liver": (1411.0, 1710.0),
     "spleen": (179.8, 238.4),

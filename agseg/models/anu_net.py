@@ -20,8 +20,6 @@ from agseg.models.attention_gate import SameGridGate
 from agseg.models.blocks import initialise, level_widths
 from agseg.models.unetpp import UNetPlusPlus
 
-__all__ = ["ANUNet"]
-
 
 class ANUNet(UNetPlusPlus):
     """Attention-gated nested U-Net; L1 to L4 are its depths 1 to 4.

@@ -19,17 +19,6 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, resize
 
-__all__ = [
-    "OPEN_GATE_BIAS",
-    "OPEN_GATE_SPREAD",
-    "AttentionGate",
-    "ConcatenatingGate",
-    "DualGate",
-    "GateKind",
-    "MultiGate",
-    "SameGridGate",
-]
-
 OPEN_GATE_BIAS = 3.0
 """Bias of psi at initialisation: sigmoid(3) = 0.953, gates start open ("pass through"); the public code starts near 0.57."""
 

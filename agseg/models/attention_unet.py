@@ -17,8 +17,6 @@ from agseg.models.attention_gate import GateKind, MultiGate
 from agseg.models.blocks import batch_norm, conv, initialise
 from agseg.models.unet import UNet
 
-__all__ = ["AttentionUNet", "Gating"]
-
 
 class Gating(StrEnum):
     """Where the coarsest gate's signal comes from."""

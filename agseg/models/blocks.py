@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from agseg.errors import UsageError
 
-__all__ = ["DoubleConv", "batch_norm", "conv", "conv_transpose", "initialise", "level_widths", "max_pool", "resize"]
-
 _CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _BATCH_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -15,8 +15,6 @@ from typing import Any
 from agseg.errors import UsageError
 from agseg.models.published import PUBLISHED
 
-__all__ = ["FAMILIES", "Facts", "Family", "check_depth", "config_of", "facts", "prunable"]
-
 Config = Mapping[str, Any]
 
 LEVELS = 5

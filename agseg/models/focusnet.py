@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, initialise, level_widths
 
-__all__ = ["FocusNet", "ResidualBlock", "SqueezeExcitation"]
-
 DROPOUT = 0.2
 """Fixed rate, throughout the network."""
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from agseg.models.blocks import batch_norm, conv, initialise
 from agseg.models.focusnet import DROPOUT, ResidualBlock, SqueezeExcitation
 
-__all__ = ["FocusNetReleased"]
-
 STEM_SLOPE = 0.3
 """Negative slope of the gating branch's first leaky ReLU."""
 

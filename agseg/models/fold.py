@@ -15,8 +15,6 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
-__all__ = ["NamesFoldPairs", "fold_batch_norm"]
-
 Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
 Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from agseg.errors import WeightsError
 
-__all__ = ["Pruned", "load_strict"]
-
 LISTED_KEYS = 6
 """How many keys of each kind an error names."""
 

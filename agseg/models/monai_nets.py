@@ -13,8 +13,6 @@ from torch import nn
 
 from agseg.extras import require
 
-__all__ = ["monai_segresnet", "monai_unet", "monai_vnet"]
-
 VNET_SIZE_MULTIPLE = 16
 """V-Net halves the grid four times."""
 

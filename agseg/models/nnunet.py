@@ -16,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["InstanceNorm", "NnUNet", "Norm", "nnunet_plain", "nnunet_resenc"]
-
 Sides = int | Sequence[int]
 """One number for every axis, or one per axis."""
 

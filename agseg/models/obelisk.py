@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import resize
 
-__all__ = ["OBELISK_SIDE", "Obelisk"]
-
 OBELISK_SIDE = 144
 """Voxels per side of the box the published weights were trained on."""
 

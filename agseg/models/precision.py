@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Precision"]
-
 
 class Precision(StrEnum):
     """Number format of the network's arithmetic; scores are always blended in float32."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PUBLISHED", "Published"]
-
 # Where the numbers or topologies are published.
 AGN_TABLE_1 = "Attention Gated Networks (2019), Table 1"
 AGN_TABLE_2 = "Attention Gated Networks (2019), Table 2"

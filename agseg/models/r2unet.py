@@ -20,8 +20,6 @@ from agseg.errors import UsageError
 from agseg.models.attention_gate import SameGridGate
 from agseg.models.blocks import batch_norm, conv, initialise, level_widths, max_pool, resize
 
-__all__ = ["R2UNet"]
-
 
 class RecurrentConv(nn.Module):
     """One convolution - batch norm - ReLU applied to its own output plus its input, ``steps`` times again."""

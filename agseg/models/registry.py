@@ -12,9 +12,6 @@ from torch.overrides import TorchFunctionMode
 from agseg.errors import UsageError
 from agseg.models.catalogue import FAMILIES, config_of
 
-__all__ = ["build", "build_undrawn"]
-
-
 _DRAWING = frozenset({Tensor.uniform_, Tensor.normal_})
 
 

@@ -6,8 +6,6 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-__all__ = ["SliceWise"]
-
 
 class SliceWise(nn.Module):
     """A 2D network as a 3D one: every slice along the last axis by itself."""

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from agseg.models.blocks import batch_norm, conv, initialise, max_pool, resize
 
-__all__ = ["AGSononet", "AGSononetMode", "FlowGate", "MapClassifier", "Sononet"]
-
 LAYOUT = (3, 3, 3, 2, 2)
 """Convolutions per scale."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from agseg.models.blocks import batch_norm, conv, initialise, max_pool
 from agseg.models.sononet import SIZE_MULTIPLE, MapClassifier
 
-__all__ = ["SonoNetOriginal"]
-
 LAYOUT = (2, 2, 3, 3, 3)
 """Convolutions per scale; with the later Sononet's (3, 3, 3, 2, 2) the published weights would not fit."""
 

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from agseg.errors import UsageError
 from agseg.models.blocks import DoubleConv, conv, initialise, level_widths, max_pool, resize
 
-__all__ = ["UNet"]
-
 
 class UNet(nn.Module):
     """U-Net whose decoder levels each give logits, fused at full resolution.

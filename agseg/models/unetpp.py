@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from agseg.errors import UsageError
 from agseg.models.blocks import DoubleConv, conv, conv_transpose, initialise, level_widths, max_pool
 
-__all__ = ["UNetPlusPlus", "prune_state_dict"]
-
 _NODE = re.compile(r"x(\d)(\d)")
 
 

@@ -12,8 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["process_count", "summed", "synchronise"]
-
 
 def process_count() -> int:
     """Processes that train together; 1 where there is no group."""

@@ -15,8 +15,6 @@ from scipy import ndimage
 from agseg.grid import Grid
 from agseg.io.nifti import read_labels
 
-__all__ = ["BONE", "FAT", "GAS", "OUTSIDE", "SOFT", "body_mask", "complete", "structures_on"]
-
 OUTSIDE, FAT, SOFT, BONE, GAS = 200, 201, 202, 203, 204
 """Structures that density tells: beyond the skin, fat, other soft tissue, dense tissue, gas and lung."""
 

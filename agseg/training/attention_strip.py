@@ -26,8 +26,6 @@ from agseg.io.drawing import SOFT_TISSUE_HU
 from agseg.training.trained import Trained
 from agseg.volume import LabelMask, Quantity, Volume
 
-__all__ = ["FOLDER", "AttentionStrip", "View", "volume_gates"]
-
 FOLDER = "attention"
 """Where the sheets go in a run's folder: ``<gate>.png``; ``panels/`` keeps each plane and snapshot, 65535 for 1."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from agseg.training.cases import AIR_HU
 from agseg.training.patches import uniform
 
-__all__ = ["IntensityAugmentation", "cut_field", "degrade", "soften"]
-
 
 @dataclass(frozen=True)
 class IntensityAugmentation:

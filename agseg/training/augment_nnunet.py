@@ -29,8 +29,6 @@ from agseg.errors import FieldError, RecipeError
 from agseg.extras import require
 from agseg.training.patches import smooth_displacement, uniform
 
-__all__ = ["AugmentKind", "Augmentation", "Augmenter"]
-
 THICK = 3.0
 """An axis whose voxels are more than this many times as long as the shortest is left alone (nnU-Net's "dummy 2D")."""
 

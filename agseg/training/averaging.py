@@ -8,8 +8,6 @@ from typing import cast
 import torch
 from torch import nn
 
-__all__ = ["AveragedNetwork"]
-
 WARMUP_STEPS = 20
 """The average starts quick: its decay is at most (step) / (step + this)."""
 

@@ -13,8 +13,6 @@ import torch
 from agseg.training.loop import Batch
 from agseg.training.sample import Sample
 
-__all__ = ["DrawBatches", "workers_for"]
-
 _log = logging.getLogger(__name__)
 
 MOST_WORKERS = 8

@@ -8,8 +8,6 @@ from agseg.training.published import published_row
 from agseg.training.splits import plan_of
 from agseg.training.trained import SOURCE, Trained
 
-__all__ = ["PRIVATE", "is_private", "row_beside"]
-
 PRIVATE = "The paper's data are private: whether these are they, only you know."
 """What a table says beside a published row of such data."""
 

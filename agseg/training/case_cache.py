@@ -33,8 +33,6 @@ from agseg.errors import OutputError, RecipeError
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.training.cases import Case
 
-__all__ = ["CaseCache"]
-
 _log = logging.getLogger(__name__)
 
 MAGIC = b"agseg case 1\n"

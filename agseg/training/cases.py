@@ -16,8 +16,6 @@ from agseg.training.anatomy import complete
 from agseg.volume import HU_MIN, LabelMask, Volume
 from agseg.weights.input_spec import GridRule, InputSpec
 
-__all__ = ["AIR_HU", "IGNORE", "Case", "prepare_case"]
-
 AIR_HU = float(HU_MIN)
 """What lies outside a scan (HU)."""
 

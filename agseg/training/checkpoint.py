@@ -13,8 +13,6 @@ import torch
 
 from agseg.errors import RecipeError
 
-__all__ = ["BEST", "LAST", "Checkpoint", "random_state", "restore_random_state"]
-
 LAST = "last.pt"
 """File name of the newest state in a run's folder."""
 

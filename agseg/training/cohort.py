@@ -27,22 +27,6 @@ from agseg.labels import LabelSet
 from agseg.training.description import DESCRIPTION, NIFTI, PNG, Meaning, read_description
 from agseg.volume import LabelMask, Quantity, Volume, Warned
 
-__all__ = [
-    "NIFTI",
-    "PNG",
-    "Cohort",
-    "Provenance",
-    "check_new",
-    "content_hash",
-    "describe_cohort",
-    "fits",
-    "image_hash",
-    "open_cohort",
-    "provenance",
-    "write_picture_case",
-    "write_volume_case",
-]
-
 _CHANNEL = re.compile(r"_\d{4}$")
 """nnU-Net's number of a channel, at the end of an image's name."""
 

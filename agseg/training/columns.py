@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from agseg.training.evaluation import EXPERIMENT, Evaluation
 from agseg.training.published import PublishedRow, published_row, published_rows
 
-__all__ = ["AGAIN", "BASE", "COUNTED", "LABELS", "Column", "columns_of", "other_methods"]
-
 LABELS = {
     "dice": "DSC",
     "iou": "IoU",

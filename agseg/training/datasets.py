@@ -13,8 +13,6 @@ from agseg.errors import RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 
-__all__ = ["Dataset", "Layout", "Task", "dataset", "dataset_names"]
-
 
 class Task(StrEnum):
     """What is learned from a data set."""

@@ -23,20 +23,6 @@ from agseg.io.os_errors import no_folder
 from agseg.labels import Label, LabelSet
 from agseg.weights.nnunet.naming import organ_name
 
-__all__ = [
-    "DESCRIPTION",
-    "ENDINGS",
-    "IGNORED",
-    "NIFTI",
-    "NUMBERED",
-    "PNG",
-    "Description",
-    "Meaning",
-    "described_meaning",
-    "modality_of",
-    "read_description",
-]
-
 DESCRIPTION = "dataset.json"
 NIFTI = ".nii.gz"
 PNG = ".png"

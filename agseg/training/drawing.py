@@ -27,8 +27,6 @@ from agseg.training.cases import AIR_HU
 from agseg.training.patches import uniform
 from agseg.training.synthesis import RANDOM_HU, ContrastTable, Phase, Tissue, add_lesion, brighten_cortex, draw_phase, mask_of
 
-__all__ = ["FILL", "FIRST_SHELL", "INNER_WALL", "SHELLS", "draw_anatomy", "enclose"]
-
 FILL, INNER_WALL, FIRST_SHELL, SHELLS = 205, 206, 210, 24
 """Numbers of what a map leaves open: inside the body, within it near its outline, and shells of one voxel each around it."""
 

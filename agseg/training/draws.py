@@ -24,8 +24,6 @@ from agseg.training.patches import uniform
 from agseg.training.sample import Sample, step_generator
 from agseg.weights.input_spec import InputSpec, Padding
 
-__all__ = ["Affine", "Balance", "ChannelShift", "FrameDraws", "PictureDraws", "VolumeDraws", "centre_crop", "standardised"]
-
 
 @dataclass(frozen=True)
 class Affine:

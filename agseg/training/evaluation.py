@@ -18,21 +18,6 @@ from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import Overlap, pooled
 from agseg.training.scoring import CaseScore
 
-__all__ = [
-    "COMPUTED",
-    "EVALUATION_FILE",
-    "EXPERIMENT",
-    "MISSING_FOLDS",
-    "NOT_SCORED",
-    "POOLED_FOLDS",
-    "UNRECORDED",
-    "Evaluation",
-    "nnunet_summary",
-    "per_case_csv",
-    "read_evaluation",
-    "write_evaluation",
-]
-
 EVALUATION_FILE = "evaluation.json"
 EXPERIMENT = "experiment"
 """Key of ``about``: the published row of the experiment that a recipe repeats, also where ours may not stand beside it."""

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from agseg.errors import RecipeError
 from agseg.training.splits import Split
 
-__all__ = ["FoldPlan", "stratified_folds"]
-
 FEWEST_FOLDS = 2
 
 

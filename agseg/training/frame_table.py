@@ -24,8 +24,6 @@ from agseg.training.beside import PRIVATE
 from agseg.training.published import PublishedRow
 from agseg.training.scoring import FrameScore
 
-__all__ = ["FrameTable", "Improvement", "class_lines", "improvement", "read_frame_table", "to_markdown", "write_frame_table"]
-
 FRAMES_FILE = "per_frame.csv"
 FACTS_FILE = "frames.json"
 METRICS = ("precision", "recall", "f1")

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, replacing, write_text
 
-__all__ = ["FRAMES_FILE", "FrameCohort", "FrameRow", "open_frames", "provided_frames", "subject_of", "write_frames"]
-
 FRAMES_FILE = "frames.csv"
 _COLUMNS = ("id", "file", "subject", "label", "x0", "y0", "x1", "y1")
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from agseg.training.pace import STANDING, Speed
 
-__all__ = ["History", "Progress", "draw_curves"]
-
 LOG = "log.csv"
 CURVES = "curves.png"
 DRAWN_EVERY_S = 60.0

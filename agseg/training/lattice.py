@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["nearest", "sampled", "turned"]
-
 
 def turned(offsets: Sequence[Tensor], column: Tensor, tile: Sequence[int]) -> Tensor:
     """One coordinate ``[*tile]`` of the offsets times a matrix, of which this is the column."""

@@ -16,8 +16,9 @@ from typing import Any
 
 from agseg.errors import RecipeError, UsageError
 from agseg.training.case_cache import CaseCache
-from agseg.training.cohort import PNG, Cohort, image_hash, open_cohort
+from agseg.training.cohort import Cohort, image_hash, open_cohort
 from agseg.training.datasets import Task
+from agseg.training.description import PNG
 from agseg.training.frames import open_frames
 from agseg.training.material import task_of
 from agseg.training.open_cases import label_path, read_scan
@@ -25,11 +26,6 @@ from agseg.training.recipe import Recipe
 from agseg.training.splits import Split, read_split
 from agseg.training.trained import Trained
 from agseg.weights.entry import IMAGE_DIGITS, Learned
-
-__all__ = [
-    "LEARNED", "SAME_IMAGE", "Content", "Stage", "case_contents", "learned_by", "refuse_known", "refuse_learned", "stage_of",
-    "stages_in", "stages_of", "started_from", "unrecorded",
-]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 

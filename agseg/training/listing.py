@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from agseg.errors import FieldError
 from agseg.training.synthesis import Phase, Tissue
 
-__all__ = ["OpenCase", "Structure", "check_list"]
-
 
 @dataclass(frozen=True)
 class OpenCase:

@@ -28,8 +28,6 @@ from agseg.training.pace import Pace
 from agseg.training.settings import LoopSettings, learning_rate_at, make_optimiser, parameter_groups
 from agseg.training.stopping import StopRequest
 
-__all__ = ["Batch", "BatchSource", "Loss", "Score", "TrainingResult", "train"]
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:

@@ -16,18 +16,6 @@ from torch import Tensor
 from agseg.errors import RecipeError
 from agseg.training.across import summed
 
-__all__ = [
-    "HybridMode",
-    "aft_loss",
-    "dice_bce_loss",
-    "dice_cross_entropy_loss",
-    "focusnet_dice_loss",
-    "hybrid_loss",
-    "planes_loss",
-    "side_supervised_loss",
-    "soft_dice_loss",
-]
-
 SOFT_DICE_SMOOTH = 0.01
 """Smoothing of the multi-class soft Dice (the public code's value)."""
 

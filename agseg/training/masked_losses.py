@@ -12,8 +12,6 @@ from agseg.training.across import summed
 from agseg.training.cases import IGNORE
 from agseg.training.losses import SOFT_DICE_SMOOTH
 
-__all__ = ["masked_cross_entropy_loss", "masked_soft_dice_loss", "regions_loss"]
-
 
 def masked_soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """:func:`agseg.training.losses.soft_dice_loss` over labelled voxels; logits ``[B, C, *grid]``, labels ``[B, *grid]``."""

@@ -20,9 +20,9 @@ from agseg.training.anatomy import OUTSIDE
 from agseg.training.batches import DrawBatches
 from agseg.training.case_cache import CaseCache
 from agseg.training.cases import IGNORE, Case, prepare_case
-from agseg.training.cohort import PNG, Cohort, open_cohort
+from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.datasets import Task, dataset, dataset_names
-from agseg.training.description import IGNORED
+from agseg.training.description import IGNORED, PNG
 from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
 from agseg.training.frames import open_frames
 from agseg.training.open_cases import listed_split, phantom_cases, read_cases, scene_cases
@@ -34,21 +34,6 @@ from agseg.training.splits import Split, read_split
 from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
 from agseg.weights.input_spec import VOLUMETRIC
-
-__all__ = [
-    "PictureStatistics",
-    "batches_of",
-    "check_input",
-    "ignores",
-    "kept_of",
-    "load_case",
-    "network_of",
-    "picture_statistics",
-    "regions_of",
-    "relabelled",
-    "sides_of",
-    "task_of",
-]
 
 BACKGROUND_PLANE = "Background"
 """The class of frames that show no standard plane."""

@@ -16,8 +16,6 @@ from torch import Tensor
 from agseg.training.cases import AIR_HU, Case
 from agseg.training.patches import uniform
 
-__all__ = ["Scene", "make_scene"]
-
 FLUID, NERVE, MUSCLE, SKULL, OUTSIDE, FAT, SOFT, BONE, GAS = 4, 79, 80, 91, 200, 201, 202, 203, 204
 """Structure numbers as in :mod:`agseg.training.anatomy` and TotalSegmentator's list."""
 

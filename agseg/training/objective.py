@@ -13,8 +13,6 @@ from agseg.training.loop import Batch, Loss
 from agseg.training.partial_loss import partial_dice_cross_entropy
 from agseg.training.recipe import LossName
 
-__all__ = ["objective"]
-
 
 def objective(
     name: LossName, *, kept: Sequence[int] | None = None, regions: Sequence[Sequence[int]] = (), ignores: bool = False

@@ -28,8 +28,6 @@ from agseg.training.recipe import Recipe
 from agseg.training.splits import Split
 from agseg.volume import Volume
 
-__all__ = ["class_table", "label_path", "listed_split", "phantom_cases", "read_cases", "read_scan", "scene_cases"]
-
 PHANTOM_COARSEN = 1.5
 """Voxel spacing of the synthetic patients, as a multiple of their site's: about that of the model grid."""
 

@@ -13,8 +13,6 @@ from agseg.binding import bind
 from agseg.errors import RecipeError, UsageError
 from agseg.training.recipe import Recipe, plain
 
-__all__ = ["overridden"]
-
 
 def overridden(
     recipe: Recipe, settings: Sequence[str] = (), *, steps: int | None = None, seed: int | None = None, batch: int | None = None

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["STANDING", "STARVED", "Pace", "Speed"]
-
 STARVED = 0.1
 """Share of waiting from which a run is worth more workers."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from agseg.training.cases import IGNORE
 
-__all__ = ["merge_unknown", "partial_dice_cross_entropy"]
-
 SMOOTHING = 1.0
 """Added to numerator and denominator of soft Dice (voxels): an absent class that is not predicted costs nothing."""
 

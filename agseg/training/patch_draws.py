@@ -22,8 +22,6 @@ from agseg.training.sample import Sample, step_generator
 from agseg.training.synthesis import PHASE_HU, SynthesisSettings, Tissue, recolour, structure_means
 from agseg.weights.input_spec import GridRule, InputSpec, Normalisation
 
-__all__ = ["PatchDraws", "PatchSettings"]
-
 _VOXELWISE = (
     Normalisation.WINDOW_TO_UNIT,
     Normalisation.WINDOW_TO_SYMMETRIC,

@@ -16,17 +16,6 @@ from torch import Tensor
 
 from agseg.training.cases import AIR_HU, Case
 
-__all__ = [
-    "Deformation",
-    "Swelling",
-    "patch_centre",
-    "sample_image",
-    "sample_labels",
-    "sampling_points",
-    "smooth_displacement",
-    "uniform",
-]
-
 BODY_HU = -300.0
 """Voxels above this (HU) count as patient when a centre is drawn outside the organs."""
 

@@ -23,8 +23,6 @@ from agseg.labels import LabelSet
 from agseg.training.phantom_anatomy import Anatomy, Piece, sample_anatomy
 from agseg.volume import HU_MAX, HU_MIN, LabelMask, Volume
 
-__all__ = ["SITES", "PhantomCase", "Site", "make_case", "make_cohort"]
-
 _FIXED_HU = {"air": -990.0, "fat": -102.0, "fluid": 8.0, "muscle": 55.0, "bone": 420.0, "bowel": 38.0, "oral_contrast": 260.0}
 """Tissues that intravenous contrast does not change."""
 

@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Anatomy", "Ellipsoid", "Piece", "Shape", "Tube", "sample_anatomy"]
-
 Points = NDArray[np.float64]
 
 

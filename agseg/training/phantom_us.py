@@ -20,8 +20,6 @@ from scipy import ndimage
 
 from agseg.ultrasound.timeline import BACKGROUND_CLASS, PLANES
 
-__all__ = ["FRAME_SHAPE", "PhantomFrame", "make_frame", "make_frames"]
-
 FRAME_SHAPE = (224, 288)
 """Rows and columns of a stored frame, as the papers store them."""
 

@@ -10,8 +10,6 @@ from agseg.errors import RecipeError
 from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 
-__all__ = ["OWN", "Logits", "Protocol", "Start", "kept_classes", "protocol", "protocols"]
-
 
 class Start(StrEnum):
     """Where the weights come from."""

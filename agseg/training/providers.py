@@ -23,8 +23,6 @@ from agseg.study import Study, StudyKind
 from agseg.training.datasets import Layout
 from agseg.volume import Quantity, Volume
 
-__all__ = ["ProvidedPicture", "ProvidedVolume", "provided"]
-
 
 @dataclass(frozen=True, eq=False)
 class ProvidedVolume:

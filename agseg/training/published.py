@@ -8,8 +8,6 @@ from functools import lru_cache
 from agseg.binding import load
 from agseg.io.resources import resource_path
 
-__all__ = ["Figure", "PublishedRow", "published_row", "published_rows"]
-
 
 @dataclass(frozen=True)
 class Figure:

@@ -30,18 +30,6 @@ from agseg.training.protocol import OWN
 from agseg.training.settings import LoopSettings
 from agseg.weights.input_spec import InputSpec
 
-__all__ = [
-    "LossName",
-    "NetworkChoice",
-    "Recipe",
-    "StartFrom",
-    "find_recipe",
-    "packaged_names",
-    "plain",
-    "recipe_names",
-    "to_yaml",
-]
-
 
 class LossName(StrEnum):
     """The losses of :mod:`agseg.training.losses`."""

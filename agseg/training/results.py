@@ -25,8 +25,6 @@ from agseg.labels import LabelSet
 from agseg.training.description import Meaning, described_meaning
 from agseg.volume import LabelMask
 
-__all__ = ["ResultFolder"]
-
 _ENDINGS = (".nii.gz", ".nii")
 _KEY = "labels.json"
 

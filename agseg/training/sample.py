@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Sample", "step_generator"]
-
 _STEP_PRIME = 1_000_003
 """Keeps the generators of neighbouring seeds and steps apart."""
 

@@ -29,11 +29,6 @@ from agseg.volume import LabelMask, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "CaseScore", "Draw", "FrameScore", "Look", "counted", "draw_scan", "score_cases", "score_frames", "score_masks",
-    "validation_score",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class CaseScore:

@@ -13,16 +13,6 @@ from torch import nn
 
 from agseg.errors import RecipeError
 
-__all__ = [
-    "LoopSettings",
-    "Optimiser",
-    "Precision",
-    "Schedule",
-    "learning_rate_at",
-    "make_optimiser",
-    "parameter_groups",
-]
-
 
 class Optimiser(StrEnum):
     """Closed choice of optimisers."""

@@ -22,8 +22,6 @@ from agseg.volume import LabelMask, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Shown", "chosen_cases", "draw_side_by_side"]
-
 WIDTH_PX = 300
 """Longer side of a panel; pixels are square in millimetres."""
 

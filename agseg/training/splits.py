@@ -20,21 +20,6 @@ from agseg.io.atomic import write_text
 from agseg.io.os_errors import no_folder
 from agseg.io.resources import resource_path
 
-__all__ = [
-    "SPLITS_FILE",
-    "Split",
-    "SplitPlan",
-    "SplitRule",
-    "all_folds",
-    "default_split",
-    "fold_count",
-    "has_splits",
-    "plan_of",
-    "read_split",
-    "split_cases",
-    "write_splits",
-]
-
 SPLITS_FILE = "splits.json"
 """Beside ``dataset.json``: every named split of the cohort, each a list of folds."""
 

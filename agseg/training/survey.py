@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from agseg.errors import RecipeError
 from agseg.training.cohort import Cohort
 
-__all__ = ["AXES", "ChannelValues", "Survey", "survey"]
-
 AXES = "RAS"
 """How the axes of a survey grow: to the right, to the front, up."""
 

@@ -21,22 +21,6 @@ from torch import Tensor
 
 from agseg.training.patches import uniform
 
-__all__ = [
-    "PHASE_HU",
-    "RANDOM_HU",
-    "ContrastTable",
-    "Phase",
-    "Recolouring",
-    "SynthesisSettings",
-    "Tissue",
-    "add_lesion",
-    "brighten_cortex",
-    "draw_phase",
-    "mask_of",
-    "recolour",
-    "structure_means",
-]
-
 
 class Phase(StrEnum):
     """When after the injection of contrast medium a scan was taken."""

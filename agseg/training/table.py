@@ -13,8 +13,6 @@ from agseg.training.columns import AGAIN, BASE, COUNTED, LABELS, Column, columns
 from agseg.training.evaluation import COMPUTED, MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
-__all__ = ["METRICS", "Comparison", "Table", "TableRow", "make_table"]
-
 METRICS = {metric: LABELS[metric] for metric in BASE}
 """Columns of every table of scans, by our name."""
 

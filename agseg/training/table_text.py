@@ -12,8 +12,6 @@ from agseg.training.columns import LABELS, Column
 from agseg.training.published import Figure, PublishedRow
 from agseg.training.table import Table, TableRow
 
-__all__ = ["table_views", "to_csv", "to_latex", "to_markdown"]
-
 
 def table_views(table: Table) -> tuple[TableView, ...]:
     """Scores, then tests and published rows of other methods where there are any."""

@@ -40,8 +40,6 @@ from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import Cleanup, Learned
 from agseg.weights.input_spec import Carry, InputSpec
 
-__all__ = ["AS_VALIDATED", "RECIPE_FILE", "RUN_FILE", "SOURCE", "Computing", "Trained", "open_run", "write_run"]
-
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
 SOURCE = "source"

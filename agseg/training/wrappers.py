@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from agseg.errors import RecipeError
 from agseg.models.unet import UNet
 
-__all__ = ["EveryScore", "KeptLogits", "favour", "fold_kept"]
-
 
 class KeptLogits(nn.Module):
     """A network of which only some logits count: the others are dropped before any softmax.

@@ -12,8 +12,6 @@ from agseg.io.video.frames import Box
 from agseg.ultrasound.localise import Map
 from agseg.ultrasound.timeline import BACKGROUND_CLASS, FrameState, Timeline
 
-__all__ = ["annotate", "class_colour", "draw_timeline"]
-
 Rgb = tuple[int, int, int]
 
 _GREY: Rgb = (150, 150, 150)

@@ -19,16 +19,6 @@ from agseg.errors import UsageError
 from agseg.io.video.frames import Box
 from agseg.ultrasound.fan import box_iou
 
-__all__ = [
-    "CORRECT_IOU",
-    "BoxScores",
-    "ClassScores",
-    "PlaneScores",
-    "draw_confusion",
-    "score_boxes",
-    "score_planes",
-]
-
 CORRECT_IOU = 0.5
 """A box is correct above this IoU; relatively correct above this share of the best IoU of its class.
 

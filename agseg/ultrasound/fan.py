@@ -23,19 +23,6 @@ from scipy import ndimage
 from agseg.errors import Code, InputError
 from agseg.io.video.frames import Box
 
-__all__ = [
-    "INPUT_ASPECT",
-    "SONONET_CROP",
-    "View",
-    "ViewKind",
-    "box_iou",
-    "cropped_view",
-    "find_view",
-    "masked",
-    "view_pixels",
-    "whole_view",
-]
-
 SONONET_SIZE = (975, 735)
 """Width and height of the scanner's screen from which SonoNet's training frames were taken, by its public code."""
 

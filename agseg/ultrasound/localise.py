@@ -16,8 +16,6 @@ from scipy import ndimage
 
 from agseg.io.video.frames import Box
 
-__all__ = ["BLUR_SIGMA", "REFERENCE_WIDTH", "THRESHOLD", "box_in_source", "combine", "find_box", "resized"]
-
 BLUR_SIGMA = 8.0
 """Width (pixels at an input of :data:`REFERENCE_WIDTH` columns) of the Gaussian that smooths a map."""
 

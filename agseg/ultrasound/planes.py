@@ -30,8 +30,6 @@ from agseg.ultrasound.localise import Map, resized
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import InputSpec
 
-__all__ = ["LEAST_EVIDENCE", "ORIGINAL_GAIN", "STORED_SHAPE", "PlaneInput", "PlaneNetwork", "load_planes"]
-
 STORED_SHAPE = (224, 288)
 """Rows and columns to which every view is resized first."""
 

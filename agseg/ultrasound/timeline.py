@@ -10,21 +10,6 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "BACKGROUND_CLASS",
-    "MIN_SEGMENT_FRAMES",
-    "PLANES",
-    "SURE_BACKGROUND",
-    "SURE_PLANE",
-    "FrameState",
-    "Segment",
-    "Timeline",
-    "best_frames",
-    "make_timeline",
-    "smooth",
-    "states",
-]
-
 PLANES = (
     "3VV", "4CH", "Abdominal", "Background", "Brain (Cb.)", "Brain (Tv.)", "Femur", "Kidneys", "Lips", "LVOT", "Profile",
     "RVOT", "Spine (cor.)", "Spine (sag.)",

@@ -9,8 +9,6 @@ from PIL import Image
 from agseg.io.video.frames import Box, Frame
 from agseg.ultrasound.fan import View, ViewKind, box_iou, cropped_view, find_view
 
-__all__ = ["LOOK_AGAIN", "SAME_VIEW_IOU", "ViewTracker"]
-
 LOOK_AGAIN = 50
 """Analysed frames of a recording after which the fan is looked for again."""
 

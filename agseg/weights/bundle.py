@@ -27,8 +27,6 @@ from agseg.errors import Code, WeightsError
 from agseg.io.atomic import replacing
 from agseg.weights.digest import Digest, short
 
-__all__ = ["BUNDLE_SCHEMA", "Bundle", "BundledFile", "is_bundle", "write_bundle"]
-
 BUNDLE_SCHEMA = "agseg.bundle/1"
 INDEX_NAME = "agseg-bundle.json"
 

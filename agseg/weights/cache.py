@@ -27,12 +27,11 @@ import agseg
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.weights.digest import Digest, refuse_unless, short
+from agseg.weights.download import Progress, no_progress
 from agseg.weights.entry import WeightsEntry, WeightsFormat
 from agseg.weights.files import SourceKind, WeightsFile
-from agseg.weights.sources import Fetched, Progress, fetch, no_progress
+from agseg.weights.sources import Fetched, fetch
 from agseg.weights.trust import TrustRecord, TrustStore, coordinates
-
-__all__ = ["FileState", "WeightsCache"]
 
 LOCK_TIMEOUT_S = 3600.0
 """How long a process waits for another that is fetching the same file."""

@@ -8,8 +8,6 @@ from enum import StrEnum
 
 from agseg.errors import FieldError
 
-__all__ = ["check_enum", "check_numbers", "check_sizes"]
-
 
 def check_enum(name: str, value: object, kind: type[StrEnum]) -> None:
     """Refuse what is no member of a closed choice."""

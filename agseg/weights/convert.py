@@ -18,8 +18,6 @@ from torch import Tensor
 from agseg.errors import Code, WeightsError
 from agseg.weights.entry import WeightsFormat
 
-__all__ = ["FORMATS", "convert", "from_monai", "from_obelisk", "from_sononet"]
-
 SONONET_LAYERS = 15
 """Convolutions of SonoNet, each with W, beta, gamma, mean and inverse standard deviation (Lasagne's order)."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from agseg.errors import Code, WeightsError
 from agseg.weights.files import WeightsFile
 
-__all__ = ["Digest", "refuse_unless", "short"]
-
 CHUNK_BYTES = 1024**2
 
 

@@ -21,18 +21,6 @@ from agseg.io.atomic import FILE_MODE, make_folder
 from agseg.io.connection import why_no_connection
 from agseg.io.exchange import Answer, HttpClient, Pace, TooLongError, TooSlowError, is_loopback, trusted
 
-__all__ = [
-    "ATTEMPTS",
-    "NETWORK_HINT",
-    "TRANSIENT_STATUS",
-    "HostRules",
-    "Progress",
-    "Remote",
-    "download",
-    "no_progress",
-    "pause",
-]
-
 Progress = Callable[[int, int | None, str], None]
 """``progress(bytes done, bytes in all if known, file name)``."""
 

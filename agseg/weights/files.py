@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from agseg.errors import FieldError
 from agseg.weights.checks import check_enum
 
-__all__ = ["FileSource", "SourceKind", "WeightsFile"]
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+")

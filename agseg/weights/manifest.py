@@ -22,8 +22,6 @@ from agseg.weights.published import PublishedModel
 from agseg.weights.site import site_manifests
 from agseg.yaml_nodes import Node
 
-__all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "Manifest"]
-
 MANIFEST_NAME = "weights_manifest.yaml"
 """The packaged manifest, see :func:`agseg.io.resources.resource_path`."""
 

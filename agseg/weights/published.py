@@ -17,8 +17,6 @@ from agseg.weights.entry import WEIGHTS_ID
 from agseg.weights.files import FileSource, SourceKind, WeightsFile
 from agseg.weights.input_spec import AXIS_CODES, MODALITIES
 
-__all__ = ["Archive", "LicenceClass", "PublishedModel"]
-
 
 class LicenceClass(StrEnum):
     """What a licence lets agseg do."""

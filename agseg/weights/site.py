@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["imported_folder", "site_manifest", "site_manifests"]
-
 
 def site_manifest(home: Path, weights_id: str) -> Path:
     """The manifest of one imported entry."""

@@ -33,8 +33,6 @@ from agseg.weights.files import SourceKind, WeightsFile
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
 
-__all__ = ["Fetched", "Progress", "fetch", "no_progress"]
-
 URL_HOSTS = frozenset(
     {"raw.githubusercontent.com", "github.com", "objects.githubusercontent.com", "release-assets.githubusercontent.com"}
 )

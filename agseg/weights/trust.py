@@ -16,8 +16,6 @@ from agseg.errors import Code, WeightsError
 from agseg.io.atomic import write_text
 from agseg.weights.files import WeightsFile
 
-__all__ = ["TrustRecord", "TrustStore", "coordinates"]
-
 
 @dataclass(frozen=True)
 class TrustRecord:

@@ -11,9 +11,6 @@ from agseg.weights.files import SourceKind
 from agseg.weights.manifest import Manifest
 from agseg.weights.published import LicenceClass
 
-__all__ = ["BETTER_WEIGHTS", "BetterWeights", "better_weights"]
-
-
 BETTER_WEIGHTS = "better_weights"
 """The key of a record's environment."""
 

@@ -18,8 +18,6 @@ from agseg.weights.manifest import Manifest
 from agseg.weights.site import imported_folder, site_manifest
 from agseg.workflows.import_model import ImportRequest, register
 
-__all__ = ["manifest_for_bundle", "take_entries"]
-
 
 def manifest_for_bundle(entry: WeightsEntry, home: Path) -> str | None:
     """The manifest of an entry that this site imported, or None where every agseg knows the entry."""

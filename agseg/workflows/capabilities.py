@@ -10,8 +10,6 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import Carry, InputSpec
 from agseg.weights.manifest import Manifest
 
-__all__ = ["check_capabilities", "check_mirror", "facts_of"]
-
 
 def facts_of(entry: WeightsEntry) -> Facts:
     """What the entry's network is.

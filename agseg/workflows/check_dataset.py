@@ -18,16 +18,14 @@ from agseg.io.voxels import check_looks_like_hu
 from agseg.io.watch import outcome
 from agseg.labels import LabelSet
 from agseg.study import Rejected
-from agseg.training.cohort import PNG, Cohort, content_hash, fits, image_hash, open_cohort
+from agseg.training.cohort import Cohort, content_hash, fits, image_hash, open_cohort
 from agseg.training.datasets import dataset
-from agseg.training.description import Meaning, read_description
+from agseg.training.description import PNG, Meaning, read_description
 from agseg.training.frames import FRAMES_FILE, open_frames
 from agseg.training.splits import SPLITS_FILE, has_splits, read_split
 from agseg.volume import LabelMask, Volume
 from agseg.workflows.dataset import CONTENT_FILE
 from agseg.workflows.dataset_new import labels_in
-
-__all__ = ["CheckReport", "check_dataset"]
 
 PLAUSIBLE_HU = (-150.0, 400.0)
 """Mean HU of any labelled organ; outside it, labels and image do not lie on each other."""

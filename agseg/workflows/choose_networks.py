@@ -9,8 +9,6 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
-__all__ = ["choose_networks", "choose_second", "default_entry"]
-
 MODALITY = "CT"
 """What is segmented where no weights are named. (Ultrasound has its own command.)"""
 

@@ -28,8 +28,6 @@ from agseg.weights.manifest import Manifest
 from agseg.workflows.clip_processor import ClassifierConfig
 from agseg.workflows.segmenter_config import usage_digest
 
-__all__ = ["DEFAULT_WEIGHTS", "ClassifyRequest", "classify_us", "clip_job"]
-
 DEFAULT_WEIGHTS = "sononet16"
 """The entry that classifies where the user names none."""
 

@@ -46,8 +46,6 @@ from agseg.workflows.clip_files import (
 )
 from agseg.workflows.prefetch import ahead, side_by_side
 
-__all__ = ["BATCH_FRAMES", "ClipClassifier"]
-
 BATCH_FRAMES = 8
 """Frames that the network sees at once; more are no faster on a CPU and only take memory."""
 

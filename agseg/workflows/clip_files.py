@@ -21,17 +21,6 @@ from agseg.ultrasound.fan import View
 from agseg.ultrasound.timeline import FrameState, Timeline
 from agseg.volume import Warned
 
-__all__ = [
-    "ClipResult",
-    "annotated_video",
-    "picture_name",
-    "planes_content",
-    "record_facts",
-    "time_of",
-    "write_frames",
-    "write_picture",
-]
-
 STILL_S = 1.0
 """How long a still stands in an annotated video (seconds)."""
 

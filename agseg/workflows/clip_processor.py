@@ -25,8 +25,6 @@ from agseg.weights.entry import WeightsEntry
 if TYPE_CHECKING:
     from agseg.workflows.clip_classifier import ClipClassifier
 
-__all__ = ["ANNOTATED", "PLANES", "ClassifierConfig", "ClipProcessor"]
-
 PLANES, ANNOTATED = "planes", "annotated"
 """Outputs of a clip, as its ``study.json`` names them: what is always written, and ``annotated.mp4``."""
 

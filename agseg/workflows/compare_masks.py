@@ -13,8 +13,6 @@ from agseg.training.evaluation import Evaluation, read_evaluation
 from agseg.training.side_by_side import Shown, chosen_cases, draw_side_by_side
 from agseg.volume import LabelMask
 
-__all__ = ["write_side_by_side"]
-
 PREDICTIONS = "predictions"
 
 

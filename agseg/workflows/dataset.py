@@ -27,8 +27,6 @@ from agseg.training.splits import Split, write_splits
 from agseg.volume import LabelMask
 from agseg.workflows.phantom import split_cohort
 
-__all__ = ["CONTENT_FILE", "PrepareReport", "prepare_dataset"]
-
 CONTENT_FILE = "content.json"
 """Case id to content hash; ``agseg dataset check`` compares."""
 

@@ -22,8 +22,6 @@ from agseg.training.description import DESCRIPTION, ENDINGS, NUMBERED, PNG, Desc
 from agseg.training.folds import FoldPlan, stratified_folds
 from agseg.training.splits import SPLITS_FILE, Split, write_splits
 
-__all__ = ["NewDataset", "labels_in", "new_dataset", "split_dataset"]
-
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
 """A name for files, recipes and tables."""
 

@@ -23,8 +23,6 @@ from agseg.weights.cache import FileState, WeightsCache
 from agseg.weights.manifest import Manifest
 from agseg.workflows.choose_networks import default_entry
 
-__all__ = ["Check", "Diagnosis", "DoctorRequest", "Health", "examine"]
-
 DOCTOR_SCHEMA = "agseg.doctor/1"
 
 GIB = 1 << 30
@@ -163,7 +161,8 @@ def _device(name: str) -> Check:
     try:
         import torch
 
-        from agseg.inference.device import Precision, choose_precision, describe, resolve_device
+        from agseg.inference.device import choose_precision, describe, resolve_device
+        from agseg.models.precision import Precision
 
         device = resolve_device(name)
         precision = choose_precision(Precision.AUTO, device).value

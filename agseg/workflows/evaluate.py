@@ -15,8 +15,9 @@ from agseg.errors import RecipeError, UsageError
 from agseg.io.atomic import make_folder, replacing
 from agseg.io.nifti_write import write_mask
 from agseg.training.beside import row_beside
-from agseg.training.cohort import NIFTI, PNG, open_cohort, provenance
+from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
+from agseg.training.description import NIFTI, PNG
 from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
 from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known, unrecorded
 from agseg.training.material import task_of
@@ -29,8 +30,6 @@ from agseg.workflows.compare_masks import write_side_by_side
 from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
 from agseg.workflows.evaluation_report import EvaluationReport, write_results
 from agseg.workflows.worst_cases import WorstCases
-
-__all__ = ["RunRequest", "evaluate_protocol", "evaluate_run"]
 
 Progress = Callable[[int, int, str], None]
 

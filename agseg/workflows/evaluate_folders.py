@@ -23,8 +23,6 @@ from agseg.volume import LabelMask, Quantity, Volume
 from agseg.workflows.evaluation_report import EvaluationReport, write_results
 from agseg.workflows.worst_cases import WorstCases
 
-__all__ = ["evaluate_folders"]
-
 Progress = Callable[[int, int, str], None]
 
 _AIR_HU, _GREY_HU = -500, 100

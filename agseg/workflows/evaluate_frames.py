@@ -20,8 +20,6 @@ from agseg.training.scoring import FrameScore, score_frames
 from agseg.training.splits import read_split
 from agseg.training.trained import Trained
 
-__all__ = ["FrameReport", "evaluate_frames"]
-
 Progress = Callable[[int, int, str], None]
 
 

@@ -19,8 +19,6 @@ from agseg.training.scoring import FrameScore
 from agseg.ultrasound.evaluation import BoxScores, PlaneScores, draw_confusion, score_boxes, score_planes
 from agseg.ultrasound.timeline import PLANES
 
-__all__ = ["PlanesReport", "evaluate_planes"]
-
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 

@@ -26,8 +26,6 @@ from agseg.training.table import Table, make_table
 from agseg.training.table_text import table_views, to_csv, to_latex, to_markdown
 from agseg.workflows.worst_cases import PICTURES, badness
 
-__all__ = ["EvaluationReport", "write_results", "write_table"]
-
 _FOUND = Outcome("found", "found")
 _MISSED = Outcome("missed", "missed: none of it was found", is_bad=True)
 _INVENTED = Outcome("invented", "invented: the reference has none", is_bad=True)

@@ -31,8 +31,6 @@ from agseg.weights.input_spec import InputSpec
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 from agseg.workflows.model_card import WORDS, model_card, provenance_of, title_of
 
-__all__ = ["ExportReport", "export_run"]
-
 
 @dataclass(frozen=True)
 class ExportReport:

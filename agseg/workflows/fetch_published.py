@@ -22,8 +22,6 @@ from agseg.weights.nnunet.folder import PARTS_NAME, find_models
 from agseg.weights.published import PublishedModel
 from agseg.workflows.import_model import ImportRequest, import_model
 
-__all__ = ["fetch_published", "pinned"]
-
 _LOG = logging.getLogger(__name__)
 
 

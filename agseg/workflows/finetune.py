@@ -22,8 +22,6 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.train import ProgressCall, RunPlace, TrainingReport, run_training
 
-__all__ = ["default_run", "entry_network", "finetune", "finetune_recipe", "source_network", "starting_network"]
-
 _log = logging.getLogger(__name__)
 
 

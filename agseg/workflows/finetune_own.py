@@ -24,8 +24,6 @@ from agseg.training.splits import default_split
 from agseg.training.trained import Trained
 from agseg.weights.input_spec import Carry, InputSpec
 
-__all__ = ["Taken", "adapted_recipe", "take_what_fits"]
-
 _log = logging.getLogger(__name__)
 
 STEPS = 2000

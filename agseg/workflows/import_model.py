@@ -35,8 +35,6 @@ from agseg.yaml_nodes import read
 if TYPE_CHECKING:
     from agseg.weights.nnunet.checkpoint import Checkpoint
 
-__all__ = ["ImportRequest", "import_model", "is_model", "register"]
-
 STORED = "stored"
 """The orientation of scans that are given to the network as their files hold them."""
 

@@ -26,8 +26,6 @@ from agseg.weights.cache import WeightsCache
 from agseg.weights.input_spec import VOLUMETRIC
 from agseg.weights.manifest import Manifest
 
-__all__ = ["InspectedStudy", "Inspection", "Sample", "inspect", "inspected", "installed_weights", "sample_trilinear"]
-
 INSPECT_SCHEMA = "agseg.inspect/1"
 
 OUTSIDE_TOLERANCE = 1e-3

@@ -27,8 +27,6 @@ from agseg.workflows.night_record import NightReport
 from agseg.workflows.segment import check_request
 from agseg.workflows.site import ListenSite
 
-__all__ = ["ListenPlan", "run_listen"]
-
 LOOK_S = 1.0
 """How often is looked for studies that have become quiet."""
 

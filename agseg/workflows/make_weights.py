@@ -19,8 +19,6 @@ from agseg.training.trained import Trained, open_run
 from agseg.weights.digest import Digest
 from agseg.workflows.train import RunPlace, run_training
 
-__all__ = ["BUILD", "NETWORK_FILE", "OPEN_SCANS", "in_order", "make_weights", "save_half"]
-
 _log = logging.getLogger(__name__)
 
 OPEN_SCANS = Path("..") / "shared" / "data"

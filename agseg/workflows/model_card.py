@@ -13,8 +13,6 @@ from agseg.training.table_text import to_markdown
 from agseg.training.trained import Trained
 from agseg.weights.digest import Digest
 
-__all__ = ["WORDS", "model_card", "provenance_of", "title_of"]
-
 WORDS = {
     False: "trained on {title}",
     True: "trained on SYNTHETIC phantoms in place of {title}; no patient was seen, it must not be used on any",

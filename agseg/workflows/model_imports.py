@@ -9,12 +9,10 @@ import gc
 
 from agseg.inference.lean_torch import import_torch
 
-__all__ = ["StudySegmenter"]
-
 gc.disable()  # imports leave nothing to collect, and looking for it takes a tenth of their time
 import_torch()
 
-from agseg.workflows.study_segmenter import StudySegmenter  # noqa: E402
+from agseg.workflows.study_segmenter import StudySegmenter as StudySegmenter  # noqa: E402
 
 gc.freeze()
 gc.enable()

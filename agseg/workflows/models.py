@@ -12,8 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from agseg.models.published import PUBLISHED, Published
 from agseg.models.registry import build
 
-__all__ = ["NetworkRow", "agreement", "list_networks"]
-
 OPERATIONS_PER_MAC = 2
 """A multiplication and an addition."""
 

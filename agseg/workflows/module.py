@@ -15,8 +15,6 @@ from agseg.io.atomic import write_text
 from agseg.io.opening import open_regular
 from agseg.report import DISCLAIMER, BatchReport, StudyReport
 
-__all__ = ["MODULE_SCHEMA", "RESULT_JSON", "task_settings", "write_failure", "write_result"]
-
 RESULT_JSON = "result.json"
 MODULE_SCHEMA = "agseg.module/1"
 

@@ -28,8 +28,6 @@ from agseg.workflows.pull import pull
 from agseg.workflows.push import push
 from agseg.workflows.segment import SegmentRequest, check_request, segment
 
-__all__ = ["NightArchive", "NightPlan", "run_night"]
-
 STOPS = (ExitCode.TERMINATED, ExitCode.INTERRUPTED)
 
 

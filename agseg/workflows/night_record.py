@@ -14,8 +14,6 @@ from agseg.io.atomic import write_text
 from agseg.report import DISCLAIMER, BatchReport, StudyReport, StudyStatus
 from agseg.workflows.pacs import PacsReport, PacsStatus
 
-__all__ = ["NIGHT_JSON", "NIGHT_SCHEMA", "Failure", "NightReport", "StepError", "failures_of", "known_failures", "write_night"]
-
 NIGHT_JSON = "night.json"
 NIGHT_SCHEMA = "agseg.night/1"
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from agseg.io.outputs import Outputs
 
-__all__ = ["SegmenterOptions", "Shaping"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shaping:

@@ -10,8 +10,6 @@ from typing import Any
 from agseg.errors import AgsegError, Code, ExitCode
 from agseg.io.pacs.archive import UnreachablePacsError
 
-__all__ = ["PACS_SCHEMA", "GiveUp", "PacsRecord", "PacsReport", "PacsStatus", "Progress"]
-
 PACS_SCHEMA = "agseg.pacs/1"
 
 Progress = Callable[..., None]

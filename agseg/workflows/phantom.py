@@ -17,8 +17,6 @@ from agseg.training.phantom_us import make_frames
 from agseg.training.splits import Split, plan_of, split_cases, write_splits
 from agseg.ultrasound.timeline import PLANES
 
-__all__ = ["PHANTOMS", "make_phantom", "split_cohort"]
-
 PHANTOMS = (*SITES, "us")
 """What ``agseg phantom`` makes."""
 

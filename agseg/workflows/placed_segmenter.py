@@ -13,8 +13,6 @@ from agseg.workflows.segmenter_factory import SegmenterFactory
 if TYPE_CHECKING:
     from agseg.workflows.study_segmenter import StudySegmenter
 
-__all__ = ["PlacedSegmenter"]
-
 
 @dataclass(frozen=True)
 class PlacedSegmenter:

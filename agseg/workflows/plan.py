@@ -18,7 +18,8 @@ from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import Label
 from agseg.training.augment_nnunet import THICK, Augmentation, AugmentKind
-from agseg.training.cohort import PNG, Cohort, open_cohort
+from agseg.training.cohort import Cohort, open_cohort
+from agseg.training.description import PNG
 from agseg.training.draws import Affine
 from agseg.training.protocol import OWN
 from agseg.training.recipe import LossName, Recipe, to_yaml
@@ -27,8 +28,6 @@ from agseg.training.splits import Split, all_folds, default_split
 from agseg.training.survey import AXES, ChannelValues, Survey, survey
 from agseg.weights.input_spec import Carry, ChannelSpec, InputSpec, Normalisation
 from agseg.workflows.plan_size import Sizing, sized
-
-__all__ = ["PlanRequest", "Proposal", "plan_recipe"]
 
 ANISOTROPY = 3.0
 """Slices are thick where the coarsest spacing is more than this many times the finest (nnU-Net's threshold)."""

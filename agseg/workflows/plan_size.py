@@ -16,8 +16,6 @@ from agseg.errors import RecipeError
 from agseg.training.recipe import NetworkChoice
 from agseg.training.survey import Survey
 
-__all__ = ["Sizing", "sized"]
-
 LEAST_SIDE = 4
 """Voxels that are left of a patch's side at the coarsest level (nnU-Net's)."""
 

@@ -21,8 +21,6 @@ from agseg.training.evaluation import (
 from agseg.workflows.evaluation_report import EvaluationReport, write_results
 from agseg.workflows.worst_cases import gathered
 
-__all__ = ["pool_folds"]
-
 PREDICTIONS = "predictions"
 """Folder of an evaluation with the predicted masks, where they were written."""
 

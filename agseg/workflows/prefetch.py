@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["ahead", "side_by_side"]
-
 _PUT_S = 0.1
 """How soon the thread notices that nobody takes its items any more."""
 

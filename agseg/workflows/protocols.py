@@ -32,8 +32,6 @@ from agseg.workflows.evaluation_report import write_table
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
 
-__all__ = ["MODELS", "ProtocolsPlan", "run_protocols"]
-
 MODELS = ("unet3d", "attention-unet3d")
 """The networks of Table 3."""
 

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from agseg.errors import RecipeError, UsageError
-from agseg.inference.device import Precision, choose_precision, describe, resolve_device
+from agseg.inference.device import choose_precision, describe, resolve_device
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.peak_memory import forward_peak_bytes
 from agseg.io.atomic import make_folder, write_text
 from agseg.measure.overlap import Overlap, overlap, pooled
 from agseg.models.catalogue import prunable
+from agseg.models.precision import Precision
 from agseg.training.beside import row_beside
-from agseg.training.cohort import PNG, Cohort, open_cohort, provenance
+from agseg.training.cohort import Cohort, open_cohort, provenance
+from agseg.training.description import PNG
 from agseg.training.evaluation import without_nan
 from agseg.training.lineage import refuse_known, refuse_learned
 from agseg.training.published import PublishedRow, published_row
@@ -37,8 +39,6 @@ from agseg.workflows.capabilities import facts_of
 from agseg.workflows.prune_figure import draw_curve, require_matplotlib
 from agseg.workflows.prune_source import PrunableEntry, PrunableNetwork, PrunableRun
 from agseg.workflows.prune_steps import DepthStep, steps_between
-
-__all__ = ["CurveRequest", "DepthPoint", "PruneCurve", "prunable_entries", "prune_curve"]
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from typing import Any
 from agseg.extras import require
 from agseg.io.atomic import replacing
 
-__all__ = ["draw_curve", "require_matplotlib"]
-
 _LARGEST_CIRCLE_PT2 = 1200.0
 """Area of the deepest network's circle (square points); areas are in proportion to parameters."""
 

@@ -24,8 +24,6 @@ from agseg.training.trained import Trained
 from agseg.volume import Volume
 from agseg.weights.entry import WeightsEntry
 
-__all__ = ["PrunableEntry", "PrunableNetwork", "PrunableRun"]
-
 
 class PrunableNetwork(Protocol):
     """A network that can be cut off at several depths."""

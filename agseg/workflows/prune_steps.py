@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from agseg.measure.overlap import Overlap
 from agseg.measure.significance import holm, paired_wilcoxon
 
-__all__ = ["DepthStep", "steps_between"]
-
 
 @dataclass(frozen=True)
 class DepthStep:

@@ -16,8 +16,6 @@ from agseg.io.pacs.folder import arriving, has_arrived, hashed_name, series_fold
 from agseg.io.pacs.query import PacsQuery, RemoteSeries
 from agseg.workflows.pacs import GiveUp, PacsRecord, PacsReport, PacsStatus, Progress
 
-__all__ = ["pull"]
-
 
 def pull(
     archive: Archive,

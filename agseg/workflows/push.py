@@ -14,8 +14,6 @@ from agseg.io.pacs.sent import note_sent, was_sent
 from agseg.io.pacs.stow import AlreadyHeldError
 from agseg.workflows.pacs import GiveUp, PacsRecord, PacsReport, PacsStatus, Progress
 
-__all__ = ["push"]
-
 
 def push(
     archive: Archive,

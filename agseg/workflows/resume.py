@@ -15,8 +15,6 @@ from agseg.training.lineage import Stage, stages_in
 from agseg.training.recipe import Recipe, plain
 from agseg.training.trained import RECIPE_FILE, RUN_FILE
 
-__all__ = ["about_run", "as_begun", "begun_with", "check_same_data"]
-
 WORDS = ("title", "source", "published", "minutes_on_gpu")
 """Keys of a recipe that change no step of a run: a correction of them does not end it."""
 

@@ -10,8 +10,6 @@ from agseg.weights.files import SourceKind
 from agseg.weights.input_spec import Placement
 from agseg.weights.manifest import Manifest
 
-__all__ = ["AUTO", "OFF", "choose_scout"]
-
 AUTO, OFF = "auto", "off"
 
 LEAST_GAIN = 2.0

@@ -14,12 +14,6 @@ from agseg.report import WeightsRef
 from agseg.weights.entry import WeightsEntry
 from agseg.workflows.options import SegmenterOptions
 
-__all__ = [
-    "NetworkConfig",
-    "SegmenterConfig",
-    "usage_digest",
-]
-
 
 @dataclass(frozen=True)
 class NetworkConfig:

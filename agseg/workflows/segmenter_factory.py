@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from agseg.workflows.study_segmenter import StudySegmenter
     from agseg.workflows.study_writer import StudyWriter
 
-__all__ = ["SegmenterFactory", "StudyWriterFactory"]
-
 MANY_CLASSES = 32
 """Above this a tile's scores are hundreds of megabytes: freed memory is then returned to the system, slower but smaller."""
 

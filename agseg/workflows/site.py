@@ -20,8 +20,6 @@ from agseg.io.pacs.query import IMAGE_MODALITIES
 from agseg.io.pacs.senders import Sender
 from agseg.yaml_nodes import Node, read
 
-__all__ = ["ArchiveSite", "ListenSite", "Site", "load_site", "option_words"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 TWO_WORDS = frozenset({"preview"})
 """Switches of ``segment`` that are on unless they are switched off."""

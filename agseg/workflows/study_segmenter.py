@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from agseg.inference.network import Parts, ReadyNetwork
     from agseg.inference.segment import Segmentation
 
-__all__ = ["StudySegmenter"]
-
 
 class StudySegmenter:
     """Loaded networks that turn one study after the other into drafts."""
@@ -33,9 +31,10 @@ class StudySegmenter:
     def __init__(self, config: SegmenterConfig) -> None:
         import torch
 
-        from agseg.inference.device import Precision, choose_precision, describe, resolve_device, tune
+        from agseg.inference.device import choose_precision, describe, resolve_device, tune
         from agseg.inference.network import load_entry
         from agseg.inference.segment import Settings
+        from agseg.models.precision import Precision
 
         self._config = config
         options = config.options

@@ -32,8 +32,6 @@ from agseg.workflows.segmenter_config import SegmenterConfig
 if TYPE_CHECKING:
     from agseg.inference.segment import Segmentation
 
-__all__ = ["StudyWriter", "draft_of"]
-
 
 def draft_of(result: Segmentation, *, elapsed_s: float, second: SecondLook | None = None) -> Draft:
     """A segmentation as it crosses to :meth:`StudyWriter.write`.

@@ -9,8 +9,6 @@ from agseg.training.recipe import Recipe
 from agseg.training.trained import Trained
 from agseg.training.wrappers import EveryScore
 
-__all__ = ["take_over"]
-
 
 def take_over(network: nn.Module, source: Trained, recipe: Recipe) -> int:
     """Copy a source's weights: all of them, or the parts that the recipe's ``start`` names; returns how many tensors.

@@ -38,8 +38,6 @@ from agseg.workflows.finetune_own import take_what_fits
 from agseg.workflows.resume import about_run, as_begun, begun_with, check_same_data
 from agseg.workflows.take_over import take_over
 
-__all__ = ["RunPlace", "TrainingReport", "run_name", "run_training", "take_over"]
-
 _log = logging.getLogger(__name__)
 
 ProgressCall = Callable[[Progress], None]

@@ -16,19 +16,6 @@ from agseg.weights.files import SourceKind, WeightsFile
 from agseg.weights.manifest import MANIFEST_SCHEMA, Manifest
 from agseg.weights.published import PublishedModel
 
-__all__ = [
-    "Checked",
-    "Imported",
-    "describe",
-    "describe_published",
-    "export_weights",
-    "fetch_weights",
-    "import_weights",
-    "pin_weights",
-    "summaries",
-    "verify_weights",
-]
-
 
 @dataclass(frozen=True)
 class Checked:

@@ -35,8 +35,6 @@ from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.make_weights import OPEN_SCANS
 
-__all__ = ["Invented", "OrganScore", "chosen", "evaluate_left_out", "evaluate_negatives", "score_case", "table"]
-
 _log = logging.getLogger(__name__)
 
 TOLERANCE_MM = 2.0

@@ -18,8 +18,6 @@ from agseg.training.scoring import CaseScore, Draw
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FOLDER", "MOST", "PICTURES", "WorstCases", "badness", "gathered"]
-
 FOLDER = "worst"
 """Where the pictures go in an evaluation's folder: ``01.png``, the worst, and so on."""
 

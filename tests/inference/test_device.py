@@ -7,7 +7,8 @@ import torch
 
 from agseg.errors import UsageError
 from agseg.inference import device
-from agseg.inference.device import Precision, choose_precision, resolve_device
+from agseg.inference.device import choose_precision, resolve_device
+from agseg.models.precision import Precision
 
 
 @pytest.fixture

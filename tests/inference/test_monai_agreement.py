@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from agseg.grid import Grid
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.segment import segment_volume
 from agseg.labels import LabelSet
+from agseg.models.precision import Precision
 from agseg.models.registry import build
 from agseg.volume import Volume
 from agseg.weights.manifest import Manifest

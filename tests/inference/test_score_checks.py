@@ -9,10 +9,10 @@ from torch import nn
 
 from agseg.errors import Code, InferenceError, WeightsError
 from agseg.grid import Grid
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.segment import Settings, segment_volume
 from agseg.labels import LabelSet
+from agseg.models.precision import Precision
 from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec, Normalisation
 from tests.tiny_weights import build_tiny

@@ -15,12 +15,12 @@ from torch import nn
 from agseg.errors import Code, WeightsError
 from agseg.grid import Grid
 from agseg.inference.cleanup import clean_up
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.inference.predict import tile_scores
 from agseg.inference.segment import Settings, segment_volume
 from agseg.inference.tiling import plan
 from agseg.labels import LabelSet
+from agseg.models.precision import Precision
 from agseg.volume import HU_MIN, Volume
 from agseg.weights.entry import Cleanup
 from agseg.weights.input_spec import InputSpec, Normalisation

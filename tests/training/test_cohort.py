@@ -11,7 +11,8 @@ from PIL import Image
 
 from agseg.errors import InputError
 from agseg.labels import LabelSet
-from agseg.training.cohort import PNG, Cohort
+from agseg.training.cohort import Cohort
+from agseg.training.description import PNG
 
 LABELS = LabelSet.from_mapping({1: "liver", 2: "spleen"})
 

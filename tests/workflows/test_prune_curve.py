@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from agseg.cli.app import app
 from agseg.errors import RecipeError, UsageError
 from agseg.inference.by_entry import segment_with_entry
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork
 from agseg.measure.overlap import Overlap, overlap
+from agseg.models.precision import Precision
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.recipe import NetworkChoice, find_recipe

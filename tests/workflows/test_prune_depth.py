@@ -12,9 +12,9 @@ from torch import nn
 
 from agseg.errors import UsageError
 from agseg.inference.by_entry import segment_with_entry
-from agseg.inference.device import Precision
 from agseg.inference.network import ReadyNetwork, load_network
 from agseg.io.nifti import read_nifti
+from agseg.models.precision import Precision
 from agseg.models.unetpp import prune_state_dict
 from agseg.study import Study, StudyKind
 from agseg.weights.manifest import Manifest

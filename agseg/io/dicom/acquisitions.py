@@ -21,8 +21,6 @@ from agseg.io.dicom.image import Image, Span, span_of, stack_of
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.volume import Warned
 
-__all__ = ["Pass", "split_passes"]
-
 MOST_PASSES = 8
 """More passes than this are a dynamic scan."""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agseg.io.dicom.slice_header import SliceHeader
-from agseg.io.walk import Reason
-
-__all__ = ["left_out", "named_modality"]
+from agseg.study import Reason
 
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 

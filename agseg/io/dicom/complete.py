@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["count_missing"]
-
 
 def count_missing(headers: Sequence[SliceHeader], in_series: int) -> int:
     """How many images the header counts beyond those of this pass; 0 where it counts none, or counts the whole series.

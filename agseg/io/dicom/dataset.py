@@ -10,8 +10,6 @@ from typing import Any
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 
-__all__ = ["open_dataset", "quiet_pydicom"]
-
 
 @cache
 def quiet_pydicom() -> Any:

@@ -12,8 +12,6 @@ from enum import Enum
 
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["Derived", "derived_from"]
-
 
 class Derived(Enum):
     """What the values are, and whether they still are those of tissue."""

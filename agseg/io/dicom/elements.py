@@ -13,21 +13,6 @@ from typing import Any
 from agseg.errors import Code, InputError
 from agseg.io.dicom.slice_header import UNDEFINED_LENGTH, PixelSpan
 
-__all__ = [
-    "META_CLASS",
-    "META_SYNTAX",
-    "META_UID",
-    "MOST_ITEMS",
-    "WANTED",
-    "NeedMoreError",
-    "OddError",
-    "as_short",
-    "as_short_of_either_sign",
-    "as_single",
-    "as_text",
-    "walk",
-]
-
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 MOST_ITEMS = 500_000

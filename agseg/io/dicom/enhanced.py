@@ -14,8 +14,6 @@ from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Plane
 
-__all__ = ["FrameFacts", "enhanced_frames"]
-
 MOST_FRAMES = 20_000
 """More frames than this are a header that lies."""
 

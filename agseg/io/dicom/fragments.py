@@ -13,8 +13,6 @@ from agseg.errors import Code, InputError
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
 
-__all__ = ["check_fragments"]
-
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}

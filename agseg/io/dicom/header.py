@@ -31,8 +31,6 @@ from agseg.io.dicom.elements import (
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
 
-__all__ = ["DICOM_MAGIC", "FIRST_READ_BYTES", "check_unpacked_size", "looks_like_dicom", "read_header"]
-
 DICOM_MAGIC = b"DICM"
 
 FIRST_READ_BYTES = 16 * 1024

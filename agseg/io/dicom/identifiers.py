@@ -8,8 +8,6 @@ from agseg.io.dicom.dataset import quiet_pydicom
 from agseg.io.dicom.header import check_unpacked_size
 from agseg.io.opening import open_regular
 
-__all__ = ["read_identifiers"]
-
 _IDENTIFYING = (
     "PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "SeriesDescription",

@@ -14,8 +14,6 @@ from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.dicom.stack import Stack, stack_planes
 from agseg.io.walk import FoundFile
 
-__all__ = ["Image", "Span", "span_of", "stack_of"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 
-__all__ = ["check_all_coded"]
-
 _SOF3, _DHT, _SOS, _DRI = 0xC3, 0xC4, 0xDA, 0xDD
 
 MOST_CATEGORY = 16

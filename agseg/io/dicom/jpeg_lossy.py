@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 
-__all__ = ["check_last_block"]
-
 BLOCK = 8
 
 

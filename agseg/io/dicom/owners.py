@@ -18,8 +18,6 @@ from agseg.io.dicom.slice_header import SliceHeader
 from agseg.study import Rejected
 from agseg.volume import Warned
 
-__all__ = ["Owned", "contradictions", "split_owners"]
-
 Owned = tuple[list[Image], Rejected | None, list[Warned]]
 """Images that stay together, why they must not be read, and what is odd about whose they are."""
 

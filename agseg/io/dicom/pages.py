@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from agseg.io.dicom.image import Image, span_of
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["is_page", "is_picture", "set_pages_aside"]
-
 LARGEST_SHARE = 0.2
 """Images in another plane are pages while they are at most this share of the slices, or fewer than three."""
 

@@ -22,8 +22,6 @@ import agseg
 from agseg.errors import Code, InputError
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["FrameJob", "decode_frames", "usable_cores"]
-
 FRAMES_PER_WORKER = 24
 """A further process is started for every so many compressed frames; each takes about half a second to start."""
 

@@ -22,17 +22,6 @@ from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
 from agseg.volume import HU_MAX, HU_MIN, Quantity
 
-__all__ = [
-    "Rescale",
-    "check_codec",
-    "check_frame_size",
-    "decode_frame",
-    "is_native",
-    "named_syntax",
-    "native_frame",
-    "value_table",
-]
-
 NATIVE_LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Transfer syntaxes whose pixels can be taken from the file as they are."""
 

@@ -28,8 +28,6 @@ from agseg.io.voxels import (
 )
 from agseg.volume import HU_MAX, HU_MIN
 
-__all__ = ["check_hu", "has_foreign_bits"]
-
 SAMPLE_VOXELS = 4_000_000
 """Of larger volumes every n-th row and column is looked at."""
 

@@ -37,8 +37,6 @@ from agseg.io.dicom.stack import Plane, Stack, stack_planes
 from agseg.study import Study
 from agseg.volume import Quantity, Volume, Warned
 
-__all__ = ["Frame", "frames_of", "read_dicom", "read_headers", "stack_frames"]
-
 LARGEST_VOLUME_VOXELS = 1_500_000_000
 """A study with more voxels (3 GB as int16) is refused before memory is taken."""
 

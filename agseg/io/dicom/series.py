@@ -25,12 +25,10 @@ from agseg.io.dicom.read import frames_of, stack_frames
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.names import naming
 from agseg.io.opening import open_regular
-from agseg.io.walk import FoundFile, Reason
+from agseg.io.walk import FoundFile
 from agseg.io.watch import outcome
-from agseg.study import Rejected, Skipped
+from agseg.study import Reason, Rejected, Skipped
 from agseg.volume import Warned
-
-__all__ = ["Series", "group_series"]
 
 MOST_PLANNING_IMAGES = 60
 """An MR series of planes in several directions with more images than this is not taken for a localizer without that name."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["SCAN_CLASSES", "UNDEFINED_LENGTH", "PixelSpan", "SliceHeader"]
-
 UNDEFINED_LENGTH = 0xFFFFFFFF
 """Length of a sequence, item or compressed pixel element that ends with a delimiter."""
 

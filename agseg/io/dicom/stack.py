@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 
-__all__ = ["LARGEST_SPACING_MM", "SMALLEST_SPACING_MM", "Plane", "Stack", "stack_planes"]
-
 ORTHONORMAL_TOLERANCE = 1e-3
 """Row and column directions are unit vectors and perpendicular within this."""
 

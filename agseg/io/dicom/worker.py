@@ -22,8 +22,6 @@ from agseg.io.dicom.header import read_header
 from agseg.io.dicom.pixels import decode_frame
 from agseg.io.dicom.slice_header import SliceHeader
 
-__all__ = ["main", "serve"]
-
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""

@@ -15,8 +15,6 @@ from typing import Any
 from agseg.errors import Code
 from agseg.volume import Warned
 
-__all__ = ["settle_characters"]
-
 UTF_8 = "ISO_IR 192"
 
 _TEXT_VRS = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "UC"})

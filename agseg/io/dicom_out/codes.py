@@ -6,8 +6,6 @@ from typing import Any
 
 from agseg.labels import Code3, Structure
 
-__all__ = ["ANATOMICAL_STRUCTURE", "code_item", "coded", "structure_items"]
-
 ANATOMICAL_STRUCTURE = Code3("91723000", "Anatomical Structure")
 """Category of every segment (CID 7150); 123037004 is Body Structure, which is not in that group."""
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fill_contours", "trace_contours"]
-
 Contour = NDArray[np.float64]
 """Vertices (n, 2) as (row, column), in pixels; the last one is not the first again."""
 

@@ -18,8 +18,6 @@ from agseg.errors import Code, OutputError
 from agseg.grid import LPS_TO_RAS, Grid
 from agseg.io.dicom.stack import Plane
 
-__all__ = ["FrameMap", "functional_group", "map_frames", "planes_of"]
-
 SLICE_TOLERANCE_STEPS = 0.25
 """A frame lies in a slice of the grid if it is nearer to it than this, in steps between slices."""
 

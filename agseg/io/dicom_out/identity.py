@@ -13,8 +13,6 @@ import numpy as np
 
 from agseg.volume import LabelMask
 
-__all__ = ["ResultIdentity", "derived_uid", "mask_digest"]
-
 
 def derived_uid(*parts: str) -> str:
     """A UID below 2.25 (DICOM PS3.5 B.2: a UUID as a decimal number) that depends on nothing but its parts."""

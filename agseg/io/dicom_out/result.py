@@ -25,8 +25,6 @@ from agseg.labels import Label
 from agseg.report import Measurement, WeightsRef
 from agseg.volume import LabelMask
 
-__all__ = ["MANUFACTURER", "MODEL_NAME", "SHORT_DISCLAIMER", "DicomResult", "is_own_object", "saved"]
-
 MANUFACTURER = "agseg"
 MODEL_NAME = "agseg"
 """Manufacturer and ManufacturerModelName of everything agseg makes; by them it knows its own results again."""

@@ -21,8 +21,6 @@ from agseg.io.dicom_out.source import CARRIED, OPTIONAL, SourceFrame
 from agseg.labels import Label
 from agseg.report import DISCLAIMER
 
-__all__ = ["build_rtstruct", "read_rtstruct", "write_rtstruct"]
-
 RT_STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"
 """Retired, and still what ReferencedSOPClassUID of the referenced study must be (PS3.3 C.8.8.5)."""

@@ -25,8 +25,6 @@ from agseg.report import DISCLAIMER
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PDF_FILE", "build_pdf", "build_sc", "write_pdf", "write_sc"]
-
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 

@@ -22,8 +22,6 @@ from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, SHORT_DISCLAIMER
 from agseg.io.outputs import SegEncoding
 from agseg.labels import Label
 
-__all__ = ["FRAMES_PER_OBJECT", "build_seg", "read_seg", "write_seg", "write_segs"]
-
 _SHARED_GROUPS, _PIXEL_MEASURES, _THICKNESS, _SPACING = 0x52009229, 0x00289110, 0x00180050, 0x00180088
 
 

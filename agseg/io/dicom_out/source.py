@@ -21,8 +21,6 @@ from agseg.io.dicom_out.frames import planes_of
 from agseg.io.dicom_out.identity import derived_uid
 from agseg.volume import Warned
 
-__all__ = ["DicomSource", "SourceFrame"]
-
 CARRIED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",

@@ -20,8 +20,6 @@ from agseg.io.dicom_out.result import MANUFACTURER, MODEL_NAME, DicomResult, sav
 from agseg.labels import Code3, Label
 from agseg.report import DISCLAIMER, Measurement, OrganStatus
 
-__all__ = ["build_sr", "read_sr_volumes", "sensible", "write_sr"]
-
 OWN_SCHEME = "99AGSEG"
 """Designator of concepts that DICOM has no code for; 99 marks a private scheme (PS3.16, section 8)."""
 

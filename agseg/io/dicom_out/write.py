@@ -23,8 +23,6 @@ from agseg.report import Measurement, WeightsRef
 from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Warned
 
-__all__ = ["DICOM_KINDS", "DicomObjects", "write_from_headers"]
-
 DICOM_KINDS = (OutputType.DICOM_SEG, OutputType.DICOM_SR, OutputType.RTSTRUCT)
 
 _INSTEAD = "no DICOM objects are written, the masks are NIfTI files"

@@ -14,18 +14,6 @@ from agseg.io.atomic import write_text
 from agseg.io.html.render import render
 from agseg.io.html.thumbnail import Picture
 
-__all__ = [
-    "CASES_SHOWN",
-    "REPORT_HTML",
-    "CaseRow",
-    "EvaluationView",
-    "Number",
-    "Outcome",
-    "TableView",
-    "WorstView",
-    "write_evaluation_page",
-]
-
 REPORT_HTML = "report.html"
 
 CASES_SHOWN = 2000

@@ -8,8 +8,6 @@ from typing import Any
 from agseg.io.html.assets import POLICY, SCRIPT, STYLE
 from agseg.report import DISCLAIMER
 
-__all__ = ["render"]
-
 
 def render(template: str, **values: Any) -> str:
     """The page that a template of this folder makes of values; style, script, policy and disclaimer are the same for all."""

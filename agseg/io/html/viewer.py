@@ -26,8 +26,6 @@ from agseg.volume import LabelMask, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["VIEWER_HTML", "write_viewer"]
-
 VIEWER_HTML = "viewer.html"
 
 LONGEST_SIDE_PX = 512

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 
 from agseg.errors import UsageError
 
-__all__ = ["AE_TITLE", "Credentials", "PacsAddress", "Transport"]
-
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")
 """What an AE title may be: printable characters without spaces and backslash."""
 

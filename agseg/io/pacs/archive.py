@@ -19,20 +19,6 @@ from agseg.errors import AgsegError, PacsError
 from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy
 
-__all__ = [
-    "MOST_MATCHES",
-    "Accept",
-    "Archive",
-    "Need",
-    "NoAnswerError",
-    "ServiceAnswer",
-    "TransientPacsError",
-    "UnreachablePacsError",
-    "held_against_count",
-    "understood",
-    "with_retries",
-]
-
 MOST_MATCHES = 100_000
 """More matches than this are not an answer to work with."""
 

@@ -16,8 +16,6 @@ from agseg.io.pacs.limits import PacsLimits
 from agseg.io.pacs.unreachable import unreachable
 from agseg.io.pacs.watch import Watch
 
-__all__ = ["Association", "associated", "pynetdicom_or_refusal"]
-
 SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124
 MOVE_DESTINATION_UNKNOWN = 0xA801

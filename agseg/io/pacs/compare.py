@@ -12,8 +12,6 @@ from typing import Any
 
 from agseg.errors import PacsError
 
-__all__ = ["difference"]
-
 COERCED = frozenset(
     {
         "SpecificCharacterSet", "PatientName", "PatientBirthDate", "PatientBirthTime", "PatientSex", "PatientAge",

@@ -7,8 +7,6 @@ from agseg.io.pacs.address import Credentials, PacsAddress, Transport
 from agseg.io.pacs.archive import Archive
 from agseg.io.pacs.limits import PacsLimits
 
-__all__ = ["open_archive"]
-
 
 def open_archive(address: PacsAddress, *, credentials: Credentials, limits: PacsLimits) -> Archive:
     """The archive behind an address; nothing is sent yet.

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "IMAGE_CLASSES",
-    "IMAGE_SYNTAXES",
-    "RESULT_CLASSES",
-    "SCREEN_CLASSES",
-    "UNCOMPRESSED",
-    "retrieved",
-    "storage_classes",
-]
-
 IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT

@@ -7,8 +7,6 @@ from datetime import date, datetime, timedelta
 
 from agseg.errors import UsageError
 
-__all__ = ["dates_of", "dates_since", "seconds_of"]
-
 _UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _LENGTH = re.compile(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min|h|d|w)")
 _ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})")

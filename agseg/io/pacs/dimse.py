@@ -30,8 +30,6 @@ from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy, checked_ui
 from agseg.io.pacs.senders import Sender
 from agseg.io.pacs.stow import AlreadyHeldError
 
-__all__ = ["DimseArchive"]
-
 VERIFICATION = "1.2.840.10008.1.1"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"

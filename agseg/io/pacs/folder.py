@@ -22,8 +22,6 @@ from agseg.io.atomic import FILE_MODE, TEMPORARY_SUFFIX, make_folder, output_err
 from agseg.io.dicom_out.result import is_own_object
 from agseg.io.pacs.query import RemoteSeries
 
-__all__ = ["Arrival", "arriving", "has_arrived", "hashed_name", "header_of", "series_folder"]
-
 NAME_DIGITS = 24
 """Hex digits of a name."""
 

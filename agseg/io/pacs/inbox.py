@@ -20,8 +20,6 @@ from agseg.io.pacs.contexts import IMAGE_CLASSES
 from agseg.io.pacs.folder import hashed_name, header_of
 from agseg.io.pacs.query import checked_uid
 
-__all__ = ["Inbox"]
-
 ARRIVING = ".arriving"
 
 SUCCESS = 0x0000

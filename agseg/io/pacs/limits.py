@@ -11,8 +11,6 @@ from agseg.io.exchange import Pace, trusted
 from agseg.io.pacs.address import AE_TITLE
 from agseg.io.pacs.senders import Sender
 
-__all__ = ["PacsLimits"]
-
 GRACE = 5
 """A transfer that hardly moves ends after so many time-outs."""
 

@@ -16,8 +16,6 @@ from typing import Any
 from agseg.errors import PacsError
 from agseg.io.pacs.senders import Sender, allows, known_addresses
 
-__all__ = ["LARGEST_OBJECT_BYTES", "Listener", "Received"]
-
 LARGEST_OBJECT_BYTES = 3 << 29
 """A sender whose object is larger is cut off."""
 

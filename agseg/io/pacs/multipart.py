@@ -13,8 +13,6 @@ from pathlib import Path
 
 from agseg.errors import PacsError
 
-__all__ = ["Upload", "only_part"]
-
 PIECE_BYTES = 64 * 1024
 
 

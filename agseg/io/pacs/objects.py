@@ -16,8 +16,6 @@ from agseg.io.finished import is_intact, load_record, named_files
 from agseg.io.walk import FoundFile, walk
 from agseg.report import STUDY_JSON, StudyStatus
 
-__all__ = ["LocalObject", "ObjectUids", "find_objects", "sha256_of", "uids_of"]
-
 REPORT_PREFIX = "1.2.840.10008.5.1.4.1.1.88"
 OWN_SUFFIX = ".dcm"
 RUN_JSON = "run.json"

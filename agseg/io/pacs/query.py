@@ -9,8 +9,6 @@ from typing import Any
 
 from agseg.errors import PacsError, UsageError
 
-__all__ = ["IMAGE_MODALITIES", "PacsQuery", "RemoteSeries", "RemoteStudy", "checked_uid"]
-
 IMAGE_MODALITIES = ("CT", "MR", "US")
 """What may be pulled; SEG, SR and RTSTRUCT are results, ours or another's, and never come in as images."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from agseg.errors import UsageError
 from agseg.io.pacs.address import AE_TITLE
 
-__all__ = ["Sender", "allows", "known_addresses"]
-
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

@@ -15,8 +15,6 @@ from agseg.errors import OutputError
 from agseg.io.atomic import write_text
 from agseg.io.pacs.folder import hashed_name
 
-__all__ = ["SENT_JSON", "note_sent", "was_sent"]
-
 SENT_JSON = ".agseg.sent.json"
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from agseg.errors import PacsError
 
-__all__ = ["AlreadyHeldError", "taken"]
-
 DUPLICATE_INSTANCE = 0x0111
 """FailureReason of an instance that the archive says it has already (PS3.7 C.5.5)."""
 

@@ -10,8 +10,6 @@ from agseg.io.pacs.address import PacsAddress
 from agseg.io.pacs.archive import NoAnswerError
 from agseg.io.pacs.limits import PacsLimits
 
-__all__ = ["probe", "unreachable"]
-
 SILENT = "it accepts the connection but does not answer as a DICOM service"
 """What is said where a connection can be made, but no association."""
 

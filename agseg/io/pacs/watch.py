@@ -10,8 +10,6 @@ from typing import Any
 
 from agseg.io.exchange import Pace
 
-__all__ = ["Watch"]
-
 
 class Watch:
     """Sees what moves on an association, and cuts its connection when the pace is not kept.

@@ -30,8 +30,6 @@ from agseg.io.pacs.query import PacsQuery, RemoteSeries, RemoteStudy, checked_ui
 from agseg.io.pacs.stow import taken
 from agseg.io.pacs.unreachable import unreachable
 
-__all__ = ["WebArchive"]
-
 PAGE = 500
 """Matches asked for at a time."""
 

@@ -27,8 +27,6 @@ from agseg.io.video.subsampled import check_length, is_subsampled, subsampled_fr
 from agseg.io.video.video_stream import VideoStream
 from agseg.volume import Warned
 
-__all__ = ["MAX_FRAMES", "Cine", "is_other_modality"]
-
 MAX_FRAMES = 1_000_000
 """More frames than this is a header that lies (11 hours at 25 per second)."""
 

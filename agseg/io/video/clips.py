@@ -28,8 +28,6 @@ from agseg.io.video.video_file import VideoFile
 from agseg.io.watch import Watch
 from agseg.study import Discovery, Rejected, Skipped, Study
 
-__all__ = ["CLIP", "MODALITY", "clip_kinds", "find_clips", "open_clip"]
-
 CLIP = "clip"
 """Kind of a study that is an ultrasound clip."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import heapq
 
-__all__ = ["Clock"]
-
 
 class Clock:
     """Gives frames their times (seconds), which always increase.

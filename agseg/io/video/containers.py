@@ -15,8 +15,6 @@ from typing import BinaryIO
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 
-__all__ = ["FileKind", "check_complete", "check_regular", "kind_of", "sniff"]
-
 _HEAD_BYTES = 132
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _EBML = b"\x1a\x45\xdf\xa3"

@@ -14,8 +14,6 @@ from pathlib import Path
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
 
-__all__ = ["FragmentStream", "container_of", "is_video_syntax"]
-
 _MPEG2, _H264, _HEVC = "mpegvideo", "h264", "hevc"
 _BARE = {"100": _MPEG2, "101": _MPEG2, **dict.fromkeys(("102", "103", "104", "105", "106"), _H264), "107": _HEVC, "108": _HEVC}
 """Last number of the transfer syntax (``.1`` behind it: fragments may be cut anywhere): FFmpeg's name of the bare stream."""

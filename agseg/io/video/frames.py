@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from agseg.errors import Code, InputError
 from agseg.volume import Warned
 
-__all__ = ["MAX_SIDE", "MIN_SIDE", "Box", "Frame", "FrameSource", "Wanted", "check_size", "every"]
-
 MIN_SIDE = 32
 """Shortest side of a frame (pixels) that can show anatomy; anything smaller is refused."""
 

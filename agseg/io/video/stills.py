@@ -15,8 +15,6 @@ from agseg.io.opening import open_regular
 from agseg.io.video.frames import Box, Frame, Wanted, check_size
 from agseg.volume import Warned
 
-__all__ = ["IMAGE_FORMATS", "Stills", "natural_order"]
-
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """Pillow's names of the formats that are tried; no other decoder is loaded."""
 

@@ -13,8 +13,6 @@ from agseg.io.dicom.pixels import NATIVE_LITTLE_ENDIAN
 from agseg.io.dicom.slice_header import SliceHeader
 from agseg.io.opening import open_regular
 
-__all__ = ["check_length", "is_subsampled", "subsampled_frame"]
-
 _SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
 
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UPRIGHT", "Turn"]
-
 _MATRIX_BYTES = 36
 _ALMOST_ZERO = 0.01
 

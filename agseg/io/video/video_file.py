@@ -7,8 +7,6 @@ from pathlib import Path
 from agseg.io.video.containers import FileKind, check_complete
 from agseg.io.video.video_stream import VideoStream
 
-__all__ = ["VideoFile"]
-
 
 class VideoFile(VideoStream):
     """A video on disk.

@@ -18,8 +18,6 @@ from agseg.io.video.frames import Box, Frame, Wanted, check_size
 from agseg.io.video.turn import UPRIGHT, Turn
 from agseg.volume import Warned
 
-__all__ = ["MAX_LOST_FRACTION", "VideoStream", "load_av"]
-
 MAX_LOST_FRACTION = 0.1
 """Largest share of packets that may fail to decode; above it the video is refused, up to it there is a warning."""
 

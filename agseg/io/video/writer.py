@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from agseg.errors import OutputError
 from agseg.io.video.video_stream import load_av
 
-__all__ = ["TIME_BASE", "VideoWriter"]
-
 TIME_BASE = Fraction(1, 90_000)
 """Resolution of presentation times; fine enough for every rate, so that variable rates keep their times."""
 

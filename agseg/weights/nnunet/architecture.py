@@ -6,8 +6,6 @@ from typing import Any
 
 from agseg.weights.nnunet.facts import Facts
 
-__all__ = ["network_config"]
-
 _PLAIN = ("nnunet-plain", "n_conv_per_stage")
 _RESENC = ("nnunet-resenc", "n_blocks_per_stage")
 _ROOM = "dynamic_network_architectures.architectures"

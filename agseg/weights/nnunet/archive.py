@@ -14,8 +14,6 @@ from pathlib import Path, PurePosixPath
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import make_folder
 
-__all__ = ["unpacked"]
-
 MAX_ENTRIES = 20_000
 MAX_BYTES = 64 * 1024**3
 """Caps on what an archive may hold: five folds of the largest public network are a tenth of it."""

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from agseg.errors import WeightsError
 
-__all__ = ["Checkpoint", "read_checkpoint"]
-
 _PREFIXES = ("module.", "_orig_mod.")
 """Put before every name by data-parallel training and by compilation."""
 

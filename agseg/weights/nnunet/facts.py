@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 from agseg.errors import WeightsError
 from agseg.io.os_errors import in_words
 
-__all__ = ["Facts"]
-
 T = TypeVar("T")
 
 MAX_JSON_BYTES = 64 * 1024**2

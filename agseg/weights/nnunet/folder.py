@@ -11,8 +11,6 @@ from agseg.binding import load
 from agseg.errors import FieldError, WeightsError
 from agseg.weights.nnunet.facts import Facts
 
-__all__ = ["ModelFolder", "Parts", "PartsPart", "find_models", "read_parts"]
-
 PARTS_NAME = "parts.yaml"
 
 _FOLD = re.compile(r"fold_(\d+|all)")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["organ_name"]
-
 
 def organ_name(name: str) -> str:
     """A data set's name of a structure in agseg's style: lower case, words joined by underscores.

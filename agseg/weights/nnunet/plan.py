@@ -15,8 +15,6 @@ from agseg.weights.nnunet.architecture import network_config
 from agseg.weights.nnunet.facts import Facts
 from agseg.weights.nnunet.naming import organ_name
 
-__all__ = ["Plan", "read_plan"]
-
 _READERS = {
     "SimpleITKIO": None,
     "NibabelIO": None,
