@@ -14,11 +14,13 @@ from agseg.training.cohort import provenance
 from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import without_nan
 from agseg.training.frame_table import FrameTable, Improvement, improvement, read_frame_table, to_markdown, write_frame_table
+from agseg.training.frames import open_frames
 from agseg.training.lineage import refuse_known
 from agseg.training.published import published_row
 from agseg.training.scoring import FrameScore, score_frames
 from agseg.training.splits import read_split
 from agseg.training.trained import Trained
+from agseg.workflows.frame_page import write_frame_page
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,7 +58,7 @@ def evaluate_frames(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> FrameReport:
-    """Classify the test frames of a split; writes per_frame.csv, frames.json, classes.csv and table.md.
+    """Classify the test frames of a split; writes per_frame.csv, frames.json, classes.csv, table.md and report.html.
 
     Parameters
     ----------
@@ -95,6 +97,7 @@ def evaluate_frames(
     printed = published_row(key)
     by_class = published_row(f"{recipe.dataset}.classes.{recipe.network.architecture}") if printed else None
     write_text(output / "table.md", to_markdown(table, over, printed, by_class) + _same_images(same))
+    write_frame_page(output, table, data=recipe.dataset, read=open_frames(data).read)
     total = table.total
     return FrameReport(len(ids), total.accuracy, total.precision, total.recall, total.f1, output, same, tuple(over))
 

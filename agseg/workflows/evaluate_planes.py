@@ -18,6 +18,7 @@ from agseg.training.frame_table import FrameTable, Improvement, class_lines, imp
 from agseg.training.scoring import FrameScore
 from agseg.ultrasound.evaluation import BoxScores, PlaneScores, draw_confusion, score_boxes, score_planes
 from agseg.ultrasound.timeline import PLANES
+from agseg.workflows.frame_page import write_frame_page
 
 _CORNERS = ("x0", "y0", "x1", "y1")
 
@@ -61,7 +62,7 @@ def evaluate_planes(
     """Compare two tables with the columns ``frame``, ``label`` and, for boxes, ``x0, y0, x1, y1``.
 
     Every frame of the truth must be in the prediction; frames that only the prediction has are left out. Writes
-    ``planes_scores.json``, ``table.md``, ``confusion.png`` and, for ``against``, ``per_frame.csv``.
+    ``planes_scores.json``, ``table.md``, ``report.html``, ``confusion.png`` and, for ``against``, ``per_frame.csv``.
 
     Parameters
     ----------
@@ -110,6 +111,7 @@ def evaluate_planes(
         output / "table.md",
         "\n".join([*_table(report), *(line for gain in over for line in ["", *class_lines(table, gain)]), ""]),
     )
+    write_frame_page(output, table, data=truth.name)
     with replacing(output / "confusion.png") as temporary:
         draw_confusion(planes).save(temporary, format="PNG")
     return report

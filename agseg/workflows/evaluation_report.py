@@ -15,7 +15,7 @@ import numpy as np
 from agseg import __version__
 from agseg.io.atomic import write_text
 from agseg.io.html.clock import local_time
-from agseg.io.html.evaluation import CaseRow, EvaluationView, Number, Outcome, WorstView, write_evaluation_page
+from agseg.io.html.evaluation import CaseRow, EvaluationView, Kind, Number, Outcome, WorstView, write_evaluation_page
 from agseg.io.html.thumbnail import thumbnail
 from agseg.labels import Label
 from agseg.measure.significance import Summary
@@ -125,7 +125,7 @@ def _view(output: Path, evaluation: Evaluation, table: Table) -> EvaluationView:
         outcomes=tuple(known),
         tables=table_views(table),
         version=__version__,
-        is_scan=evaluation.unit == "mm",
+        kind=Kind.SCANS if evaluation.unit == "mm" else Kind.PICTURES,
     )
 
 

@@ -63,7 +63,7 @@ class WorstCases:
 
     def save(self, output: Path) -> list[dict[str, str]]:
         """Write the pictures into an evaluation's folder; gives case, organ and file of each."""
-        _clear(output)
+        clear_pictures(output)
         told = []
         for number, (_, _, score, picture) in enumerate(self._kept, start=1):
             file = f"{FOLDER}/{number:02d}.png"
@@ -82,7 +82,7 @@ def gathered(folders: Sequence[Path], evaluations: Sequence[Evaluation], output:
             path, score = folder / told["file"], scores.get((told["case"], told["organ"]))
             if score is not None and _NAME.fullmatch(path.name) and path.is_file():
                 found.append((badness(score), len(found), path, told))
-    _clear(output)
+    clear_pictures(output)
     told_here = []
     for number, (_, _, path, told) in enumerate(sorted(found)[:MOST], start=1):
         file = f"{FOLDER}/{number:02d}.png"
@@ -91,7 +91,7 @@ def gathered(folders: Sequence[Path], evaluations: Sequence[Evaluation], output:
     return told_here
 
 
-def _clear(output: Path) -> None:
+def clear_pictures(output: Path) -> None:
     """Take away the pictures of an earlier evaluation in the same folder."""
     for path in (output / FOLDER).glob("*.png"):
         if _NAME.fullmatch(path.name):

@@ -15,9 +15,11 @@ import pytest
 from agseg.measure.overlap import Overlap
 from agseg.report import DISCLAIMER
 from agseg.training.evaluation import Evaluation, read_evaluation, write_evaluation
-from agseg.training.scoring import CaseScore
+from agseg.training.frame_table import FrameTable
+from agseg.training.scoring import CaseScore, FrameScore
 from agseg.workflows.evaluate_folders import evaluate_folders
 from agseg.workflows.evaluation_report import write_results
+from agseg.workflows.frame_page import write_frame_page
 from agseg.workflows.pool_folds import pool_folds
 from agseg.workflows.worst_cases import WorstCases, gathered
 from tests.io.html.test_accessibility import CONTRAST, NAMELESS
@@ -120,9 +122,9 @@ def test_every_text_can_be_read_and_every_control_has_a_name(out: Path, tab: Any
 
 def test_it_is_filtered_sorted_and_enlarged(out: Path, tab: Any) -> None:
     tab.goto((out / "report.html").as_uri())
-    assert tab.locator("#shown").inner_text() == "6 of 6 rows of cases shown"
+    assert tab.locator("#shown").inner_text() == "6 of 6 rows shown"
     tab.locator("#filter-status").select_option("invented")
-    assert tab.locator("#shown").inner_text() == "1 of 6 rows of cases shown"
+    assert tab.locator("#shown").inner_text() == "1 of 6 rows shown"
     assert tab.locator("article:visible").count() == 1
     tab.locator("#filter-status").select_option("")
     tab.locator("#cases thead button", has_text="DSC").click()
@@ -185,3 +187,20 @@ def test_a_picture_is_taken_from_the_folder_of_pictures_alone(tmp_path: Path) ->
 def test_without_pictures_the_page_says_so(tmp_path: Path) -> None:
     write_results(tmp_path, Evaluation("", "m", "d", (score("a", 0.5),)), files={})
     assert "There are no pictures" in (tmp_path / "report.html").read_text()
+
+
+def test_frames_that_were_surely_taken_for_another_class_come_first(tmp_path: Path) -> None:
+    rows = (("a/1", "Femur", "Femur", 0.9), ("a/2", "Femur", "Brain", 0.6), ("b/1", "Brain", "Femur", 0.99))
+    table = FrameTable("net", ("Femur", "Brain"), tuple(FrameScore(*row) for row in rows))
+    write_frame_page(tmp_path, table, data="us", read=lambda case: np.full((40, 60), 80, dtype=np.uint8))
+    text = (tmp_path / "report.html").read_text()
+    order = [text.index(f"<h3>{title}") for title in ("b/1: Brain", "a/2: Femur")]
+    assert order == sorted(order)
+    assert "taken for Femur" in text
+    assert "a/1: Femur" not in text
+    page = Page(text)
+    assert [bool(a.get("alt")) for a in page.all("img")] == [True, True]
+    assert [path.name for path in sorted((tmp_path / "worst").iterdir())] == ["01.png", "02.png"]
+    write_frame_page(tmp_path, table, data="us")
+    assert "the frames themselves are not at hand" in (tmp_path / "report.html").read_text()
+    assert list((tmp_path / "worst").iterdir()) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from agseg.io.atomic import write_text
@@ -18,6 +19,14 @@ REPORT_HTML = "report.html"
 
 CASES_SHOWN = 2000
 """Rows of the table of cases, the worst; more would not open in a browser, and per_case.csv has them all."""
+
+
+class Kind(StrEnum):
+    """What an evaluation is of: organs of scans (three planes each) or of pictures, or frames that were classified."""
+
+    SCANS = "scans"
+    PICTURES = "pictures"
+    FRAMES = "frames"
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ class EvaluationView:
         Those that occur, for the filter.
     tables
         The tables of ``table.md``.
-    is_scan
-        Whether pictures show planes of a patient.
+    kind
+        What was evaluated.
     """
 
     title: str
@@ -110,7 +119,7 @@ class EvaluationView:
     outcomes: tuple[Outcome, ...]
     tables: tuple[TableView, ...]
     version: str
-    is_scan: bool = True
+    kind: Kind = Kind.SCANS
 
 
 def write_evaluation_page(folder: Path, shown: EvaluationView) -> None:
