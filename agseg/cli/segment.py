@@ -36,7 +36,7 @@ def segment(
         list[Path] | None,
         typer.Argument(metavar="INPUT...", help="Folders (walked recursively), DICOM series or NIfTI files."),
     ] = None,
-    more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.")] = None,
+    more_inputs: Annotated[list[Path] | None, typer.Option("--input", "-i", metavar="PATH", help="The same as INPUT.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where results go.")] = Path("agseg-out"),
     organ: Annotated[
         list[str] | None,
@@ -60,7 +60,10 @@ def segment(
     device: options.Device = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Number format of the network.")] = "auto",
     overlap: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Fraction shared by neighbouring tiles; default: the weights' own.")
+        float | None,
+        typer.Option(
+            metavar="0..0.9", min=0.0, max=0.9, help="Fraction shared by neighbouring tiles; default: the weights' own."
+        ),
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Crop to the body, largest tiles: faster, labels may differ slightly.")

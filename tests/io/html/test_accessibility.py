@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from agseg.grid import Grid
@@ -139,6 +143,23 @@ def test_the_viewer_goes_through_the_slices_by_keyboard_and_wheel(pages: tuple[P
     assert tab.locator("#base").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     tab.locator("#opacity").fill("0")
     assert tab.locator("#over").evaluate("image => getComputedStyle(image).opacity") == "0"
+
+
+def test_the_viewer_shows_contours_and_says_which_side_is_which(pages: tuple[Path, Path], tab: Any) -> None:
+    tab.goto(pages[1].as_uri())
+    data = json.loads(tab.locator("#slices").text_content())
+    picture = PIL.Image.open(BytesIO(base64.b64decode(data[5]["over"]))).convert("RGBA")
+    alpha = np.asarray(picture)[:, :, 3]
+    inside, contour = alpha[(alpha > 0) & (alpha < 128)], alpha[alpha > 128]
+    assert inside.size > contour.size > 0  # a tinge that leaves the image visible, in a line that does not
+    columns = np.nonzero(alpha > 128)[1]
+    # The liver lies at small x, on the patient's left, which is on the right of the picture.
+    assert columns.mean() > alpha.shape[1] / 2
+    places = {side: tab.locator(f".side.{side.lower()}").bounding_box() for side in "RLAP"}
+    stage = tab.locator("#stage").bounding_box()
+    middle_x, middle_y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    assert places["R"]["x"] < middle_x < places["L"]["x"]
+    assert places["A"]["y"] < middle_y < places["P"]["y"]
 
 
 def test_a_long_scan_is_thinned_out(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_absent_unknown_and_not_asked_for_look_different() -> None:
     assert re.findall(r"<td[^>]*>([^<]*)</td>", row) == ["done earlier", "900.0", "–", "unknown"]
     (row,) = re.findall(r'<tr data-study="alpha".*</tr>', page)
     assert re.findall(r"<td[^>]*>([^<]*)</td>", row) == ["done", "900.0", "absent", "–"]
+
+
+def test_ultrasound_that_a_run_for_scans_refuses_is_no_row_of_a_table_of_planes() -> None:
+    refused = StudyReport("clip", StudyStatus.REJECTED, code=Code.MODALITY, message="the series is US", modality="US")
+    page = render_report(report(refused))
+    assert "Ultrasound planes" not in page
+    assert page.count("the series is US") == 2  # among what is not done, and at the study itself
+    only = replace(report(), studies=(refused,))
+    assert "Ultrasound planes" in render_report(only)
+
+
+def test_reasons_of_a_study_are_a_list() -> None:
+    page = Page(render_report(report(), review={"beta": ("liver: wrong side (x)", "liver: a trace (0.1 ml)")}))
+    (attributes,) = [found for found in page.all("ul") if found.get("class") == "look"]
+    assert attributes
+    assert len(page.all("li")) == 2 + len(report().counts)
 
 
 def test_a_run_without_anything_is_a_page_too() -> None:
