@@ -206,9 +206,11 @@ def _compared(found: Measurement, second: SecondLook) -> Iterator[str]:
             yield f"{_SECOND} ({second.weights} finds {_ml(seen.other_ml)} of it)"
         return
     usual = AGREE_DICE.get(found.name, USUALLY_AGREE)
-    if not seen.other_ml:
-        yield f"{_SECOND} ({second.weights} finds nothing of it)"
-    elif seen.dice < usual:
+    if seen.dice >= usual:
+        return
+    if seen.other_ml < TRACE_ML:
+        yield f"{_SECOND} ({second.weights} finds {f'less than {TRACE_ML:g} ml' if seen.other_ml else 'nothing'} of it)"
+    else:
         finds = f"{second.weights} finds {_ml(seen.other_ml)}"
         yield f"{_SECOND} ({finds}, Dice of the two {seen.dice:.2f}, usually at least {usual:g})"
 
@@ -255,7 +257,7 @@ def review_list(report: BatchReport) -> tuple[ReviewItem, ...]:
 
 
 def _ml(volume_ml: float) -> str:
-    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.3g} ml"
+    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.1f} ml"
 
 
 def _weight(reason: str) -> int:

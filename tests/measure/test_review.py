@@ -115,6 +115,10 @@ def test_two_networks_that_disagree_are_a_reason_and_two_that_agree_are_none() -
     assert said(LIVER, spleen=Agreement(0.0, 1.0, 1.0))["liver"] == ()
     assert said(pancreas, pancreas=Agreement(AGREE_DICE["pancreas"], 70.0, 50.0))["pancreas"] == ()
     assert said(LIVER, liver=Agreement(0.0, 1500.0, 0.0))["liver"] == ("networks disagree (other finds nothing of it)",)
+    trace = said(LIVER, liver=Agreement(0.0, 1500.0, 0.002))["liver"]
+    assert trace == ("networks disagree (other finds less than 1 ml of it)",)
+    little = replace(LIVER, volume_ml=0.5, status=OrganStatus.CUT_OFF)
+    assert not any("disagree" in reason for reason in said(little, liver=Agreement(0.9, 0.5, 0.4))["liver"])
     assert said(absent, spleen=Agreement(0.0, 0.0, 143.0))["spleen"] == ("networks disagree (other finds 143 ml of it)",)
     assert said(absent, spleen=Agreement(0.0, 0.0, SEEN_ML - 0.1))["spleen"] == ()
     assert said(absent, spleen=Agreement(None, 0.0, 0.0))["spleen"] == ()
