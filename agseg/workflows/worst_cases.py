@@ -28,6 +28,7 @@ PICTURES = "pictures"
 """Key of an evaluation's ``about``: case, organ and file of every picture, the worst first."""
 
 _NAME = re.compile(r"\d{2}\.png")
+_FILE = re.compile(rf"{FOLDER}/{_NAME.pattern}")
 
 
 def badness(score: CaseScore) -> tuple[bool, float, int]:
@@ -80,7 +81,7 @@ def gathered(folders: Sequence[Path], evaluations: Sequence[Evaluation], output:
         scores = {(score.case, score.organ): score for score in evaluation.cases}
         for told in (evaluation.about or {}).get(PICTURES, ()):
             path, score = folder / told["file"], scores.get((told["case"], told["organ"]))
-            if score is not None and _NAME.fullmatch(path.name) and path.is_file():
+            if score is not None and _FILE.fullmatch(told["file"]) and path.is_file() and not path.is_symlink():
                 found.append((badness(score), len(found), path, told))
     clear_pictures(output)
     told_here = []

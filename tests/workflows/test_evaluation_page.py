@@ -178,8 +178,11 @@ def test_folds_put_their_worst_pictures_together(tmp_path: Path) -> None:
 
 def test_a_picture_is_taken_from_the_folder_of_pictures_alone(tmp_path: Path) -> None:
     """An evaluation.json from elsewhere names no file of ours."""
-    (tmp_path / "secret.png").write_bytes(b"secret")
-    told = {"pictures": [{"case": "a", "organ": "liver", "file": "../secret.png"}]}
+    (tmp_path / "01.png").write_bytes(b"secret")
+    (tmp_path / "fold/worst").mkdir(parents=True)
+    (tmp_path / "fold/worst/02.png").symlink_to(tmp_path / "01.png")
+    named = ("../01.png", str(tmp_path / "01.png"), "worst/02.png", "worst/../../01.png")
+    told = {"pictures": [{"case": "a", "organ": "liver", "file": file} for file in named]}
     evaluation = Evaluation("", "m", "d", (score("a", 0.5),), None, told)
     assert gathered([tmp_path / "fold"], [evaluation], tmp_path / "out") == []
 
