@@ -54,7 +54,7 @@ Workers = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(
-        "--cache", metavar="DIR", help="Keep prepared scans here, so that later starts and other runs need not read them anew."
+        "--cache", metavar="DIR", help="Keep prepared scans here, so that resumed and other runs need not read them again."
     ),
 ]
 CacheLimit = Annotated[

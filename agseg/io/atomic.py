@@ -65,7 +65,7 @@ def replacing(path: Path, *, check: Callable[[Path], None] | None = None) -> Ite
     """
     make_folder(path.parent)
     if path.is_symlink():
-        raise OutputError("a link stands where the result should be", code=Code.SYMLINK, path=path)
+        raise OutputError("the result's path is a symbolic link", code=Code.SYMLINK, path=path)
     # The suffixes stay at the end: writers choose the format by them.
     temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}-{path.name}")
     try:

@@ -85,7 +85,7 @@ def open_frames(root: Path) -> FrameCohort:
     found: dict[str, FrameRow] = {}
     for row in rows:
         if row.id in found:
-            raise RecipeError("a frame stands in the list twice", path=path, value=row.id)
+            raise RecipeError("a frame is listed twice", path=path, value=row.id)
         found[row.id] = row
     return FrameCohort(root, found)
 

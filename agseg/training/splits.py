@@ -39,7 +39,7 @@ class Split:
         times = Counter([*self.train, *self.validation, *self.test])
         doubled = sorted(case for case, count in times.items() if count > 1)
         if doubled:
-            raise RecipeError("a case stands on two sides of a split", value=doubled[:5])
+            raise RecipeError("a case is on two sides of the split", value=doubled[:5])
 
 
 @dataclass(frozen=True)

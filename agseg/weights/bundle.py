@@ -156,7 +156,7 @@ class Bundle:
             expected = member.name == INDEX_NAME or (folder == "files" and _SHA256.fullmatch(name) is not None)
             cap = MAX_INDEX_BYTES if member.name == INDEX_NAME else MAX_FILE_BYTES
             if not expected or member.type != tarfile.REGTYPE or member.name in members:
-                raise self._unsafe("an entry that is none of its files", member.name)
+                raise self._unsafe("an entry that does not belong in a bundle", member.name)
             if member.size > cap or len(members) > MAX_FILES:
                 raise self._unsafe("more than a bundle may", f"{member.size} bytes in entry {len(members) + 1}")
             members[member.name] = member
@@ -179,7 +179,7 @@ class Bundle:
         if {f"files/{file.sha256}" for file in files} | {INDEX_NAME} != set(self._members):
             raise self._unsafe("files that its index does not list, or the other way round", len(files))
         if any(file.commit is not None and not _COMMIT.fullmatch(str(file.commit)) for file in files):
-            raise self._unsafe("a commit that is none", "commit")
+            raise self._unsafe("a value that is not a commit hash", "commit")
         return files
 
     def _unsafe(self, what: str, value: object) -> WeightsError:

@@ -76,7 +76,7 @@ class TrustStore:
                 code=Code.WEIGHTS_CHECKSUM,
                 path=path,
                 value=type(error).__name__,
-                hint="Restore it from a backup, or remove it to trust the next fetch anew.",
+                hint="Restore it from a backup, or remove it to trust the next download.",
             ) from error
 
     def put(self, file: WeightsFile, record: TrustRecord) -> None:

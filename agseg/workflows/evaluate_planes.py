@@ -136,7 +136,7 @@ def _read(path: Path) -> dict[str, _Row]:
             ) from None
     repeated = [f"{frame!r} in lines {', '.join(map(str, at))}" for frame, at in lines.items() if len(at) > 1]
     if repeated:
-        raise UsageError("a frame stands in the table more than once", path=path, value="; ".join(repeated[:5]))
+        raise UsageError("a frame is in the table more than once", path=path, value="; ".join(repeated[:5]))
     return rows
 
 

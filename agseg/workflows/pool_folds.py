@@ -66,7 +66,7 @@ def pool_folds(
     numbers = [int(_about(fold, "fold")) for fold in folds]
     cases = tuple(score for fold in folds for score in fold.cases)
     if doubled := [case for case, times in Counter((s.case, s.organ) for s in cases).items() if times > 1]:
-        raise RecipeError("a case stands in two folds", value=sorted({case for case, _ in doubled})[:5])
+        raise RecipeError("a case is in two folds", value=sorted({case for case, _ in doubled})[:5])
     missing = sorted(set(range(int(_about(first, "folds")))) - set(numbers))
     about = {name: _about(first, name) for name in (*SAME, EXPERIMENT) if _about(first, name) is not None}
     about |= {POOLED_FOLDS: sorted(numbers), MISSING_FOLDS: missing}

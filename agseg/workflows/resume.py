@@ -96,7 +96,7 @@ def check_same_data(
         raise RecipeError(
             "this run was begun by an earlier version, which did not record its data",
             path=run,
-            hint="Train it anew in another folder: nobody can tell whether these are the cases that it began with.",
+            hint="Train again in another folder: nobody can tell whether these are the cases that it began with.",
         )
     before = stages_in(about_run(run)) or ()
     changed = before[0].differing(stage) if before else ()
@@ -104,5 +104,5 @@ def check_same_data(
         "data or split are not those that this run began with",
         path=data,
         value=f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}" if changed else "other test cases",
-        hint="Give the data it began with, or train anew in another folder.",
+        hint="Give the data it began with, or train again in another folder.",
     )
