@@ -203,7 +203,7 @@ class Augmenter:
     def _displaced(self, offsets: list[Tensor], generator: torch.Generator) -> list[Tensor]:
         """The offsets with a smooth displacement, but for thick slices and the third coordinate of a slice."""
         distance, largest = self.settings.elastic_mm
-        shape = torch.broadcast_shapes(*(offset.shape for offset in offsets))
+        shape = torch.broadcast_shapes(*(offset.shape for offset in offsets))  # type: ignore[no-untyped-call]
         apart = (distance / self.spacing).tolist()
         field = smooth_displacement(shape[: self.dims], apart, uniform(0, largest, generator), generator) / self.spacing
         moved = [axis for axis in range(self.dims) if axis not in self.thick]
