@@ -29,7 +29,8 @@ def title_of(trained: Trained) -> str:
     """What it was trained on: a paper's data set by its title, anything else by the name that its owner gave it."""
     name = trained.learned_on
     if trained.recipe.cases:
-        return f"{name}, {len(trained.recipe.cases)} cases that the recipe lists"
+        count = dict((trained.about or {}).get("cases", {})).get("train", len(trained.recipe.cases))
+        return f"{name}, {count} of the cases that the recipe lists"
     return dataset(name).title if name in dataset_names() else f"{name}, a data set of the user's own"
 
 
