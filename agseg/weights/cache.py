@@ -114,7 +114,7 @@ class WeightsCache:
         """Read every file of the entry that is here and compare its digest; nothing is fetched."""
         return tuple((file, self._state(file)) for file in entry.files)
 
-    def known(self, entry: WeightsEntry) -> WeightsEntry:
+    def with_recorded_digests(self, entry: WeightsEntry) -> WeightsEntry:
         """The entry with the SHA-256 that the first fetch found, where the manifest has none."""
         files = []
         for file in entry.files:

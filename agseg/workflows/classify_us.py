@@ -123,7 +123,7 @@ def classify_us(request: ClassifyRequest, *, on_event: Callable[[BatchEvent], No
         cache = WeightsCache(request.home, offline=request.offline, allowed_hosts=manifest.allowed_hosts)
         entry = manifest.entry(weights_id)
         paths = () if request.dry_run else cache.ensure(entry)
-        job = clip_job(request, cache.known(entry), paths)
+        job = clip_job(request, cache.with_recorded_digests(entry), paths)
         return run_batch(job, output, on_event=on_event, intake=intake)
 
 

@@ -209,7 +209,7 @@ def _network(
 ) -> NetworkConfig:
     paths = () if dry_run else cache.ensure(entry)
     first = None if scout is None else _network(cache, scout, entry.crop_to or organs, scout=None, dry_run=dry_run)
-    return NetworkConfig(cache.known(entry), paths, organs, first)
+    return NetworkConfig(cache.with_recorded_digests(entry), paths, organs, first)
 
 
 def check_request(request: SegmentRequest) -> None:

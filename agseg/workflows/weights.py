@@ -52,7 +52,7 @@ def summaries(manifest: Manifest, cache: WeightsCache) -> list[dict[str, Any]]:
             "organs": list(entry.labels.names or entry.classes),
             "modality": entry.input.modality,
             "licence": entry.licence,
-            "size_bytes": cache.known(entry).size_bytes,
+            "size_bytes": cache.with_recorded_digests(entry).size_bytes,
             "available": cache.available(entry),
             "default_for": list(entry.default_for),
         }
@@ -84,7 +84,7 @@ def describe_published(model: PublishedModel, cache: WeightsCache) -> dict[str, 
 
 def describe(entry: WeightsEntry, cache: WeightsCache) -> dict[str, Any]:
     """Everything about one entry, the digests that a first fetch found included."""
-    known = cache.known(entry)
+    known = cache.with_recorded_digests(entry)
     missing = {file.filename for file in cache.missing(entry)}
     return {
         "id": entry.id,
@@ -157,7 +157,7 @@ def pin_weights(manifest: Manifest, cache: WeightsCache, weights_id: str) -> dic
         from agseg.workflows.fetch_published import pinned
 
         return {"schema": MANIFEST_SCHEMA, "models": {weights_id: pinned(manifest.published[weights_id], cache)}}
-    entry = cache.known(manifest.entry(weights_id))
+    entry = cache.with_recorded_digests(manifest.entry(weights_id))
     if any(file.sha256 is None for file in entry.files):
         raise WeightsError("not fetched yet: the digest is not known", hint=f"agseg weights fetch {weights_id}")
     files = []
