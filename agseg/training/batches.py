@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
 from agseg.training.loop import Batch
 from agseg.training.sample import Sample
+from agseg.training.stopping import SIGNALS
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class DrawBatches:
             pin_memory=torch.cuda.is_available(),
             # Its seed would come from the global generator, which a resumed run has in another state; draws need none.
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=_outlive_a_signal,
         )
         yield from loader
 
@@ -83,6 +87,16 @@ class DrawBatches:
                 self.workers,
             )
         return able
+
+
+def _outlive_a_signal(_worker: int) -> None:
+    """A queue signals every process of a job: those that draw go on until the run has its checkpoint; a second ends them."""
+
+    def first(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in SIGNALS:
+        signal.signal(number, first)
 
 
 class _Numbers(torch.utils.data.Sampler[list[int]]):

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What asks a run to stop."""
 
 
 class StopRequest:

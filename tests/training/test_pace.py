@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import signal
 from collections import namedtuple
 
 import pytest
@@ -83,3 +85,20 @@ def test_a_log_of_an_earlier_version_goes_on(tmp_path) -> None:
     assert [row["step"] for row in rows] == ["1", "2"]
     assert [row["wait_share"] for row in rows] == ["", "0.400"]
     assert rows[1]["samples_per_second"] == "5.7"
+
+
+class Whose(torch.utils.data.Dataset):
+    """Samples that hold the process that drew them."""
+
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(torch.tensor([[[float(os.getpid())]]]), torch.zeros(1, 1, dtype=torch.uint8), None, "a")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_to_every_process_of_a_job_lets_the_batches_of_the_last_step_come(number) -> None:
+    stream = DrawBatches(Whose(), size=1, workers=1).batches(0, 40)
+    drawer = int(next(stream).image)
+    assert drawer != os.getpid()
+    os.kill(drawer, getattr(signal, number))
+    assert {int(batch.image) for batch in stream} == {drawer}
