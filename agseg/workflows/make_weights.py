@@ -31,8 +31,10 @@ NETWORK_FILE = "network.safetensors"
 """The finished network in a run's folder, half precision, as it is packaged."""
 
 
-def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -> Path:
+def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -> Path | None:
     """Train a recipe in a folder of its name, or go on with it there; returns the finished network's file.
+
+    None if a signal ended the run, with a checkpoint to go on from.
 
     A recipe that starts from another one starts from its finished file, as whoever has only the packaged weights would.
 
@@ -49,6 +51,8 @@ def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -
     place = RunPlace(data=data, output=folder, workers=workers, resume=(folder / LAST).exists())
     source = None if recipe.start is None else _finished(build / recipe.start.recipe)
     report = run_training(recipe, place, source=source, progress=_log_progress)
+    if report.interrupted:
+        return None
     file = folder / NETWORK_FILE
     save_half(open_run(folder, best=False).bare(), file)
     digest = Digest.of(file)
@@ -92,7 +96,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     for recipe in in_order([find_recipe(name) for name in packaged_names()]):
-        make_weights(recipe, data=OPEN_SCANS, build=BUILD)
+        if make_weights(recipe, data=OPEN_SCANS, build=BUILD) is None:
+            _log.info("%s: interrupted; the next call goes on from its checkpoint", recipe.name)
+            return
 
 
 def _log_progress(news: Progress) -> None:

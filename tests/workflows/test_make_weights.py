@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from agseg.io.nifti_write import write_mask, write_scalar
 from agseg.io.resources import resource_path
 from agseg.models.load import load_strict
 from agseg.models.registry import build
+from agseg.training.checkpoint import LAST
+from agseg.training.history import Progress
 from agseg.training.lineage import stages_in
 from agseg.training.listing import OpenCase
 from agseg.training.open_cases import listed_split, phantom_cases, read_cases, scene_cases
@@ -89,6 +93,12 @@ def recipe_of(scans: Path) -> Recipe:
     return find_recipe(scans / "tiny.yaml")
 
 
+def made(recipe: Recipe, *, data: Path, build: Path, workers: int = 0) -> Path:
+    file = make_weights(recipe, data=data, build=build, workers=workers)
+    assert file is not None
+    return file
+
+
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return dict(load_strict(build("attention-unet", CONFIG), path).state_dict())
 
@@ -98,7 +108,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_recipe_becomes_a_weights_file_that_fits_its_network(scans: Path) -> None:
-    file = make_weights(recipe_of(scans), data=scans, build=scans / "runs", workers=0)
+    file = made(recipe_of(scans), data=scans, build=scans / "runs", workers=0)
     network = load_strict(build("attention-unet", CONFIG), file)
     assert file == scans / "runs" / "tiny" / NETWORK_FILE
     assert torch.isfinite(network(torch.rand(1, 1, 16, 16, 16))).all()
@@ -106,11 +116,11 @@ def test_a_recipe_becomes_a_weights_file_that_fits_its_network(scans: Path) -> N
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_weights(scans: Path) -> None:
     recipe = recipe_of(scans)
-    whole = make_weights(recipe, data=scans, build=scans / "whole", workers=0)
+    whole = made(recipe, data=scans, build=scans / "whole", workers=0)
     assert run_training(recipe, RunPlace(scans, scans / "parts" / "tiny", stop_after=2)).step == 2
-    parts = make_weights(recipe, data=scans, build=scans / "parts", workers=1)  # which resumes
+    parts = made(recipe, data=scans, build=scans / "parts", workers=1)  # which resumes
     assert same(weights_of(whole), weights_of(parts))
-    again = make_weights(recipe, data=scans, build=scans / "parts", workers=0)  # with nothing left to do
+    again = made(recipe, data=scans, build=scans / "parts", workers=0)  # with nothing left to do
     assert same(weights_of(whole), weights_of(again))
 
 
@@ -120,12 +130,27 @@ def test_training_goes_on_from_the_finished_file_of_another_recipe(scans: Path) 
     second = find_recipe(scans / "second.yaml")
     with pytest.raises(RecipeError, match="starts from another"):
         run_training(second, RunPlace(scans, scans / "lonely"))
-    began = weights_of(make_weights(first, data=scans, build=runs, workers=0))
-    after = weights_of(make_weights(second, data=scans, build=runs, workers=0))
+    began = weights_of(made(first, data=scans, build=runs, workers=0))
+    after = weights_of(made(second, data=scans, build=runs, workers=0))
     assert not same(began, after)
-    fresh = weights_of(make_weights(replace(first, name="fresh", stop_after=1), data=scans, build=runs, workers=0))
+    fresh = weights_of(made(replace(first, name="fresh", stop_after=1), data=scans, build=runs, workers=0))
     near, far = (sum(float((after[k].float() - w[k].float()).norm()) for k in after) for w in (began, fresh))
     assert near < far
+
+
+def test_an_interrupted_run_leaves_no_finished_file_and_goes_on(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(news: Progress) -> None:
+        if news.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    recipe, runs = recipe_of(scans), scans / "runs"
+    with monkeypatch.context() as patch:
+        patch.setattr("agseg.workflows.make_weights._log_progress", interrupt)
+        assert make_weights(recipe, data=scans, build=runs, workers=0) is None
+    assert not (runs / "tiny" / NETWORK_FILE).exists()
+    assert (runs / "tiny" / LAST).exists()
+    whole = made(recipe, data=scans, build=scans / "whole")
+    assert same(weights_of(made(recipe, data=scans, build=runs)), weights_of(whole))
 
 
 def test_the_run_tells_what_it_learned_from(scans: Path) -> None:
