@@ -92,7 +92,7 @@ def drawing_workers(given: int | None, *, device: str, quiet: bool) -> int:
         drawing = {0: "samples are drawn between steps", 1: "1 process draws samples"}.get(
             number, f"{number} processes draw samples"
         )
-        console.note(f"{drawing} ({'of' if given is None else '--workers;'} {cores} cores)")
+        console.note(f"{drawing} ({'of' if given is None else '--workers;'} {cores} cores); reading the cases")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -35,6 +36,8 @@ from agseg.training.wrappers import EveryScore
 from agseg.volume import LabelMask
 from agseg.weights.input_spec import VOLUMETRIC
 
+_log = logging.getLogger(__name__)
+
 BACKGROUND_PLANE = "Background"
 """The class of frames that show no standard plane."""
 
@@ -42,6 +45,9 @@ PictureStatistics = tuple[float, float]
 """Mean and standard deviation of the training pictures (0 to 255)."""
 
 _CACHED_PICTURES = 4096
+
+TOLD_EVERY = 10
+"""Cases between two lines of the log while they are read."""
 
 
 def task_of(recipe: Recipe) -> Task:
@@ -240,7 +246,12 @@ def _cohort_cases(recipe: Recipe, root: Path, ids: Sequence[str], cache: CaseCac
     cohort = open_cohort(root)
     check_input(recipe, cohort)
     kept_of(recipe, cohort.label_set)
-    return [_prepared(cohort, case_id, recipe, cache) for case_id in ids]
+    cases = []
+    for number, case_id in enumerate(ids, start=1):
+        cases.append(_prepared(cohort, case_id, recipe, cache))
+        if number % TOLD_EVERY == 0 or number == len(ids):
+            _log.info("%d of %d cases are ready", number, len(ids))
+    return cases
 
 
 def _volumes(recipe: Recipe, cases: Sequence[Case]) -> VolumeDraws | PatchDraws:
