@@ -22,6 +22,7 @@ from agseg.io.resources import resource_path
 from agseg.labels import LabelSet
 from agseg.models.catalogue import facts
 from agseg.training.augment_nnunet import Augmentation
+from agseg.training.datasets import dataset_names
 from agseg.training.draws import Affine, Balance, ChannelShift
 from agseg.training.listing import OpenCase, Structure, check_list
 from agseg.training.negatives import Scene
@@ -191,6 +192,8 @@ class Recipe:
         if min(self.scenes_each, self.phantoms_each) < 1 or min((*self.scenes.values(), *self.phantoms.values(), 1)) <= 0:
             raise FieldError("scenes", "scenes and phantoms have weights above 0, and at least one case each")
         if self.cases:
+            if self.dataset in dataset_names():
+                raise FieldError("dataset", "a recipe that lists its cases learns from no paper's data set", value=self.dataset)
             check_list(self.cases, self.left_out, labels=self.labels, structures=self.structures)
         elif any(structure.label for structure in self.structures.values()):
             raise FieldError("structures", "in a cohort, the names of its labels tell the class", expected="no label")

@@ -292,6 +292,8 @@ def test_a_scan_cannot_be_trained_on_and_left_out_nor_two_cases_have_one_name(sc
         replace(recipe, left_out=(replace(recipe.cases[1], id="another"),))
     with pytest.raises(FieldError, match="one id"):
         replace(recipe, left_out=(OpenCase("one", "one_labels.nii.gz", "three"),))
+    with pytest.raises(FieldError, match="dataset"):
+        replace(recipe, dataset="ct82")
     with pytest.raises(FieldError, match="loss"):
         replace(recipe, loss=LossName.SOFT_DICE)
     with pytest.raises(FieldError, match="batch"):
