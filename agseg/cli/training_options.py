@@ -26,10 +26,7 @@ LINE_EVERY_S = 30.0
 CACHE_GB = 100.0
 """What a cache may take where nobody says."""
 
-RECIPE = (
-    "A recipe's name (docs/protocols.md lists them, and so does the answer to a wrong one), "
-    "or a YAML file of your own, called what its `name:` says."
-)
+RECIPE = "A recipe's name (`agseg recipe list`), or a YAML file of your own, called what its `name:` says."
 """What a recipe is, for help texts."""
 
 Data = Annotated[

@@ -311,8 +311,8 @@ def find_recipe(name: str | Path) -> Recipe:
             near = [str(beside)] if beside.exists() else difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
             raise RecipeError(
                 f"unknown recipe {str(name)!r}",
-                expected=f"one of {len(known)}: {', '.join(known)}; or a YAML file of your own",
-                hint=f"Did you mean {' or '.join(near)}?" if near else None,
+                expected=f"one of {len(known)} recipes, or a YAML file of your own",
+                hint=(f"Did you mean {' or '.join(near)}? " if near else "") + "All of them: agseg recipe list",
             )
     found = load(path, Recipe)
     if found.name != path.stem:

@@ -156,7 +156,7 @@ def test_a_recipe_beside_that_was_named_without_its_suffix_is_offered(tmp_path, 
     (tmp_path / "first.yaml").write_text(FIRST)
     with pytest.raises(RecipeError, match="unknown recipe 'first'") as caught:
         find_recipe("first")
-    assert caught.value.hint == "Did you mean first.yaml?"
+    assert str(caught.value.hint).startswith("Did you mean first.yaml?")
 
 
 def test_a_recipe_of_ones_own_is_read_and_refused_with_its_line(tmp_path):
@@ -184,7 +184,7 @@ def test_a_tile_that_does_not_go_through_is_refused_with_the_multiples_of_its_si
     assert refused.value.expected == f"sides that are multiples of {said}"
 
 
-def test_every_recipe_is_listed_in_the_documents_and_after_a_wrong_name():
+def test_every_recipe_is_listed_in_the_documents_and_the_nearest_after_a_wrong_name():
     listed = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
     section = listed.split("## Recipes")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\S+) \| (`.*`) \|$", section, re.MULTILINE)
@@ -193,8 +193,8 @@ def test_every_recipe_is_listed_in_the_documents_and_after_a_wrong_name():
     }
     with pytest.raises(RecipeError) as refused:
         find_recipe("unet3d-ct82")
-    assert all(name in str(refused.value) for name in recipe_names())
-    assert "unet3d-ct82-scr" in refused.value.hint
+    assert "unet3d-ct82-scr" in str(refused.value.hint)
+    assert "agseg recipe list" in str(refused.value.hint)
 
 
 def test_labels_leave_no_gap():
