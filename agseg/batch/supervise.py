@@ -66,8 +66,9 @@ class Supervisor:
         self._crew = Crew(job)
 
     def prepare(self) -> None:
-        """Start the model process."""
+        """Start the model process and one reader: while studies are looked for there is a processor for both."""
         self._crew.need_model()
+        self._crew.need_readers(1)
 
     def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
         """Do the studies.

@@ -31,10 +31,9 @@ for tiny in TINY:
         continue
     torch.manual_seed(7)
     network = fold_batch_norm(build(tiny.family, tiny.config).eval())
-    for precision in (Precision.FP32, Precision.BF16):
-        ready = ReadyNetwork([network], device=torch.device("cpu"), precision=precision)
-        scores = ready(torch.randn(1, tiny.facts.in_channels, *tiny.grids[0]))
-        print(tiny.id, precision, hashlib.sha256(scores.float().contiguous().numpy().tobytes()).hexdigest())
+    ready = ReadyNetwork([network], device=torch.device("cpu"), precision=Precision.FP32)
+    scores = ready(torch.randn(1, tiny.facts.in_channels, *tiny.grids[0]))
+    print(tiny.id, hashlib.sha256(scores.contiguous().numpy().tobytes()).hexdigest())
 """
 
 
