@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 MODEL_IMPORTS = {"segment": "agseg.workflows.model_imports"}
 """What the model process of a command imports."""
 
-_WITHOUT_MODEL = frozenset({"-h", "--help", "-n", "--dry-run", "--cluster"})
+_WITHOUT_MODEL = frozenset({"-h", "--help", "--dry-run", "--cluster"})
 
 
 def main() -> None:
@@ -42,8 +42,11 @@ def expected_imports(words: Sequence[str]) -> str | None:
     What a site's configuration says is not read here.
     """
     first = MODEL_IMPORTS.get(words[0]) if words else None
-    if first is None or _WITHOUT_MODEL & set(words):
+    options = {word.partition("=")[0] for word in words}
+    if first is None or _WITHOUT_MODEL & options:
         return None
+    if "--overwrite" in options:
+        return first
     output = "agseg-out"
     for option, value in zip(words, [*words[1:], ""], strict=True):
         if option in ("-o", "--output"):

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 PRIVATE_UMASK = 0o077
-"""Results are the owner's alone unless a site decides otherwise."""
+"""Nothing for group and others."""
 
 _BOOT = (
     "import sys; sys.path[:] = {path!r}; from agseg.spawn import begin; begin({parent}); {first}"
@@ -33,6 +33,7 @@ _OOM_SCORE = "500"
 """Where memory runs out, the kernel ends a child before the process that writes the record."""
 
 _REAP_S = 2.0
+"""How long an ended child may take to leave; then it is left behind."""
 
 
 @dataclass(frozen=True)

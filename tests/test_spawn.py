@@ -15,6 +15,8 @@ import pytest
 
 from agseg import spawn
 from agseg.__main__ import MODEL_IMPORTS, expected_imports
+from agseg.batch.crew import Crew
+from tests.batch.fakes import job
 
 SEGMENT = MODEL_IMPORTS["segment"]
 HARMLESS = "colorsys"
@@ -38,6 +40,8 @@ def nothing_left() -> Iterator[None]:
         ("segment studies --dry-run", None),
         ("segment --help", None),
         ("segment studies --cluster local", None),
+        ("segment studies --cluster=local", None),
+        ("segment studies -o done --overwrite", SEGMENT),
         ("inspect segment", None),
         ("weights list", None),
         ("--version", None),
@@ -74,6 +78,23 @@ def test_who_wants_to_see_what_it_prints_does_not_get_one_that_is_mute() -> None
     spawn.start_ahead(HARMLESS, debug=False)
     assert spawn.take_ahead(debug=True) is None
     assert spawn.take_ahead(debug=False) is not None or pytest.fail("it is still there for others")
+
+
+def test_the_model_process_of_a_run_is_the_one_that_was_started_ahead(tmp_path: Path) -> None:
+    spawn.start_ahead(HARMLESS, debug=False)
+    ahead = spawn._ahead
+    assert ahead is not None
+    crew = Crew(job(tmp_path))
+    try:
+        crew.need_readers(1)
+        crew.need_model()
+        assert crew.model is not None
+        assert crew.model.process.pid == ahead.process.pid
+        assert all(reader.process.pid != ahead.process.pid for reader in crew.readers)
+        assert crew.model.hear()["kind"] == "ready"
+    finally:
+        for worker in crew.all():
+            worker.end(at_once=True)
 
 
 def test_one_that_has_died_is_not_given_out() -> None:
