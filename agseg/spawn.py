@@ -127,12 +127,12 @@ def begin(parent: int) -> None:
     """What every child does first: leave Ctrl-C to the parent, keep its files private, end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(PRIVATE_UMASK)
-    _die_with(parent)
+    end_with(parent)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 - pathlib takes 10 ms to import
         score.write(_OOM_SCORE)
 
 
-def _die_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End with the parent: by the kernel's word on Linux, by looking elsewhere."""
     if _ON_LINUX:
         import ctypes

@@ -14,7 +14,6 @@ from torch import Tensor
 from agseg.errors import WeightsError
 from agseg.inference.predictor import Predictor, Scores
 from agseg.inference.tiling import Block, TilePlan
-from agseg.labels import LabelSet
 from agseg.weights.input_spec import Padding
 
 SPATIAL = 3
@@ -136,16 +135,6 @@ def mirrored_logits(network: Predictor, batch: Tensor, *, axes: tuple[int, ...])
         flips = [axis + 2 for axis in subset]
         total += network(batch.flip(flips)).flip(flips)
     return total.div_(len(combinations) + 1)
-
-
-def left_right_pairs(labels: LabelSet) -> tuple[tuple[int, int], ...]:
-    """Indices of the labels that exist on both sides: ((left, right), ...)."""
-    pairs = []
-    for label in labels:
-        other = label.name.replace("left", "right")
-        if other != label.name and other in labels:
-            pairs.append((label.index, labels[other].index))
-    return tuple(pairs)
 
 
 def _padded(tensor: Tensor, tiles: TilePlan, padding: Padding) -> Tensor:

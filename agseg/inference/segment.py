@@ -14,7 +14,7 @@ from agseg.inference.clock import Clock
 from agseg.inference.crop import Box, body_grid, box_grid
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.fixed_box import segment_in_boxes
-from agseg.inference.predict import as_probabilities, left_right_pairs, tile_scores
+from agseg.inference.predict import as_probabilities, tile_scores
 from agseg.inference.predictor import Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, model_grid_of
 from agseg.inference.restore import Restored, Restorer
@@ -22,6 +22,7 @@ from agseg.inference.score_checks import NonFiniteScoresError, check_classes, ch
 from agseg.inference.straighten import labels_on, needs_straightening, straighten
 from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.labels import LabelSet
+from agseg.laterality import left_right_pairs
 from agseg.models.precision import Precision
 from agseg.slabs import memory_order
 from agseg.volume import LabelMask, Quantity, Volume, Warned
@@ -233,6 +234,9 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     restorer = Restorer(prepared.model_grid, tiles=tiles, order=memory_order(job.volume.voxels.strides), rule=rule)
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
     mirror = spec.mirror_axes if carries_logits else left_right
+    # Training mirrored nnU-Net's scans under the same labels; of all others a mirrored left kidney is a right one.
+    swaps = settings.mirror and bool(mirror) and not carries_logits
+    pairs = left_right_pairs({label.name: label.index for label in labels}) if swaps else ()
     outputs = tile_scores(
         network,
         prepared.tensor,
@@ -240,7 +244,7 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
         padding=spec.padding,
         batch=settings.tile_batch if network.device.type != "cpu" else 1,
         mirror=mirror if settings.mirror else (),
-        swap=left_right_pairs(labels) if settings.mirror else (),
+        swap=pairs,
     )
     progress = job.progress
     for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from agseg.spawn import end_with
 from agseg.training.loop import Batch
 from agseg.training.sample import Sample
 from agseg.training.stopping import SIGNALS
@@ -59,7 +62,7 @@ class DrawBatches:
     def __init__(self, draws: torch.utils.data.Dataset[Sample], *, size: int, workers: int = 0) -> None:
         self.draws, self.size, self.workers = draws, size, workers
 
-    def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, *, stride: int = 1) -> Generator[Batch, None, None]:
         """See :class:`agseg.training.loop.BatchSource`."""
         loader: Any = torch.utils.data.DataLoader(
             self.draws,
@@ -69,7 +72,7 @@ class DrawBatches:
             pin_memory=torch.cuda.is_available(),
             # Its seed would come from the global generator, which a resumed run has in another state; draws need none.
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_outlive_a_signal,
+            worker_init_fn=functools.partial(_begin, os.getpid()),
         )
         yield from loader
 
@@ -89,8 +92,12 @@ class DrawBatches:
         return able
 
 
-def _outlive_a_signal(_worker: int) -> None:
-    """A queue signals every process of a job: those that draw go on until the run has its checkpoint; a second ends them."""
+def _begin(parent: int, _worker: int) -> None:
+    """End with the run, however that ends.
+
+    A queue signals every process of a job: those that draw go on until the run has its checkpoint; a second signal ends them.
+    """
+    end_with(parent)
 
     def first(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)

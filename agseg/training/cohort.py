@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agseg.errors import AgsegError, RecipeError
+from agseg.errors import AgsegError, Code, InputError, RecipeError
 from agseg.grid import Grid
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.io.nifti import read_labels, read_nifti_array
@@ -154,10 +154,24 @@ class Cohort:
         InputError
             If a value of a picture deeper than 8 bits is no label.
         """
-        from PIL import Image
+        return read_picture_labels(self.label_path(case_id))
 
-        with Image.open(self.label_path(case_id)) as image:
-            return as_labels(np.asarray(image)[..., None], None)[..., 0]
+
+def read_picture_labels(path: Path) -> NDArray[np.uint8]:
+    """A picture of labels: uint8 (row, column).
+
+    Raises
+    ------
+    InputError
+        If a value of a picture deeper than 8 bits is no label, or the picture has colours.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        values = np.asarray(image)
+    if values.ndim != 2:
+        raise InputError("a picture of labels has one channel", code=Code.DIMENSIONS, path=path, value=values.shape)
+    return as_labels(values[..., None], None)[..., 0]
 
 
 def _signal_on(grid: Grid, path: Path) -> tuple[NDArray[np.float32], tuple[Warned, ...]]:

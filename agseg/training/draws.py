@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agseg.errors import FieldError
+from agseg.laterality import sided
 from agseg.training.augment_nnunet import Augmentation, Augmenter
 from agseg.training.cases import Case
 from agseg.training.lattice import nearest, sampled, turned
@@ -54,7 +55,7 @@ class Affine:
         FieldError
             If scans are mirrored across and a label has a side.
         """
-        sides = [name for name in labels if {"left", "right"} & set(name.split("_"))]
+        sides = sided(labels)
         across = [axis for axis in self.flip if axis_codes[axis : axis + 1] in ("L", "R")]
         if sides and across:
             raise FieldError(
@@ -131,7 +132,7 @@ def _points(
     centre: Sequence[float | None],
     augmenter: Augmenter | None = None,
 ) -> list[Tensor]:
-    """Where a tile's voxels come from, a coordinate ``[*tile]`` per axis: around ``centre``, or anywhere that there is room."""
+    """Where a tile's voxels come from, a coordinate per axis: around ``centre``, or anywhere that there is room."""
     middle = []
     for axis, (n, t, fixed) in enumerate(zip(size, tile, centre, strict=True)):
         spare = max(0, n - t) / 2
@@ -145,7 +146,7 @@ def _points(
     matrix = _matrix(dims, affine, generator)
     if augmenter is not None:
         offsets, matrix = augmenter.bend(offsets, matrix, generator)
-    return [turned(offsets, matrix[:, axis], tile) + place for axis, place in enumerate(middle)]
+    return [turned(offsets, matrix[:, axis]) + place for axis, place in enumerate(middle)]
 
 
 NO_SHIFT = ChannelShift()

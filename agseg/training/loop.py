@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -51,8 +52,8 @@ class Batch:
 class BatchSource(Protocol):
     """Gives the batches from a position on; the position alone decides what they are."""
 
-    def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
-        """The batches number ``start``, ``start + stride``, … below ``stop``."""
+    def batches(self, start: int, stop: int, *, stride: int = 1) -> Generator[Batch, None, None]:
+        """The batches number ``start``, ``start + stride``, … below ``stop``; closing it ends the processes that draw."""
         ...
 
 
@@ -155,7 +156,7 @@ def train(
         settings.steps * settings.accumulate * fabric.world_size,
         stride=fabric.world_size,
     )
-    with asked:
+    with asked, closing(stream):
         while run.step < stop and not run.told_to_stop:
             with run.pace.step():
                 value = run.take_step(stream, stop=asked.came)

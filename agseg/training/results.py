@@ -3,6 +3,7 @@
 ::
 
     FOLDER/CASE.nii.gz                      one label map per case (nnU-Net), values of FOLDER/dataset.json or the reference's
+    FOLDER/CASE.png                         the same of a picture
     FOLDER/CASE/ORGAN.nii.gz                one mask per organ (TotalSegmentator, agseg segment)
     FOLDER/CASE/labels.nii.gz, labels.json  one label map and its key (agseg segment --ml)
 
@@ -18,14 +19,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agseg.errors import InputError, RecipeError
+from agseg.errors import Code, InputError, RecipeError
 from agseg.io.nifti import read_labels
 from agseg.labels import LabelSet
-from agseg.training.description import Meaning, described_meaning
+from agseg.training.cohort import read_picture_labels
+from agseg.training.description import PNG, Meaning, described_meaning
 from agseg.volume import LabelMask
 
-_ENDINGS = (".nii.gz", ".nii")
+ENDINGS = (".nii.gz", ".nii")
+"""Of label maps of scans."""
+
 _KEY = "labels.json"
 
 
@@ -53,10 +58,10 @@ class ResultFolder:
     def named(self, case: str) -> str:
         """File or folder of a case, relative to the root; the plainest name where there is none."""
         for name in (case, f"{case}_0000"):
-            for place in (*(f"{name}{ending}" for ending in _ENDINGS), name):
+            for place in (*(f"{name}{ending}" for ending in (*ENDINGS, PNG)), name):
                 if (self.root / place).exists():
                     return place
-        return f"{case}{_ENDINGS[0]}"
+        return f"{case}{ENDINGS[0]}"
 
     def read(self, case: str, *, like: LabelMask) -> LabelMask:
         """The predicted mask of a case; ``like`` is its reference.
@@ -75,6 +80,21 @@ class ResultFolder:
             raise RecipeError("a reference has no prediction", path=self.root)
         return _label_map(path, self.label_set)
 
+    def read_picture(self, case: str) -> NDArray[np.uint8]:
+        """The predicted labels of a picture: uint8 (row, column), numbered as :attr:`label_set`.
+
+        Raises
+        ------
+        RecipeError
+            If there is none.
+        InputError
+            If it is damaged, or holds a value that is no label.
+        """
+        path = self.root / f"{case}{PNG}"
+        if not path.is_file():
+            raise RecipeError("a reference has no prediction", path=self.root)
+        return picture_labels(path, self.label_set)
+
     def _of_folder(self, folder: Path, like: LabelMask) -> LabelMask:
         """The organs of a study's folder; where masks overlap, the later name in the reference's order wins.
 
@@ -86,7 +106,7 @@ class ResultFolder:
             return _label_map(folder / "labels.nii.gz", labels)
         grid, merged, known = None, None, []
         for label in like.label_set:
-            path = next((p for ending in _ENDINGS if (p := folder / f"{label.name}{ending}").is_file()), None)
+            path = next((p for ending in ENDINGS if (p := folder / f"{label.name}{ending}").is_file()), None)
             if path is None:
                 continue
             header, inside = read_labels(path)
@@ -99,6 +119,23 @@ class ResultFolder:
         if grid is None or merged is None:
             raise RecipeError("no mask of a known name is here", path=folder, expected=", ".join(like.label_set.names))
         return LabelMask(merged, grid, like.label_set.only(known))
+
+
+def picture_labels(path: Path, labels: LabelSet) -> NDArray[np.uint8]:
+    """A picture of labels, uint8 (row, column), with known values only.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or holds a value that is no label.
+    """
+    try:
+        values = read_picture_labels(path)
+    except OSError as error:
+        raise InputError("not a picture that can be read", code=Code.DECODE, path=path) from error
+    if unknown := sorted({int(value) for value in np.unique(values)} - {0, *(label.index for label in labels)}):
+        raise InputError("a value is no label", path=path, value=unknown, expected=labels.names)
+    return values
 
 
 def _label_map(path: Path, labels: LabelSet) -> LabelMask:

@@ -140,6 +140,14 @@ def score_masks(
     ]
 
 
+def score_picture(
+    case: str, masks: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], *, distances: bool = True
+) -> list[CaseScore]:
+    """Every label of one picture, from its prediction and truth, bool (row, column); distances are in pixels."""
+    flat = (1.0, 1.0)
+    return [_score(case, name, found, true, flat, math.nan, distances=distances) for name, (found, true) in masks.items()]
+
+
 def counted(
     prediction: LabelMask, truth: LabelMask, *, meaning: Meaning | None = None
 ) -> Callable[[str], tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -235,10 +243,9 @@ def score_cases(
                 keep_picture(case_id, _renumbered(found, trained.labels, cohort.label_set))
             truth = cohort.read_picture_labels(case_id)
             masks = {n: (found == trained.labels[n].index, truth == cohort.label_set[n].index) for n in organs}
-            flat = (1.0, 1.0)
-            scores = [_score(case_id, n, mask, true, flat, math.nan, distances=distances) for n, (mask, true) in masks.items()]
+            scores = score_picture(case_id, masks, distances=distances)
             if look is not None:
-                look(scores, partial(_draw_picture, picture, masks))
+                look(scores, partial(draw_picture, picture, masks))
             yield scores
         return
     ready = trained.ready(computing)
@@ -267,9 +274,10 @@ def draw_scan(volume: Volume, masks: Callable[[str], tuple[NDArray[np.bool_], ND
     return lambda name: draw_contours(volume, *masks(name))
 
 
-def _draw_picture(
+def draw_picture(
     picture: NDArray[np.float32], masks: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], name: str
 ) -> Image:
+    """A label of a picture (channel, row, column); ``masks`` as :func:`score_picture` takes them."""
     return draw_picture_contours(picture, *masks[name])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agseg.errors import UsageError, WeightsError
+from agseg.laterality import left_right_pairs
 from agseg.models.catalogue import Facts, check_depth, facts
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.input_spec import Carry, InputSpec
@@ -55,15 +56,18 @@ def check_capabilities(
 
 
 def check_mirror(entries: Sequence[WeightsEntry]) -> None:
-    """Refuse mirroring where no network of the run could do it: silently, nothing would be averaged.
+    """Refuse mirroring where no network of the run could do it, or where left and right could not change places.
 
     Raises
     ------
     UsageError
-        With the weights' ids.
+        With the weights' ids, or the label that has no fellow.
     """
-    specs = [spec for entry in entries for spec in (tuple(part.input for part in entry.parts) or (entry.input,))]
-    if not any(_mirrors(spec) for spec in specs):
+    networks = [network for entry in entries for network in (entry.parts or (entry,))]
+    for network in networks:
+        if _mirrors(network.input) and network.input.carry is Carry.PROBABILITIES:
+            left_right_pairs({label.name: label.index for label in network.labels})
+    if not any(_mirrors(network.input) for network in networks):
         raise UsageError(
             f"{', '.join(entry.id for entry in entries)}: trained without mirror images, so there are none to average with",
             value="--mirror",

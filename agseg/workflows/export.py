@@ -128,7 +128,10 @@ def _usable(members: Sequence[Trained]) -> Task:
     task, recipe = task_of(first.recipe), first.recipe
     if task is Task.PICTURE:
         raise RecipeError(
-            "no agseg command can run these weights", value=recipe.name, expected="a network for scans, or a frame classifier"
+            "a network of pictures is not exported: no agseg command takes new pictures, which have no grid in mm",
+            value=recipe.name,
+            expected="a network for scans, or a frame classifier",
+            hint="agseg evaluate --run RUN --masks scores it, and writes what it finds in the pictures of the test side.",
         )
     folds = [(member.about or {}).get("fold") for member in members]
     if len(members) > 1 and (task is Task.FRAME or len(set(folds)) < len(folds)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agseg.errors import RecipeError
+from agseg.laterality import sided
 from agseg.models.catalogue import config_of
 from agseg.models.load import load_strict
 from agseg.models.registry import build
@@ -200,6 +201,5 @@ def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: Prog
 
 def _without_swaps(affine: Affine, own: Recipe) -> Affine:
     """The recipe's augmentation, without mirroring left and right where the source's labels have sides."""
-    sided = any({"left", "right"} & set(name.split("_")) for name in own.labels.values())
-    across = [axis for axis, code in enumerate(own.input.axis_codes) if code in "LR"] if sided else []
+    across = [axis for axis, code in enumerate(own.input.axis_codes) if code in "LR"] if sided(own.labels.values()) else []
     return replace(affine, flip=tuple(axis for axis in affine.flip if axis not in across))

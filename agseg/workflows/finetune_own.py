@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from agseg.errors import RecipeError
 from agseg.labels import LabelSet
+from agseg.laterality import sided
 from agseg.models.catalogue import FAMILIES, config_of, facts
 from agseg.models.registry import build
 from agseg.training.cohort import Cohort, open_cohort
@@ -117,9 +118,8 @@ def _trainable(source: Trained) -> InputSpec:
 def _affine(spec: InputSpec, labels: LabelSet) -> Affine:
     """Rotation in the axial plane, which only some axis orders begin with; mirroring where no label has a side."""
     axial = spec.axis_codes[2:] in ("S", "I")
-    sided = any({"left", "right"} & set(name.split("_")) for name in labels.names)
     across = [axis for axis, code in enumerate(spec.axis_codes) if code in "LR"]
-    flip = () if sided or not axial else tuple(across)
+    flip = () if sided(labels.names) or not axial else tuple(across)
     return Affine(flip, rotation_deg=15.0 if axial else 0.0, shift=0.1, zoom=(0.8, 1.25))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from agseg.errors import RecipeError
 from agseg.io.atomic import make_folder, write_text
 from agseg.labels import Label
+from agseg.laterality import sided
 from agseg.training.augment_nnunet import THICK, Augmentation, AugmentKind
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.description import PNG
@@ -242,7 +243,7 @@ def _augmented(spacing: Sequence[float], tile: Sequence[int], request: PlanReque
 
 def _mirrored(cohort: Cohort, request: PlanRequest, why: dict[str, str]) -> tuple[int, ...]:
     axes = (0, 1) if request.flat else (0, 1, 2)
-    if any({"left", "right"} & set(name.split("_")) for name in cohort.label_set.names):
+    if sided(cohort.label_set.names):
         why["affine.flip"] = "no mirroring of left and right: labels have sides"
         return axes[1:]
     why["affine.flip"] = "no label has a side"

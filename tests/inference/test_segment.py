@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from agseg.errors import Code, WeightsError
+from agseg.errors import Code, UsageError, WeightsError
 from agseg.grid import Grid
 from agseg.inference.cleanup import clean_up
 from agseg.inference.network import ReadyNetwork
@@ -167,11 +167,23 @@ def test_every_way_of_tiling_gives_the_same_labels(settings):
     np.testing.assert_array_equal(segment(scan(ras_grid()), **settings).mask.labels, segment(scan(ras_grid())).mask.labels)
 
 
-def test_mirroring_exchanges_left_and_right():
+@pytest.mark.parametrize(("left", "right"), [("kidney_left", "kidney_right"), ("l_kidney", "R_Kidney")])
+def test_mirroring_exchanges_left_and_right(left, right):
     """ByValue calls the mirrored left kidney by its value, so the mean of both views must be undecided, not confident."""
-    plain, mirrored = segment(scan(ras_grid())), segment(scan(ras_grid()), mirror=True)
-    assert plain.probability["kidney_left"] > 0.85
-    assert mirrored.probability.get("kidney_left", 0.0) < 0.7
+    labels = LabelSet.from_mapping({1: left, 2: right})
+
+    def by(settings):
+        return segment_volume(scan(ras_grid()), network(), spec=SPEC, labels=labels, settings=settings)
+
+    plain, mirrored = by(Settings()), by(Settings(mirror=True))
+    assert plain.probability[left] > 0.85
+    assert mirrored.probability.get(left, 0.0) < 0.7
+
+
+def test_mirroring_is_refused_where_a_label_lacks_its_fellow():
+    alone = LabelSet.from_mapping({1: "kidney_left", 2: "liver"})
+    with pytest.raises(UsageError, match="kidney_left has no label for its other side"):
+        segment_volume(scan(ras_grid()), network(), spec=SPEC, labels=alone, settings=Settings(mirror=True))
 
 
 def test_only_the_organs_asked_for_are_in_the_mask():

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Numbered:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, *, stride: int = 1) -> Generator[Batch, None, None]:
         for number in range(start, stop, stride):
             samples = [_sample(number * self.size + place) for place in range(self.size)]
             yield Batch(torch.stack([image for image, _ in samples]), torch.stack([label for _, label in samples]))

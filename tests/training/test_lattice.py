@@ -38,5 +38,17 @@ def test_offsets_of_single_axes_and_whole_blocks_are_turned_as_a_matrix_product(
     axes = [torch.randn([n if a == k else 1 for k in range(3)], generator=generator) for a, n in enumerate(tile)]
     whole = torch.stack([axis.expand(tile) for axis in axes], dim=-1)
     for offsets in (axes, list(whole.unbind(-1))):
-        found = torch.stack([turned(offsets, matrix[:, k], tile) for k in range(3)], dim=-1)
+        found = torch.stack([turned(offsets, matrix[:, k]).expand(tile) for k in range(3)], dim=-1)
         torch.testing.assert_close(found, whole @ matrix)
+
+
+def test_an_axis_that_nothing_turns_stays_short_and_gives_the_same_values():
+    generator = torch.Generator().manual_seed(0)
+    tile, matrix = (5, 4, 3), torch.tensor([[0.8, 0.6, 0.0], [-0.6, 0.8, 0.0], [0.0, 0.0, 1.25]])
+    offsets = [torch.randn([n if a == k else 1 for k in range(3)], generator=generator) for a, n in enumerate(tile)]
+    points = [turned(offsets, matrix[:, k]) + 3.0 for k in range(3)]
+    assert [tuple(at.shape) for at in points] == [(5, 4, 1), (5, 4, 1), (1, 1, 3)]
+    blocks = [at.expand(tile).contiguous() for at in points]
+    labels = torch.randint(0, 256, (7, 6, 7), generator=generator, dtype=torch.uint8)
+    assert torch.equal(nearest(labels, points), nearest(labels, blocks))
+    assert torch.equal(sampled(labels[None].float(), points), sampled(labels[None].float(), blocks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ class Numbers:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, *, stride: int = 1) -> Generator[Batch, None, None]:
         for number in range(start, stop, stride):
             self.asked.append(number)
             generator = torch.Generator().manual_seed(number)
@@ -123,7 +123,7 @@ def test_averaged_gradients_equal_one_large_batch(tmp_path: Path) -> None:
             return logits
 
     class Pairs(Numbers):
-        def batches(self, start: int, stop: int, *, stride: int = 1) -> Iterator[Batch]:
+        def batches(self, start: int, stop: int, *, stride: int = 1) -> Generator[Batch, None, None]:
             single = list(super().batches(2 * start, 2 * stop))
             for a, b in zip(single[::2], single[1::2], strict=True):
                 yield Batch(torch.cat([a.image, b.image]), torch.cat([a.target, b.target]))

@@ -57,8 +57,9 @@ def test_what_does_not_hold_together_is_refused(setting: str) -> None:
     assert "line" not in caught.value.message  # of no file
 
 
-def test_mirroring_left_and_right_is_refused_where_labels_have_sides() -> None:
-    labels = "labels={1: spleen, 2: kidney_left, 3: kidney_right}"
+@pytest.mark.parametrize("kidney", ["kidney_left", "kidney_l", "l_kidney", "kidney-left", "LeftKidney", "kidney L"])
+def test_mirroring_left_and_right_is_refused_where_labels_have_sides(kidney: str) -> None:
+    labels = f"labels={{1: spleen, 2: {kidney}, 3: liver}}"
     with pytest.raises(RecipeError, match="mirroring left and right"):
         overridden(RECIPE, [labels, "affine.flip=[0]"])
     assert overridden(RECIPE, [labels, "affine.flip=[1]"]).affine.flip == (1,)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import select
 import signal
+import subprocess
+import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +106,37 @@ def test_a_signal_to_every_process_of_a_job_lets_the_batches_of_the_last_step_co
     assert drawer != os.getpid()
     os.kill(drawer, getattr(signal, number))
     assert {int(batch.image) for batch in stream} == {drawer}
+
+
+class Stuck(torch.utils.data.Dataset):
+    """Samples of which the third never comes."""
+
+    def __getitem__(self, number: int) -> Sample:
+        if number == 2:
+            signal.pause()
+        return Sample(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.uint8), None, "a")
+
+
+RUN = """
+import os, signal, sys
+from tests.training.test_pace import DrawBatches, Stuck
+stream = DrawBatches(Stuck(), size=1, workers=2).batches(0, 40)
+next(stream), next(stream)
+os.write(int(sys.argv[1]), b"drawing")
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+def test_processes_that_draw_end_with_a_run_that_is_killed(number) -> None:
+    """Every process of the run holds one end of a pipe; the other one ends when all of them have."""
+    ours, theirs = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", RUN, str(theirs)], pass_fds=[theirs], cwd=Path(__file__).parents[2]) as run:
+        os.close(theirs)
+        assert os.read(ours, 7) == b"drawing"
+        run.send_signal(getattr(signal, number))
+        ended, _, _ = select.select([ours], [], [], 60)
+    assert ended
+    assert os.read(ours, 1) == b""
+    os.close(ours)

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from agseg.errors import RecipeError
 from agseg.training.evaluation import read_evaluation
@@ -108,3 +109,35 @@ def test_surfaces_by_area_stand_beside_the_others_and_are_not_tested(tmp_path: P
     assert "| S2S (mm) | S2S, by area (mm) | NSD | NSD, by area |" in table.splitlines()[0]
     assert {c.metric for c in report.table.comparisons} == {"dice", "precision", "recall", "s2s_mm", "nsd"}
     assert 0 < read_evaluation(tmp_path / "out").values("liver", "s2s_area_mm")["a"] <= 2.0
+
+
+def test_pictures_are_scored_as_scans_are_with_distances_in_pixels(tmp_path: Path) -> None:
+    truth = np.zeros((12, 10), dtype=np.uint8)
+    truth[2:8, 2:8] = 1
+    truth[4:6, 4:6] = 2
+    truth[11] = 3
+    found = truth.copy()
+    found[11] = 1  # nobody labelled these
+    found[2, 2:8] = 0
+    for name in ("labelsTr", "theirs"):
+        (tmp_path / name).mkdir()
+    labels = {"background": 0, "mole": [1, 2], "core": 2, "ignore": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2]}))
+    for case, prediction in {"a": found, "b": found[:5], "c": None, "d": None}.items():
+        Image.fromarray(truth).save(tmp_path / f"labelsTr/{case}.png")
+        if prediction is not None:
+            Image.fromarray(prediction).save(tmp_path / f"theirs/{case}.png")
+    (tmp_path / "theirs/d.png").write_bytes(b"no picture")
+    report = evaluate_folders(tmp_path / "labelsTr", tmp_path / "theirs", output=tmp_path / "out")
+    mole, core = report.evaluation.cases
+    assert (mole.case, mole.organ, mole.unit) == ("a", "mole", "px")
+    assert mole.counts.dice == pytest.approx(2 * 30 / (30 + 36))
+    assert mole.counts.false_positive == 0
+    assert core.counts.dice == 1
+    assert 0 < mole.s2s < 1
+    told = read_evaluation(tmp_path / "out").not_scored
+    assert "differ in size" in told["b"]
+    assert "no prediction" in told["c"]
+    assert "not a picture" in told["d"]
+    assert "S2S (pixels)" in (tmp_path / "out/table.md").read_text()
+    assert (tmp_path / "out/worst/01.png").is_file()

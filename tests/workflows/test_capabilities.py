@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agseg.errors import UsageError, WeightsError
+from agseg.labels import LabelSet
 from agseg.weights.input_spec import Carry
 from agseg.weights.manifest import Manifest
 from agseg.workflows.capabilities import check_capabilities, check_mirror
@@ -61,3 +62,13 @@ def test_mirroring_that_would_do_nothing_is_said():
         check_mirror([plain])
     with pytest.raises(UsageError, match="obelisk-tcia"):
         check_mirror([MANIFEST.entry("obelisk-tcia")])
+
+
+def test_mirroring_without_a_label_for_the_other_side_is_refused():
+    bare = replace(GATED, default_for=(), cleanup={}, largest_of=())
+    alone = replace(bare, labels=LabelSet.from_mapping({1: "liver", 2: "kidney-left"}))
+    with pytest.raises(UsageError, match="kidney-left has no label for its other side"):
+        check_mirror([alone])
+    check_mirror([replace(alone, labels=LabelSet.from_mapping({1: "kidney-right", 2: "kidney-left"}))])
+    trained = replace(alone, input=replace(alone.input, carry=Carry.LOGITS, mirror_axes=(0,)))
+    check_mirror([trained])  # nnU-Net mirrored its scans under the same labels

@@ -27,6 +27,8 @@ from agseg.training.trained import open_run
 from agseg.weights.digest import Digest
 from agseg.weights.manifest import Manifest
 from agseg.workflows import finetune as finetune_module
+from agseg.workflows.evaluate_folders import evaluate_folders
+from agseg.workflows.export import export_run
 from agseg.workflows.finetune import entry_network, finetune, finetune_recipe
 from agseg.workflows.finetune_own import adapted_recipe, take_what_fits
 from agseg.workflows.train import RunPlace
@@ -170,6 +172,11 @@ def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path):
     for score in scored.cases:
         with Image.open(tmp_path / f"ev/predictions/{score.case}.png") as mask:
             assert int((np.asarray(mask) == 1).sum()) == score.counts.predicted
+    again = evaluate_folders(data / "labelsTr", tmp_path / "ev/predictions", output=tmp_path / "folders", only=scored.case_ids)
+    assert [score.values for score in again.evaluation.cases] == [score.values for score in scored.cases]
+    with pytest.raises(RecipeError, match="a network of pictures is not exported") as refused:
+        export_run(open_run(tmp_path / "run"), weights_id="moles", output=tmp_path)
+    assert "evaluate --run RUN --masks" in str(refused.value.hint)
 
 
 NNUNET = {
