@@ -65,6 +65,11 @@ def _slices_119(folder: Path) -> None:
     _synthetic(folder.parent / "119.nii.gz", 119, dicom=folder / "ct")
 
 
+def _slices_300(folder: Path) -> None:
+    """For a network of nnU-Net's (benchmarks.nnunet_full_size), which wants the channel's number in the name."""
+    _synthetic(folder / "ct_0000.nii.gz", 300, spacing_mm=1.5)
+
+
 def _slices_600(folder: Path) -> None:
     _synthetic(folder / "ct.nii.gz", 600, spacing_mm=1.25)
 
@@ -81,8 +86,9 @@ def _demo(folder: Path) -> None:
 
 
 CASES: dict[str, Callable[[Path], None]] = {
-    "small": _small, "119": _slices_119, "600": _slices_600, "ten": _ten, "demo": _demo,
+    "small": _small, "119": _slices_119, "600": _slices_600, "ten": _ten, "demo": _demo, "300": _slices_300,
 }  # fmt: skip
+USUAL = ("small", "119", "600", "ten", "demo")
 
 
 def data_of(case: str) -> Path:
@@ -183,7 +189,7 @@ def main() -> None:
     """Measure, or report what was measured."""
     parser = argparse.ArgumentParser(description="agseg segment from process start to exit.")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another working copy with its .venv")
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join(USUAL))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--options", default=SAME_NETWORK, help="more options of agseg segment, for both checkouts")
     parser.add_argument(

@@ -1,7 +1,6 @@
-"""Connected components of each label, from runs along the fastest axis of memory.
+"""Connected components of each label, from its runs.
 
-An organ of millions of voxels has some ten thousand runs, and neither an image of numbers nor a copy of the organ's box is
-needed to tell which of them touch. What it costs grows with the organs' surfaces, not with the volume.
+Neither an image of numbers nor a copy of the organ's box is needed to tell which runs touch.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agseg.slabs import in_memory_order, slabs
+from agseg.measure.runs import Runs, find_runs
+from agseg.slabs import in_memory_order
 
 _BATCHES = 8
 """A label's runs look up their neighbours in so many batches, which bounds the temporary arrays."""
@@ -25,29 +25,6 @@ _HALF_NEIGHBOURHOOD = ((0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class _Runs:
-    """Runs of one or of all labels, in the order of memory.
-
-    Parameters
-    ----------
-    value
-        uint8, the label.
-    row
-        int64, plane * lines + line.
-    begin, end
-        int64, first voxel along the row, and first one behind the run.
-    """
-
-    value: NDArray[np.uint8]
-    row: NDArray[np.int64]
-    begin: NDArray[np.int64]
-    end: NDArray[np.int64]
-
-    def only(self, chosen: NDArray[np.bool_]) -> _Runs:
-        return _Runs(self.value[chosen], self.row[chosen], self.begin[chosen], self.end[chosen])
-
-
-@dataclass(frozen=True, eq=False)
 class Components:
     """The components of one label.
 
@@ -55,18 +32,19 @@ class Components:
     ----------
     sizes
         Voxels of each component, in the order in which memory meets them first.
+    runs
+        The label's runs.
     """
 
     sizes: NDArray[np.int64]
-    _runs: _Runs
+    runs: Runs
     _number: NDArray[np.int64]
 
     def remove(self, labels: NDArray[np.uint8], which: NDArray[np.bool_]) -> None:
         """Set the voxels of these components to 0 in ``labels``, the array they were found in."""
-        chosen = self._runs.only(which[self._number])
+        chosen = self.runs.only(which[self._number])
         view = in_memory_order(labels)
-        lines = view.shape[1]
-        lengths = chosen.end - chosen.begin
+        lines, lengths = view.shape[1], chosen.lengths
         for part in _in_parts(lengths, _VOXELS):
             long = lengths[part]
             plane, line = np.divmod(np.repeat(chosen.row[part], long), lines)
@@ -74,53 +52,29 @@ class Components:
             view[plane, line, along] = 0
 
 
-def components(labels: NDArray[np.uint8]) -> dict[int, Components]:
+def components(labels: NDArray[np.uint8], runs: Runs | None = None) -> dict[int, Components]:
     """The 26-connected components of every label but 0 that occurs, by label.
 
     Parameters
     ----------
     labels
         uint8 (i, j, k), in any memory order.
+    runs
+        Its runs, where the caller has them.
     """
-    runs = _runs(labels)
-    shape = in_memory_order(labels).shape
     found = {}
-    for value in np.flatnonzero(np.bincount(runs.value, minlength=1)):
-        ours = runs.only(runs.value == value)
-        roots, number = np.unique(_joined(ours, shape), return_inverse=True)
-        lengths = (ours.end - ours.begin).astype(np.float64)
-        sizes = np.bincount(number, weights=lengths, minlength=len(roots)).astype(np.int64)
-        found[int(value)] = Components(sizes, ours, number)
+    for label, ours in (runs or find_runs(labels)).by_label().items():
+        root = _joined(ours)
+        is_first = root == np.arange(len(root))
+        number = (np.cumsum(is_first) - 1)[root]
+        sizes = np.bincount(number, weights=ours.lengths.astype(np.float64)).astype(np.int64)
+        found[label] = Components(sizes, ours, number)
     return found
 
 
-def _runs(labels: NDArray[np.uint8]) -> _Runs:
-    pieces: list[_Runs] = []
-    row = 0
-    for (slab,) in slabs(labels):
-        rows, width = slab.shape[0] * slab.shape[1], slab.shape[2]
-        flat = slab.reshape(-1)
-        if flat.max(initial=0):
-            starts = np.empty(flat.shape, dtype=bool)
-            np.not_equal(flat[1:], flat[:-1], out=starts[1:])
-            starts[::width] = True
-            begin = np.flatnonzero(starts)
-            end = np.append(begin[1:], flat.size)
-            value = flat[begin]
-            marked = value != 0
-            begin, end = begin[marked], end[marked]
-            local = begin // width
-            pieces.append(_Runs(value[marked], local + row, begin - local * width, end - local * width))
-        row += rows
-    if not pieces:
-        none = np.zeros(0, dtype=np.int64)
-        return _Runs(np.zeros(0, dtype=np.uint8), none, none, none)
-    return _Runs(*(np.concatenate([getattr(p, name) for p in pieces]) for name in ("value", "row", "begin", "end")))
-
-
-def _joined(runs: _Runs, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def _joined(runs: Runs) -> NDArray[np.int64]:
     """For each run of one label the first run of its component."""
-    lines, stride = shape[1], shape[2] + 2
+    lines, stride = runs.shape[1], runs.shape[2] + 2
     first, last = runs.row * stride + runs.begin, runs.row * stride + runs.end
     line = runs.row % lines
     root = np.arange(len(runs.row))
@@ -135,24 +89,43 @@ def _joined(runs: _Runs, shape: tuple[int, ...]) -> NDArray[np.int64]:
             high = np.searchsorted(first, last[these] + towards, side="right")
             count = np.maximum(high - low, 0)
             others = np.arange(count.sum()) + np.repeat(low - np.cumsum(count) + count, count)
-            root = _united(root, np.repeat(these, count), others)
-    return root
+            _unite(root, np.repeat(these, count), others)
+    return _compressed(root)
 
 
-def _united(root: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The roots after joining pairs of runs; the smaller number is the root."""
+def _unite(root: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+    """Join pairs of runs in the forest ``root``, in place; of two roots the smaller stays one.
+
+    Only what the pairs lead to is followed. Going over the whole forest for each batch of pairs costs minutes for a mask of
+    noise, which has a run for every third voxel.
+    """
+    a, b = _roots(root, one), _roots(root, other)
     while True:
-        a, b = root[one], root[other]
         apart = a != b
         if not apart.any():
-            return root
-        one, other, a, b = one[apart], other[apart], a[apart], b[apart]
-        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while True:
-            further = root[root]
-            if np.array_equal(further, root):
-                break
-            root = further
+            return
+        low, high = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
+        np.minimum.at(root, high, low)
+        # Chains of these new links are halved until each leads to a root: every link of one begins in ``high``.
+        while not np.array_equal(further := root[root[high]], root[high]):
+            root[high] = further
+        a, b = root[low], root[high]
+
+
+def _roots(root: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The root of each of these runs, to which they are linked from now on."""
+    found = root[of]
+    while not np.array_equal(further := root[found], found):
+        found = further
+    root[of] = found
+    return found
+
+
+def _compressed(root: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The forest with every run linked to its root."""
+    while not np.array_equal(further := root[root], root):
+        root = further
+    return root
 
 
 def _in_parts(lengths: NDArray[np.int64], most: int) -> list[slice]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from agseg.grid import Grid
 from agseg.measure.components import components
 from agseg.measure.intensity import share_between
+from agseg.measure.runs import Runs
 from agseg.measure.shape import Shape
 from agseg.measure.volumes import Survey
+from agseg.slabs import memory_order
 from agseg.volume import FAT_HU, HU_MIN, OTHER_HU, LabelMask, Volume
 
 PATCH_MM, PATCH_HU = 12.0, 30.0
@@ -73,14 +75,15 @@ class Evidence:
 def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Evidence]:
     """The evidence of every organ that has a voxel, by name; mask and image (i, j, k) are on one grid."""
     grid, labels, counts, found = mask.grid, mask.labels, survey.histograms, survey.shapes
-    pieces = components(labels) if found else {}
+    pieces = components(labels, survey.runs)
     axes = [next(axis for axis, code in enumerate(grid.axis_codes) if code in pair) for pair in ("LR", "AP", "SI")]
     evidence = {}
     for label in mask.label_set:
         shape = found.get(label.index)
         if shape is None:
             continue
-        centre, midline = _places(labels, volume.voxels, label.index, shape, grid, up=axes[2], is_hu=counts is not None)
+        centre = grid.to_world(_centre(labels, pieces[label.index].runs)[None])[0]
+        midline = _midline(volume.voxels, shape, grid, up=axes[2], is_hu=counts is not None)
         sizes = np.sort(pieces[label.index].sizes)[::-1]
         near = [
             bool(min(shape.first[axis], labels.shape[axis] - 1 - shape.last[axis]) * grid.spacing_mm[axis] <= EDGE_MM)
@@ -89,8 +92,8 @@ def collect(mask: LabelMask, volume: Volume, survey: Survey) -> dict[str, Eviden
         evidence[label.name] = Evidence(
             extent_mm=shape.extent_mm,
             cut=(near[axes[0]], near[axes[1]], near[axes[2]]),
-            centre_mm=centre,
-            from_midline_mm=centre[0] - midline,
+            centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+            from_midline_mm=0.0 if midline is None else float(centre[0]) - midline,
             second_piece=float(sizes[1] / sizes[0]) if len(sizes) > 1 else 0.0,
             **({} if counts is None else _density(counts[label.index])),
         )
@@ -144,48 +147,38 @@ def _summed(layer: NDArray[Any], starts: list[NDArray[np.intp]]) -> NDArray[Any]
     return np.add.reduceat(np.add.reduceat(layer, starts[0], axis=0), starts[1], axis=1)
 
 
-def _places(
-    labels: NDArray[np.uint8],
-    values: NDArray[np.int16] | NDArray[np.float32],
-    index: int,
-    shape: Shape,
-    grid: Grid,
-    *,
-    up: int,
-    is_hu: bool,
-) -> tuple[tuple[float, float, float], float]:
-    """Centre of mass of an organ (RAS+ mm), and x of the middle of the body in its slices (RAS+ mm); a slice at a time."""
+def _centre(labels: NDArray[np.uint8], runs: Runs) -> NDArray[np.float64]:
+    """Centre of mass of one label, (i, j, k)."""
+    lengths = runs.lengths
+    plane, line = np.divmod(runs.row, runs.shape[1])
+    # Twice the middle of a run times its length: whole numbers, so that the sums are exact.
+    sums = (
+        2 * int((plane * lengths).sum()),
+        2 * int((line * lengths).sum()),
+        int(((runs.begin + runs.end - 1) * lengths).sum()),
+    )
+    centre, count = np.zeros(3), int(lengths.sum())
+    for axis, length, total in zip(memory_order(labels.strides), runs.shape, sums, strict=True):
+        mean = total / 2 / count
+        centre[axis] = length - 1 - mean if labels.strides[axis] < 0 else mean
+    return centre
+
+
+def _midline(
+    values: NDArray[np.int16] | NDArray[np.float32], shape: Shape, grid: Grid, *, up: int, is_hu: bool
+) -> float | None:
+    """Middle of the body from left to right (x, RAS+ mm) in some of an organ's slices; None where they show none."""
     numbers = range(shape.first[up], shape.last[up] + 1)
-    few = max(1, len(numbers) // _BODY_SLICES)
-    organ, body = _Mean(), _Mean()
-    for number in numbers:
-        plane = (slice(None),) * up + (number,)
-        organ.add(labels[plane] == index, at=number, up=up)
-        if (number - shape.first[up]) % few == 0:
-            # Without HU there is no telling body from air: the middle of the field of view stands for that of the body.
-            here = values[plane][::_STRIDE, ::_STRIDE]
-            body.add(here > _BODY_HU if is_hu else np.ones(here.shape, dtype=bool), at=number, up=up, step=_STRIDE)
-    x, y, z = (float(value) for value in grid.to_world(organ.index[None])[0])
-    return (x, y, z), float(grid.to_world(body.index[None])[0][0]) if body.count else x
-
-
-class _Mean:
-    """Mean index of the voxels that planes give."""
-
-    def __init__(self) -> None:
-        self.count, self._sum = 0, np.zeros(3)
-
-    def add(self, inside: NDArray[np.bool_], *, at: int, up: int, step: int = 1) -> None:
-        """A plane across axis ``up`` at index ``at``, of which every ``step``-th voxel was taken."""
-        across = [axis for axis in range(3) if axis != up]
+    across = [axis for axis in range(3) if axis != up]
+    count, sums = 0, np.zeros(3)
+    for number in numbers[:: max(1, len(numbers) // _BODY_SLICES)]:
+        here = values[(slice(None),) * up + (number,)][::_STRIDE, ::_STRIDE]
+        # Without HU there is no telling body from air: the middle of the field of view stands for that of the body.
+        inside = here > _BODY_HU if is_hu else np.ones(here.shape, dtype=bool)
         by_row, by_column = inside.sum(axis=1, dtype=np.int64), inside.sum(axis=0, dtype=np.int64)
         found = int(by_row.sum())
-        self.count += found
-        self._sum[across[0]] += step * float(by_row @ np.arange(by_row.size))
-        self._sum[across[1]] += step * float(by_column @ np.arange(by_column.size))
-        self._sum[up] += found * at
-
-    @property
-    def index(self) -> NDArray[np.float64]:
-        """The mean, (i, j, k)."""
-        return self._sum / max(self.count, 1)
+        count += found
+        sums[across[0]] += _STRIDE * float(by_row @ np.arange(by_row.size))
+        sums[across[1]] += _STRIDE * float(by_column @ np.arange(by_column.size))
+        sums[up] += found * number
+    return float(grid.to_world((sums / count)[None])[0][0]) if count else None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agseg.grid import Grid
+from agseg.measure.runs import Runs, find_runs
 from agseg.slabs import SLAB_VOXELS, in_memory_order, memory_order
 
 _VALUES = 256
@@ -41,9 +42,10 @@ class Shape:
     last: tuple[int, int, int]
 
 
-def shapes(labels: NDArray[np.uint8], grid: Grid) -> dict[int, Shape]:
-    """The shape of every label that occurs, by label; ``labels`` is uint8 (i, j, k) on ``grid``."""
-    occupied, faces = _walk(labels)
+def shapes(labels: NDArray[np.uint8], grid: Grid, runs: Runs | None = None) -> dict[int, Shape]:
+    """The shape of every label that occurs, by label; ``labels`` is uint8 (i, j, k) on ``grid``, ``runs`` are its runs."""
+    runs = runs or find_runs(labels)
+    occupied, faces = _occupied(labels, runs), _faces(labels, runs)
     steps = grid.affine[:3, :3]
     areas = [float(np.linalg.norm(np.cross(steps[:, (a + 1) % 3], steps[:, (a + 2) % 3]))) for a in range(3)]
     found = {}
@@ -63,29 +65,40 @@ def _axis_along(grid: Grid, pair: str) -> int:
     return next(axis for axis, code in enumerate(grid.axis_codes) if code in pair)
 
 
-def _walk(labels: NDArray[np.uint8]) -> tuple[list[NDArray[np.bool_]], NDArray[np.int64]]:
-    """For each axis of the array where each label occurs, bool (length, 256); and its faces, int64 (axis, 256)."""
+def _occupied(labels: NDArray[np.uint8], runs: Runs) -> list[NDArray[np.bool_]]:
+    """For each axis of the array where each label occurs, bool (length, 256)."""
+    planes, lines, width = runs.shape
+    plane, line = np.divmod(runs.row, lines)
+    in_memory = [np.zeros((length, _VALUES), dtype=bool) for length in (planes, lines)]
+    in_memory[0][plane, runs.value] = True
+    in_memory[1][line, runs.value] = True
+    size = (width + 1) * _VALUES
+    begun, ended = (np.bincount(at * _VALUES + runs.value, minlength=size) for at in (runs.begin, runs.end))
+    in_memory.append(np.cumsum((begun - ended).reshape(-1, _VALUES), axis=0)[:-1] > 0)
+    occupied = [in_memory[0]] * 3
+    for axis, along in zip(memory_order(labels.strides), in_memory, strict=True):
+        occupied[axis] = along[::-1] if labels.strides[axis] < 0 else along
+    return occupied
+
+
+def _faces(labels: NDArray[np.uint8], runs: Runs) -> NDArray[np.int64]:
+    """Faces of each label's voxels across each axis that lie between it and something else, int64 (axis, 256)."""
     order, view = memory_order(labels.strides), in_memory_order(labels)
-    occupied = [np.zeros((labels.shape[axis], _VALUES), dtype=bool) for axis in range(3)]
     faces = np.zeros((3, _VALUES), dtype=np.int64)
+    for inside in (runs.begin > 0, runs.end < runs.shape[2]):
+        faces[order[2]] += np.bincount(runs.value[inside], minlength=_VALUES)
     step = max(1, SLAB_VOXELS // max(1, int(np.prod(view.shape[1:]))))
     for start in range(0, view.shape[0], step):
         block = view[start : start + step]
-        where = np.nonzero(block)
-        marked = block[where]
-        if not marked.size and not (start and view[start - 1].any()):
-            continue
-        for along, axis in enumerate(order):
-            flipped = labels.strides[axis] < 0
-            place = where[along] + (start if along == 0 else 0)
-            occupied[axis][labels.shape[axis] - 1 - place if flipped else place, marked] = True
         # One plane before the block, so that every pair of neighbours is met once.
         with_last = view[max(0, start - 1) : start + step]
-        for along, axis in enumerate(order):
-            source = with_last if along == 0 else block
-            low = source[(slice(None),) * along + (slice(None, -1),)]
-            high = source[(slice(None),) * along + (slice(1, None),)]
+        if not with_last.any():
+            continue
+        for axis, low, high in (
+            (order[0], with_last[:-1], with_last[1:]),
+            (order[1], block[:, :-1], block[:, 1:]),
+        ):
             differs = low != high
             for side in (low, high):
                 faces[axis] += np.bincount(side[differs], minlength=_VALUES)
-    return occupied, faces
+    return faces

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agseg.errors import Code, InputError
 from agseg.measure.intensity import histograms, spread
+from agseg.measure.runs import Runs, find_runs
 from agseg.measure.shape import Shape, shapes
 from agseg.report import Measurement, OrganStatus
 from agseg.slabs import slabs
@@ -25,12 +26,15 @@ class Survey:
 
     Parameters
     ----------
+    runs
+        Of all labels but 0.
     shapes
         Of every label that occurs, by label.
     histograms
         Voxels per label and whole HU (:func:`agseg.measure.intensity.histograms`); None where the image is not HU.
     """
 
+    runs: Runs
     shapes: dict[int, Shape]
     histograms: NDArray[np.int64] | None
 
@@ -38,7 +42,8 @@ class Survey:
 def survey(mask: LabelMask, volume: Volume) -> Survey:
     """Walk through mask and image (i, j, k), which are on one grid."""
     counts = histograms(mask.labels, volume.voxels) if volume.quantity is Quantity.HU else None
-    return Survey(shapes(mask.labels, mask.grid), counts)
+    runs = find_runs(mask.labels)
+    return Survey(runs, shapes(mask.labels, mask.grid, runs), counts)
 
 
 def measure(mask: LabelMask, volume: Volume, surveyed: Survey | None = None) -> tuple[Measurement, ...]:
