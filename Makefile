@@ -49,6 +49,7 @@ clean:
 	rm -rf build dist site agseg-out .pytest_cache .mypy_cache .ruff_cache
 
 $(STAMPS)/core: pyproject.toml constraints.txt
+	@echo "Installing agseg into $(VENV)/: some minutes, most of them for torch, and no word until it is done"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .

@@ -141,7 +141,13 @@ def print_line(text: str) -> None:
 
 
 def print_rows(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, styles: Sequence[str] = (), whole_names: bool = True
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    styles: Sequence[str] = (),
+    whole_names: bool = True,
+    right: Sequence[str] = (),
 ) -> None:
     """A plain table on stdout whose words stay whole where the terminal has the room; reason codes always do.
 
@@ -155,6 +161,8 @@ def print_rows(
         One for each row; none without them.
     whole_names
         Whether the first column, too, breaks nothing.
+    right
+        Columns of numbers.
     """
     from rich.cells import cell_len
     from rich.table import Table
@@ -169,7 +177,7 @@ def print_rows(
         least[0] = natural[0]
     widths = _fitted(natural, least, room=stdout().width - len(columns) + 1)
     for column, width in zip(columns, widths, strict=True):
-        table.add_column(column, overflow="fold", width=width)
+        table.add_column(column, overflow="fold", width=width, justify="right" if column in right else "left")
     for number, row in enumerate(rows):
         table.add_row(*(Text(cell) for cell in row), style=styles[number] if styles else None)
     print_table(table)

@@ -31,7 +31,7 @@ from agseg.cli.summaries import Summaries
 from agseg.errors import ExitCode
 
 if TYPE_CHECKING:
-    from agseg.workflows.pacs import PacsReport
+    from agseg.workflows.pacs import PacsRecord, PacsReport
 
 group = Shelf(
     cls=Summaries,
@@ -182,21 +182,31 @@ def _finish(report: PacsReport, *, as_json: bool, quiet: bool, verbose: bool) ->
     if as_json:
         console.document(report.to_dict())
     else:
-        for line in pacs_lines(report):
+        for line in (*pacs_lines(report), *told_lines(report, quiet=quiet, verbose=verbose)):
             console.note(line)
-        if verbose:
-            for record in report.records:
-                console.note(f"{record.status} {record.path}, {record.instances} objects{_why(record.message)}")
-        counts = ", ".join(f"{number} {status}" for status, number in report.counts.items() if number)
-        if counts and not quiet:
-            console.note(f"{report.action}: {counts}")
-        if not report.records and not quiet:
-            console.note("Nothing matches.")
     raise typer.Exit(report.exit_code)
 
 
-def _why(message: str | None) -> str:
-    return "" if message is None else f": {message}"
+def told_lines(report: PacsReport, *, quiet: bool = False, verbose: bool = False) -> list[str]:
+    """What is said beside failures: of a dry run each series or object that would be moved, of ``-v`` every one; the counts."""
+    told = [record for record in report.records if verbose or (record.status == "would" and not quiet)]
+    lines = [_record_line(record, report.action) for record in told]
+    if not quiet:
+        counts = ", ".join(f"{number} {_word(status, report.action)}" for status, number in report.counts.items() if number)
+        lines.append(f"{report.action}: {counts}" if report.records else "Nothing matches.")
+    return lines
+
+
+def _record_line(record: PacsRecord, action: str) -> str:
+    thing = "image" if action == "pull" else "object"
+    why = "" if record.message is None else f": {record.message}"
+    return (
+        f"{_word(record.status, action)} {record.path}, {record.instances} {thing}{'' if record.instances == 1 else 's'}{why}"
+    )
+
+
+def _word(status: str, action: str) -> str:
+    return f"to {action}" if status == "would" else str(status)
 
 
 def pacs_lines(report: PacsReport) -> list[str]:

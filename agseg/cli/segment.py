@@ -10,19 +10,16 @@ import typer
 from agseg.cli import console, options
 from agseg.cli.device import check_device
 from agseg.cli.run_end import mute_ending, show_event
+from agseg.cli.run_tables import print_reasons, print_volumes
 from agseg.cli.site_segment import handed_over
 from agseg.cli.words import organs_of, words_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from agseg.batch.cluster import Cluster
-    from agseg.report import BatchReport, StudyReport
+    from agseg.report import BatchReport
 
 NOT_AS_ASKED = frozenset({"W_MISSING_UIDS", "W_DUPLICATE_UID", "W_NOT_CODED", "E_DIMENSIONS"})
 """Warnings that say that DICOM objects were asked for and are missing, in whole or in part."""
-
-STATUS_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red", "deferred": "cyan"}
 
 
 def register(app: typer.Typer) -> None:
@@ -258,13 +255,12 @@ def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
 
 def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:
     """The run for people: a table of volumes, then what was not segmented and why; of a dry run, what would be done."""
-    if any(study.organs for study in report.studies):
-        console.print_table(volumes_table(report))
+    print_volumes(report)
     left_out = [study for study in report.studies if study.status.value in ("rejected", "failed", "deferred")]
     would = [study for study in left_out if dry_run and study.status.value == "deferred" and study.code is None]
     left_out = [study for study in left_out if study not in would]
     if left_out:
-        console.print_table(reasons_table(left_out, title="Not to be done" if dry_run else "Not segmented"))
+        print_reasons(left_out, title="Not to be done" if dry_run else "Not segmented")
     if would:
         console.print_line(f"To be read now, and segmented if they can be: {len(would)}")
         for study in would:
@@ -277,43 +273,6 @@ def show(report: BatchReport, output: Path, *, dry_run: bool = False) -> None:
     if counts:
         where = f"nothing was written; results would be in {output}" if dry_run else f"results in {output}"
         console.note(f"{counts}{weights}{f' on {device}' if device else ''}; {where}")
-
-
-def volumes_table(report: BatchReport) -> Table:
-    """One row per study and organ."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="Volumes")
-    for heading, justify in (("study", "left"), ("organ", "left"), ("status", "left"), ("ml", "right"), ("mean HU", "right")):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("look at", overflow="fold")
-    for study in report.studies:
-        for number, organ in enumerate(study.organs):
-            table.add_row(
-                Text(study.input if number == 0 else ""),
-                organ.name,
-                organ.status.value,
-                "" if organ.volume_ml is None else f"{organ.volume_ml:.1f}",
-                "" if organ.mean_hu is None else f"{organ.mean_hu:.0f}",
-                "; ".join(organ.review),
-            )
-    return table
-
-
-def reasons_table(studies: list[StudyReport], *, title: str = "Not segmented") -> Table:
-    """One row per study that was not segmented."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title)
-    for heading in ("study", "status", "code", "why"):
-        table.add_column(heading, overflow="fold")
-    for study in studies:
-        status = study.status.value
-        # Text, not markup: a folder may be called "[red]".
-        table.add_row(Text(study.input), Text(status, STATUS_STYLE[status]), Text(study.code or ""), Text(study.message or ""))
-    return table
 
 
 def _one_line_each(report: BatchReport) -> None:

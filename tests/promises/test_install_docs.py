@@ -22,8 +22,12 @@ from tests.promises.conftest import ROOT
 PAGE = (ROOT / "docs" / "install.md").read_text()
 STEPS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 DEBIAN, RHEL = STEPS[0], STEPS[1]
-PREFIXES = ("/opt/agseg", "/srv/agseg", "/usr/local/src", "/etc/agseg", "/etc/bash_completion.d", "/etc/systemd")
-NOTED = ("apt-get", "dnf", "useradd", "userdel", "systemctl")
+PREFIXES = ("/opt/agseg", "/srv/agseg", "/usr/local/src", "/etc/agseg", "/etc/bash_completion.d", "/etc/systemd", "/etc/cron.d",
+            "/etc/logrotate.d")  # fmt: skip
+PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("hospital.md", "pacs.md"))
+PLACED = sorted(set(re.findall(r"/etc/(?:systemd/system|cron\.d|logrotate\.d)/agseg[\w.-]*", PAGES)))
+"""The files of the machine that the other pages have a hospital write."""
+NOTED = ("apt-get", "dnf", "useradd", "userdel")
 
 # As root's own would do it, but for the owner.
 INSTALL = """#!/bin/sh
@@ -31,6 +35,11 @@ for word; do shift; case "$skip$word" in -o|-g) skip=1 ;; 1*) skip= ;; *) set --
 exec {install} "$@"
 """
 RUNUSER = '#!/bin/sh\necho "runuser $2" >> "$NOTED"\nshift 3\nexec "$@"\n'
+# As systemd's own: a unit that is not installed cannot be stopped, started or disabled.
+SYSTEMCTL = """#!/bin/sh
+echo "systemctl $@" >> "$NOTED"
+for word; do case "$word" in agseg*) [ -e "$UNITS/$word" ] || { echo "$word is not installed" >&2; exit 5; } ;; esac; done
+"""
 GIT = '#!/bin/sh\necho "git $@" >> "$NOTED"\nmkdir -p "$(dirname "$3")" && exec cp -a "$CHECKOUT" "$3"\n'
 
 
@@ -70,6 +79,9 @@ def machine(tmp_path: Path) -> Machine:
     program("install", INSTALL.format(install=shutil.which("install")))
     program("runuser", RUNUSER)
     program("git", GIT)
+    program("systemctl", SYSTEMCTL)
+    units = tmp_path / "etc" / "systemd" / "system"
+    units.mkdir(parents=True)
     for name in ("python3", "python3.11"):
         program(name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     source = tmp_path / "source"
@@ -87,6 +99,7 @@ def machine(tmp_path: Path) -> Machine:
         "LANG": "C.UTF-8",
         "COLUMNS": "200",
         "NOTED": str(tmp_path / "noted"),
+        "UNITS": str(units),
         "CHECKOUT": str(source),
         # No network: the other packages, and what builds a wheel, are those of the environment that runs the tests.
         "PYTHONPATH": sysconfig.get_paths()["purelib"],
@@ -110,6 +123,8 @@ def test_every_step_of_the_installation_works(machine: Machine) -> None:
     assert not (root / "srv/agseg/out").stat().st_mode & 0o077
     assert (root / "etc/bash_completion.d/agseg").read_text().count("_AGSEG_COMPLETE=complete_bash")
     shutil.copytree(root / "usr/local/src/wheelhouse", root / "usr/local/src/wheelhouse-new")
+    for unit in ("agseg-night.timer", "agseg-night.service"):
+        (root / "etc/systemd/system" / unit).touch()
     assert machine.run(upgrade).count("agseg 0.") == 1
     (root / "srv/agseg/out/liver.nii.gz").write_bytes(b"mine")
     machine.run(removal)
@@ -121,7 +136,28 @@ def test_every_step_of_the_installation_works(machine: Machine) -> None:
         f"useradd --system --user-group --home-dir {root}/srv/agseg --shell /usr/sbin/nologin agseg",
         "userdel agseg",
     ]
-    assert "systemctl start agseg.timer" in machine.noted
+    assert [note for note in machine.noted if note.startswith("systemctl st")] == [
+        "systemctl stop agseg-night.timer",
+        "systemctl stop agseg-night.service",
+        "systemctl start agseg-night.timer",
+    ]
+
+
+@pytest.mark.parametrize("which", ["", "agseg.", "agseg-night", "agseg-listen", "agseg"])
+def test_whatever_a_hospital_has_set_up_is_removed_and_its_data_stay(machine: Machine, which: str) -> None:
+    placed = [machine.root / path[1:] for path in PLACED if which and f"/{which}" in path]
+    assert bool(placed) == bool(which)
+    for path in placed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    result = machine.root / "srv/agseg/out/liver.nii.gz"
+    result.parent.mkdir(parents=True)
+    result.touch()
+    machine.run(STEPS[-1])
+    assert [path for path in placed if path.exists()] == []
+    disabled = {note.split()[-1] for note in machine.noted if note.startswith("systemctl disable --now")}
+    assert disabled == {path.name for path in placed if path.suffix in (".timer", ".service")}
+    assert result.exists()
 
 
 def test_red_hats_python_is_named_with_its_version(machine: Machine) -> None:
@@ -141,4 +177,4 @@ def test_the_steps_are_in_the_order_of_the_page() -> None:
     assert len(STEPS) == 10
     assert "apt-get" in DEBIAN
     assert "dnf" in RHEL
-    assert STEPS[-1].startswith("systemctl disable")
+    assert "userdel" in STEPS[-1]

@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from agseg.cli.app import app
 from agseg.workflows.site import load_site
 from tests.promises.conftest import ROOT
 
@@ -52,7 +54,7 @@ def test_the_sites_file_of_the_page_is_read(tmp_path: Path) -> None:
 
 
 def test_the_units_command_exists_and_names_its_program_in_full(agseg: Path) -> None:
-    unit = block("ini", "ExecStart")
+    unit = block("ini", "agseg night")
     command = re.search(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     assert command is not None
     program, *words = shlex.split(command[1])
@@ -83,3 +85,25 @@ def test_by_hand_a_quiet_day_and_a_lost_series_do_not_keep_the_rest_from_being_d
     assert (len(calls), code) == (steps, 0 if steps == 3 else 1)
     if steps == 3:
         assert [call.split()[0] for call in calls] == ["pacs", "segment", "pacs"]
+
+
+def test_every_cron_line_names_user_program_and_home_as_the_units_do() -> None:
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("hospital.md", "pacs.md", "install.md"))
+    lines = re.findall(r"^(?:\d+ ){2}\* \* \*  (.*)$", pages, re.MULTILINE)
+    assert len(lines) == 3
+    (home,) = set(re.findall(r"^Environment=(AGSEG_HOME=\S+)$", pages, re.MULTILINE))
+    for line in lines:
+        assert line.startswith(f"agseg  {home} /opt/agseg/bin/agseg ")
+        assert "%" not in line
+        into = re.findall(r">> (\S+)/[^/ ]+", line)
+        assert all(re.search(rf"install -d .*{re.escape(folder)}\b", pages) for folder in into)
+
+
+def test_every_unit_starts_a_command_that_exists() -> None:
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("hospital.md", "pacs.md"))
+    commands = [shlex.split(line) for line in re.findall(r"^ExecStart=(.*)$", pages, re.MULTILINE)]
+    assert sorted(words[1] for words in commands) == ["listen", "night", "segment"]
+    for program, command, *words in commands:
+        assert program == "/opt/agseg/bin/agseg"
+        options = {option for parameter in get_command(app).commands[command].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options
