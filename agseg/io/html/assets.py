@@ -29,7 +29,7 @@ dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding:.3rem 0}
 th,td{border:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}
-td{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}.name{overflow-wrap:anywhere;min-width:7rem}td.reasons{min-width:14rem}
 thead th{background:var(--band)}td.n,th.n{text-align:right;white-space:nowrap}
 th button{all:unset;cursor:pointer;text-decoration:underline dotted}
 th button:focus-visible{outline:3px solid var(--link)}
@@ -59,12 +59,17 @@ dialog button{font:inherit;padding:.3rem .9rem}
 .trends{display:flex;flex-wrap:wrap;gap:1.2rem}figure{margin:0}figcaption{font-weight:600}
 svg{background:var(--band);border:1px solid var(--line)}svg text{font-size:11px;fill:var(--soft)}
 svg .line{fill:none;stroke:var(--link);stroke-width:2}svg .dot{fill:var(--link)}
+@media screen and (max-width:30rem){body{padding:.6rem .6rem 3rem}th,td{padding:.3rem .35rem}article{padding:.6rem}
+.name{min-width:6.5rem}.code{font-size:.75em}}
 @page{size:A4 landscape;margin:12mm 12mm 16mm}
 @media print{.controls,.skip,dialog{display:none}html{font-size:11px}body{max-width:none;padding:0}
 a{color:inherit;text-decoration:none}article[hidden]{display:block}tr[hidden]{display:table-row}
-.wide{overflow:visible}th,td{padding:.15rem .35rem}.volumes th[scope=row]{min-width:0}
+.wide{overflow:visible}th,td{padding:.15rem .35rem}.volumes th[scope=row],.name,td.reasons{min-width:0}
 h2,h3,caption,.key{break-after:avoid}thead{display:table-header-group}tr,figure,.picture,.key{break-inside:avoid}
-article img{max-height:85mm;width:auto}.picture+.picture img{max-height:115mm}
+article img{max-height:115mm;width:auto}article{padding:.4rem .6rem}article p,article ul.look{margin:.15rem 0}
+.seen.mosaic{display:grid;grid-template-columns:minmax(0,1fr) 115mm;grid-template-rows:min-content 1fr;column-gap:4mm}
+.seen.mosaic .picture{grid-column:1}.seen.mosaic .picture+.picture{grid-column:2;grid-row:1/span 2}
+.seen.mosaic tr>:nth-child(5){display:none}
 .running{display:block;position:fixed;bottom:0;left:0;right:0;text-align:center;margin:0;font-weight:600;background:#fff}
 main{padding-bottom:2rem}}
 """

@@ -101,6 +101,11 @@ class StudyView:
     clip: ClipView | None
 
     @property
+    def has_mosaic(self) -> bool:
+        """Whether the preview has the mosaic beside it: in print they share a sheet with the table."""
+        return not self.is_clip and len(self.pictures) > 1
+
+    @property
     def look(self) -> int:
         """Whether there is a reason to look first."""
         return int(bool(self.reasons))
@@ -127,7 +132,7 @@ def view(study: StudyReport, anchor: str, reasons: Sequence[str], root: Path | N
         whose=whose(study),
         anchor=anchor,
         status=study.status,
-        outcome=OUTCOMES[study.status],
+        outcome=_outcome(study),
         code=str(study.code or ""),
         message=study.message or "",
         geometry=_geometry(study),
@@ -161,6 +166,12 @@ def whose(study: StudyReport) -> str:
         spelled_out(described),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _outcome(study: StudyReport) -> str:
+    """How it ended; a result without any organ (a neck, a leg, or a network that failed) must not look like one with all."""
+    is_empty = bool(study.organs) and all(organ.status is OrganStatus.ABSENT for organ in study.organs)
+    return f"{OUTCOMES[study.status]}, nothing found" if is_empty else OUTCOMES[study.status]
 
 
 def _geometry(study: StudyReport) -> str:
