@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.processor_time"]
+
 SEED = 20260101
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

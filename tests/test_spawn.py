@@ -91,7 +91,7 @@ def test_the_model_process_of_a_run_is_the_one_that_was_started_ahead(tmp_path: 
         assert crew.model is not None
         assert crew.model.process.pid == ahead.process.pid
         assert all(reader.process.pid != ahead.process.pid for reader in crew.readers)
-        assert crew.model.hear()["kind"] == "ready"
+        assert crew.model.receive()["kind"] == "ready"
     finally:
         for worker in crew.all():
             worker.end(at_once=True)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agseg.batch.child import Role, Says
+from agseg.batch.child import MessageKind, Role
 from agseg.batch.marker import Marker
 from agseg.batch.outcome import Failure
 from agseg.batch.supervise import how_it_ended
-from agseg.batch.worker import Gone, Worker
+from agseg.batch.worker import ChildExited, Worker
 from agseg.errors import AgsegError, Code, UsageError
 from agseg.io.watch import NO_FILE
 
@@ -108,34 +108,34 @@ class Calls:
         if worker is None:
             raise RuntimeError("the child was not started")
         if not worker.ready:
-            self._hear(worker, Says.READY, self._limits.start_s)
+            self._receive(worker, MessageKind.READY, self._limits.start_s)
             worker.ready = True
         self._marker.value = NO_FILE
         try:
             worker.connection.send((function, arguments))
         except (BrokenPipeError, ConnectionError):
             raise self._gone(worker) from None
-        return self._hear(worker, Says.ANSWER, limit_s)["answer"]
+        return self._receive(worker, MessageKind.ANSWER, limit_s)["answer"]
 
     def close(self) -> None:
         """End the child."""
         self._end()
         self._marker.close()
 
-    def _hear(self, worker: Worker, kind: Says, limit_s: float | None) -> dict[str, Any]:
+    def _receive(self, worker: Worker, kind: MessageKind, limit_s: float | None) -> dict[str, Any]:
         """The next message of a kind, while clock and memory are watched."""
         at, since = self._marker.value, time.monotonic()
         patience_s = self._limits.file_s if limit_s is None else limit_s
         while True:
             if worker.connection.poll(_TICK_S):
                 try:
-                    message = worker.hear()
-                except (Gone, ValueError):
+                    message = worker.receive()
+                except (ChildExited, ValueError):
                     raise self._gone(worker) from None
-                if message["kind"] == Says.LOG:
+                if message["kind"] == MessageKind.LOG:
                     logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
                     continue
-                if message["kind"] == Says.FAILURE:
+                if message["kind"] == MessageKind.FAILURE:
                     raise self._failed(message)
                 if message["kind"] != kind:
                     raise self._gone(worker)

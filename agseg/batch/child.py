@@ -39,8 +39,8 @@ class Role(StrEnum):
     ANSWERER = "answerer"
 
 
-class Says(StrEnum):
-    """Kinds of messages from a child."""
+class MessageKind(StrEnum):
+    """Kind of a message from a child."""
 
     READY = "ready"
     STAGE = "stage"
@@ -55,8 +55,8 @@ class Says(StrEnum):
 
 
 @dataclass(frozen=True)
-class Hello:
-    """The first thing a child is told.
+class ChildSpec:
+    """The first message to a child: its role and limits.
 
     Parameters
     ----------
@@ -88,66 +88,66 @@ def main(descriptor: int) -> None:
     """Serve until the parent closes the pipe; :func:`agseg.spawn.begin` has run before."""
     connection = Connection(descriptor)
     with suppress(EOFError, ConnectionError):
-        hello: Hello = connection.recv()
-        if hello.address_space_bytes is not None:
+        spec: ChildSpec = connection.recv()
+        if spec.address_space_bytes is not None:
             # Where the system cannot (macOS), the parent's watch over resident memory remains.
             # What is mapped already does not count: on a machine with many cores, numpy's threads alone map gigabytes.
-            limit = hello.address_space_bytes + (virtual_bytes(os.getpid()) or 0)
+            limit = spec.address_space_bytes + (virtual_bytes(os.getpid()) or 0)
             with suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _forward_logs(connection, hello.log_level)
-        if hello.role is Role.FRAMES:
-            _serve_frames(connection, hello)
-        elif hello.role is Role.ANSWERER:
-            _serve_answers(connection, hello)
-        elif hello.role is Role.READER:
-            _serve_reader(connection, hello)
-        elif hello.role is Role.WRITER:
-            _serve_writer(connection, hello)
+        _forward_logs(connection, spec.log_level)
+        if spec.role is Role.FRAMES:
+            _serve_frames(connection, spec)
+        elif spec.role is Role.ANSWERER:
+            _serve_answers(connection, spec)
+        elif spec.role is Role.READER:
+            _serve_reader(connection, spec)
+        elif spec.role is Role.WRITER:
+            _serve_writer(connection, spec)
         else:
-            _serve_model(connection, hello)
+            _serve_model(connection, spec)
     # No interpreter shutdown: whatever a library does there must not keep the parent waiting.
     os._exit(0)
 
 
-def _serve_answers(connection: Connection, hello: Hello) -> None:
+def _serve_answers(connection: Connection, spec: ChildSpec) -> None:
     """Call what the parent names, one question after the other; the answers are JSON."""
-    marker = Marker(hello.marker)
+    marker = Marker(spec.marker)
 
     def note(number: int) -> None:
         marker.value = number
 
-    _say(connection, Says.READY, environment={})
+    _send(connection, MessageKind.READY, environment={})
     while True:
         function, arguments = connection.recv()
         try:
             answer = function(*arguments, note=note)
         except BaseException as error:
-            if _fail(connection, error, None, hello.debug, writing=False):
+            if _fail(connection, error, None, spec.debug, writing=False):
                 return
         else:
-            _say(connection, Says.ANSWER, answer=answer)
+            _send(connection, MessageKind.ANSWER, answer=answer)
 
 
-def _serve_reader(connection: Connection, hello: Hello) -> None:
-    _say(connection, Says.READY, environment={})
+def _serve_reader(connection: Connection, spec: ChildSpec) -> None:
+    _send(connection, MessageKind.READY, environment={})
     while True:
         task: StudyTask = connection.recv()
         started = time.monotonic()
         try:
             beside = files_beside(task.study)
             check_unchanged(task.study, task.states)
-            volume = hello.target(task.study)
+            volume = spec.target(task.study)
             check_unchanged(task.study, task.states, listing=beside)
             header, voxels = _in_memory(pack, volume)
             del volume
         except BaseException as error:
-            if _fail(connection, error, task, hello.debug, writing=False):
+            if _fail(connection, error, task, spec.debug, writing=False):
                 return
             continue
         try:
-            _say(connection, Says.VOLUME, header=header, seconds=time.monotonic() - started)
+            _send(connection, MessageKind.VOLUME, header=header, seconds=time.monotonic() - started)
             send_handle(connection, voxels, os.getppid())
         finally:
             os.close(voxels)
@@ -166,26 +166,26 @@ def _in_memory(pack_up: Callable[[Any], tuple[dict[str, Any], int]], what: Any) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def _serve_frames(connection: Connection, hello: Hello) -> None:
+def _serve_frames(connection: Connection, spec: ChildSpec) -> None:
     """Open a clip and say what it is; if frames are wanted, send them first, until the last or until the parent has enough."""
-    _say(connection, Says.READY, environment={})
+    _send(connection, MessageKind.READY, environment={})
     while True:
         request = connection.recv()
         if request is None:
             continue  # it had enough when the last frame was already on its way
         clip, wanted = request
         try:
-            source = hello.target(clip)
+            source = spec.target(clip)
             if wanted is not None:
                 for frame in source.frames(wanted):
-                    _say(connection, Says.FRAME, index=frame.index, time_s=frame.time_s, shape=frame.pixels.shape)
+                    _send(connection, MessageKind.FRAME, index=frame.index, time_s=frame.time_s, shape=frame.pixels.shape)
                     connection.send_bytes(memoryview(frame.pixels.reshape(-1)))
                     if connection.poll():
                         connection.recv()
                         break
-            _say(connection, Says.SOURCE, **_facts(source))
+            _send(connection, MessageKind.SOURCE, **_facts(source))
         except BaseException as error:
-            if _fail(connection, error, None, hello.debug, writing=False):
+            if _fail(connection, error, None, spec.debug, writing=False):
                 return
 
 
@@ -200,13 +200,13 @@ def _facts(source: FrameSource) -> dict[str, Any]:
     }
 
 
-def _serve_model(connection: Connection, hello: Hello) -> None:
+def _serve_model(connection: Connection, spec: ChildSpec) -> None:
     try:
-        processor = hello.target()
+        processor = spec.target()
     except BaseException as error:
-        _fail(connection, error, None, hello.debug, writing=False)
+        _fail(connection, error, None, spec.debug, writing=False)
         return
-    _say(connection, Says.READY, environment=processor.environment)
+    _send(connection, MessageKind.READY, environment=processor.environment)
     while True:
         task, header = connection.recv()
         voxels = None if header is None else recv_handle(connection)
@@ -214,7 +214,7 @@ def _serve_model(connection: Connection, hello: Hello) -> None:
             task = replace(task, provenance=replace(task.provenance, environment=processor.environment))
             _process(processor, task, header, voxels, connection)
         except BaseException as error:
-            if _fail(connection, error, task, hello.debug, writing=True):
+            if _fail(connection, error, task, spec.debug, writing=True):
                 return
 
 
@@ -224,40 +224,40 @@ def _process(
     """One study; its volume, where a reader made one, is gone when this returns."""
 
     def stage(name: str) -> None:
-        _say(connection, Says.STAGE, stage=name)
+        _send(connection, MessageKind.STAGE, stage=name)
 
     if header is None or voxels is None:
         made = processor.process(task, stage)
     else:
         made = processor.process(task, unpack(header, voxels), stage)
     if not isinstance(made, Draft):
-        _say(connection, Says.REPORT, report=made.to_dict())
+        _send(connection, MessageKind.REPORT, report=made.to_dict())
         return
     layout, labels = _in_memory(pack_array, made.labels)
     try:
-        _say(connection, Says.DRAFT, layout=layout, facts=made.facts)
+        _send(connection, MessageKind.DRAFT, layout=layout, facts=made.facts)
         send_handle(connection, labels, os.getppid())
     finally:
         os.close(labels)
 
 
-def _serve_writer(connection: Connection, hello: Hello) -> None:
+def _serve_writer(connection: Connection, spec: ChildSpec) -> None:
     try:
-        writer = hello.target()
+        writer = spec.target()
     except BaseException as error:
-        _fail(connection, error, None, hello.debug, writing=False)
+        _fail(connection, error, None, spec.debug, writing=False)
         return
-    _say(connection, Says.READY, environment={})
+    _send(connection, MessageKind.READY, environment={})
     while True:
         task, header, layout, facts = connection.recv()
         voxels, labels = recv_handle(connection), recv_handle(connection)
         try:
             report = _write(writer, task, (header, voxels), (layout, labels, facts), connection)
         except BaseException as error:
-            if _fail(connection, error, task, hello.debug, writing=True):
+            if _fail(connection, error, task, spec.debug, writing=True):
                 return
         else:
-            _say(connection, Says.REPORT, report=report)
+            _send(connection, MessageKind.REPORT, report=report)
 
 
 def _write(
@@ -270,10 +270,10 @@ def _write(
     """One study; its volume and labels are gone when this returns."""
     layout, labels, facts = draft
     left = Draft(unpack_array(layout, labels), facts)
-    return writer.write(task, unpack(*volume), left, lambda stage: _say(connection, Says.STAGE, stage=stage)).to_dict()
+    return writer.write(task, unpack(*volume), left, lambda stage: _send(connection, MessageKind.STAGE, stage=stage)).to_dict()
 
 
-def _say(connection: Connection, kind: Says, **content: Any) -> None:
+def _send(connection: Connection, kind: MessageKind, **content: Any) -> None:
     connection.send_bytes(json.dumps({"kind": kind, **content}, default=str).encode())
 
 
@@ -286,7 +286,7 @@ def _fail(connection: Connection, error: BaseException, task: StudyTask | None, 
         sys.excepthook(type(error), error, error.__traceback__)
     # The traceback holds the frames, and they hold the volume.
     error.__traceback__ = None
-    _say(connection, Says.FAILURE, **failure.to_dict())
+    _send(connection, MessageKind.FAILURE, **failure.to_dict())
     return failure.ends_process
 
 
@@ -299,7 +299,7 @@ class _PipeHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError, ValueError):
-            _say(self.connection, Says.LOG, name=record.name, level=record.levelno, text=record.getMessage())
+            _send(self.connection, MessageKind.LOG, name=record.name, level=record.levelno, text=record.getMessage())
 
 
 def _forward_logs(connection: Connection, level: int) -> None:

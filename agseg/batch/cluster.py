@@ -164,7 +164,10 @@ def _own_security() -> Any:
 
 
 def _in_files(security: Any, folder: Path) -> Any:
-    """The same certificates where jobs on other machines find them."""
+    """The same certificates where jobs on other machines find them.
+
+    dask-jobqueue would write them too, but takes its files away only when it is collected, long after the run's folder is gone.
+    """
     settings: dict[str, Any] = {"require_encryption": True}
     for role in ("client", "scheduler", "worker"):
         for name, text in security.get_tls_config_for_role(role).items():

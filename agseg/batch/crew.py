@@ -10,7 +10,7 @@ from agseg.batch.child import Role
 from agseg.batch.job import BatchJob
 from agseg.batch.memory import machine_memory_bytes, reader_memory_bytes
 from agseg.batch.outcome import Fault
-from agseg.batch.stop import Stop
+from agseg.batch.run_aborted import RunAborted
 from agseg.batch.worker import Worker
 from agseg.errors import Code
 from agseg.report import StudyStatus
@@ -74,7 +74,7 @@ class Crew:
     def _start(self, role: Role, target: Callable[..., Any], memory_bytes: int, *, limited: bool) -> Worker:
         """``limited``: the child sets the limit on its own addresses too; a GPU's driver reserves more than there is memory."""
         if self._starts[role] >= _STARTS:
-            raise Stop(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame=Fault.BUG)
+            raise RunAborted(Code.CRASHED, f"the {role} process cannot be started", status=StudyStatus.FAILED, blame=Fault.BUG)
         self._starts[role] += 1
         space = memory_bytes if limited else None
         debug = self._job.debug

@@ -38,13 +38,13 @@ class RunEvents:
         """
         heard = threading.Event()
 
-        def hear(event: tuple[float, Any]) -> None:
+        def receive(event: tuple[float, Any]) -> None:
             if event[1] == _ECHO:
                 heard.set()
             else:
                 self.put(event[1])
 
-        client.subscribe_topic(self.topic, hear)
+        client.subscribe_topic(self.topic, receive)
         until = time.monotonic() + within_s
         while not heard.is_set():
             if time.monotonic() > until:

@@ -25,7 +25,7 @@ from agseg.batch.dask_workers import GPU, DaskWorkers, cannot_take_part, nobody_
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Failure, Fault
 from agseg.batch.probe import Probe, laid_out
-from agseg.batch.stop import Stop
+from agseg.batch.run_aborted import RunAborted
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
@@ -39,7 +39,7 @@ _FIRST_WORKER_S = 60.0
 _FETCH_S = 10.0
 """How long an answer may take to come over."""
 
-_FAREWELL_S = 3.0
+_SHUTDOWN_S = 3.0
 """How long workers may take to hear that the run ends, and to end their processes. SIGTERM leaves a run 10 s."""
 
 _RETRIES = 5
@@ -79,7 +79,7 @@ class DaskExecutor:
         self,
         job: BatchJob,
         *,
-        should_stop: Callable[[], Stop | None],
+        should_stop: Callable[[], RunAborted | None],
         on_stage: Callable[[StudyTask, str], None],
         on_end: Callable[[StudyTask, StudyReport, Fault], None],
         cluster: Cluster,
@@ -95,7 +95,7 @@ class DaskExecutor:
         self._submitted = 0
         self._deaths: Counter[str] = Counter()
         self._events = RunEvents(self._run)
-        self._told: Stop | None = None
+        self._announced: RunAborted | None = None
         self._workers = DaskWorkers(use_gpus=cluster.use_gpus)
 
     def prepare(self) -> None:
@@ -104,7 +104,7 @@ class DaskExecutor:
     def close(self) -> None:
         """Nothing."""
 
-    def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
+    def run(self, tasks: Iterable[StudyTask]) -> tuple[RunAborted | None, tuple[StudyTask, ...]]:
         """Do the studies; see :class:`agseg.batch.executors.Executor`.
 
         Raises
@@ -124,10 +124,10 @@ class DaskExecutor:
                 self._await_workers()
                 while self._pending or self._suspects or self._flights:
                     self._turn()
-            except Stop as stop:
-                return stop, self._say_farewell(stop)
+            except RunAborted as stop:
+                return stop, self._end_workers(stop)
             finally:
-                call_within(_FAREWELL_S, client.unregister_worker_plugin, self._run)
+                call_within(_SHUTDOWN_S, client.unregister_worker_plugin, self._run)
                 cluster = {"kind": str(self.cluster.kind), "workers": len(self._workers.used)}
                 self.environment = {**self._workers.environment, "cluster": cluster}
         return None, ()
@@ -170,7 +170,7 @@ class DaskExecutor:
         known = self._workers.look(self._client)
         for key, flight in tuple(self._flights.items()):
             if known and flight.worker not in self._workers.fit:
-                self._take_back(key)
+                self._withdraw(key)
                 if flight.worker in known:
                     # It takes no further part; the answers that it had are here by now.
                     self._pending.append(flight.task)
@@ -194,9 +194,9 @@ class DaskExecutor:
             self._check_workers()
             self._give_work()
         else:
-            if self._told is None:
-                self._told = stop
-                self._tell_nodes(stop)
+            if self._announced is None:
+                self._announced = stop
+                self._abort_nodes(stop)
             if stop.blame is Fault.SIGNAL or not self._flights:
                 raise stop
         self._listen()
@@ -235,7 +235,7 @@ class DaskExecutor:
         self._flights[key] = _Flight(task, worker, future, alone)
         future.add_done_callback(self._events.put)
 
-    def _take_back(self, key: str) -> StudyTask:
+    def _withdraw(self, key: str) -> StudyTask:
         """Take a study from Dask."""
         flight = self._flights.pop(key)
         flight.future.cancel()
@@ -256,11 +256,11 @@ class DaskExecutor:
     def _listen(self) -> None:
         """Hear what is there, or wait a tick for it."""
         for said in self._events.heard(_TICK_S):
-            self._hear(said)
+            self._receive(said)
 
-    def _hear(self, said: Any) -> None:
+    def _receive(self, said: Any) -> None:
         if isinstance(said, dict):
-            self._hear_event(said)
+            self._receive_event(said)
             return
         flight = self._flights.pop(said.key, None)
         if flight is None:
@@ -278,10 +278,10 @@ class DaskExecutor:
         else:
             self._pending.appendleft(flight.task)
 
-    def _hear_event(self, event: dict[str, Any]) -> None:
+    def _receive_event(self, event: dict[str, Any]) -> None:
         """What a worker tells: a study's stage, or something about itself."""
         if "stage" not in event:
-            self._workers.hear(event)
+            self._workers.receive(event)
             return
         flight = self._flights.get(event["key"])
         if flight is not None:
@@ -305,22 +305,22 @@ class DaskExecutor:
 
     # -- the record and the end -------------------------------------------------------------------------------------
 
-    def _say_farewell(self, stop: Stop) -> tuple[StudyTask, ...]:
+    def _end_workers(self, stop: RunAborted) -> tuple[StudyTask, ...]:
         """End the workers' processes, take the answers that still come, and say which studies are left."""
-        self._tell_nodes(stop if stop.blame is Fault.SIGNAL else _over())
-        until = time.monotonic() + _FAREWELL_S
+        self._abort_nodes(stop if stop.blame is Fault.SIGNAL else _over())
+        until = time.monotonic() + _SHUTDOWN_S
         while self._flights and time.monotonic() < until and self._client.status == "running":
-            with suppress(Stop):
+            with suppress(RunAborted):
                 self._listen()
-        self._pending.extend(self._take_back(key) for key in tuple(self._flights))
+        self._pending.extend(self._withdraw(key) for key in tuple(self._flights))
         return (*self._pending, *self._suspects)
 
-    def _tell_nodes(self, stop: Stop) -> None:
+    def _abort_nodes(self, stop: RunAborted) -> None:
         from agseg.batch.node import halt
 
         with suppress(Exception):  # a worker that leaves in this moment
-            call_within(_FAREWELL_S, self._client.run, halt, self._run, stop.to_dict(), on_error="ignore")
+            call_within(_SHUTDOWN_S, self._client.run, halt, self._run, stop.to_dict(), on_error="ignore")
 
 
-def _over() -> Stop:
-    return Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
+def _over() -> RunAborted:
+    return RunAborted(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from agseg.batch.outcome import Fault
-from agseg.batch.stop import Stop
+from agseg.batch.run_aborted import RunAborted
 from agseg.errors import Code, UsageError
 from agseg.report import StudyStatus
 
@@ -35,7 +35,7 @@ class DaskWorkers:
     def __init__(self, *, use_gpus: bool) -> None:
         self.fit: set[str] = set()
         """Addresses of those that take part."""
-        self.unfit: dict[str, Stop | UsageError] = {}
+        self.unfit: dict[str, RunAborted | UsageError] = {}
         """Why others do not, or no longer."""
         self.gpus: set[str] = set()
         """Addresses of those that announce a GPU."""
@@ -66,12 +66,12 @@ class DaskWorkers:
         """Whether it is time to look again."""
         return time.monotonic() - self._looked > _LOOK_EVERY_S
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def receive(self, event: dict[str, Any]) -> None:
         """Take what a worker tells: that it takes part, or why it does not, or no longer.
 
         Raises
         ------
-        Stop
+        RunAborted
             If the output cannot be written to: the folder is everybody's, no other worker would fare better.
         """
         worker, why = event["worker"], _why(event)
@@ -80,7 +80,7 @@ class DaskWorkers:
             return
         self.fit.discard(worker)
         self.unfit[worker] = why
-        if isinstance(why, Stop) and why.blame is Fault.OUTPUT:
+        if isinstance(why, RunAborted) and why.blame is Fault.OUTPUT:
             raise why
         _log.warning("a worker takes no further part: %s", why)
 
@@ -93,14 +93,14 @@ class DaskWorkers:
 
         Raises
         ------
-        Stop, UsageError
+        RunAborted, UsageError
             Why there is nobody.
         """
         if self.eligible:
             self._last_fit = time.monotonic()
             return
         for why in self.unfit.values():
-            raise why if isinstance(why, Stop) or not self.used else nobody_left("no worker can continue")
+            raise why if isinstance(why, RunAborted) or not self.used else nobody_left("no worker can continue")
         if time.monotonic() - self._last_fit > _NO_WORKER_S:
             raise nobody_left("the cluster has no worker left")
 
@@ -116,9 +116,9 @@ class DaskWorkers:
         return {name: ", ".join(sorted(values)) for name, values in sorted(self._seen.items())}
 
 
-def nobody_left(why: str) -> Stop:
+def nobody_left(why: str) -> RunAborted:
     """The end of a run that has no workers; its studies are left for the next."""
-    return Stop(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame=Fault.BUG)
+    return RunAborted(Code.CRASHED, f"{why}; the next run takes this study", status=StudyStatus.DEFERRED, blame=Fault.BUG)
 
 
 def cannot_take_part(worker: str, why: str) -> UsageError:
@@ -129,10 +129,10 @@ def cannot_take_part(worker: str, why: str) -> UsageError:
     )
 
 
-def _why(event: dict[str, Any]) -> Stop | UsageError | None:
+def _why(event: dict[str, Any]) -> RunAborted | UsageError | None:
     """Why the worker of this event takes no part, if so."""
     if "stop" in event:
-        return Stop.from_dict(event["stop"])
+        return RunAborted.from_dict(event["stop"])
     if "usage" in event:
         told = event["usage"]
         return UsageError(told["message"], code=Code(told["code"]), hint=told["hint"])

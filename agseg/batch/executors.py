@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Fault
-from agseg.batch.stop import Stop
+from agseg.batch.run_aborted import RunAborted
 from agseg.report import StudyReport
 
 
@@ -27,7 +27,7 @@ class Executor(Protocol):
         """End what :meth:`prepare` began, where no study is to be done; :meth:`run` does so by itself."""
         ...
 
-    def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
+    def run(self, tasks: Iterable[StudyTask]) -> tuple[RunAborted | None, tuple[StudyTask, ...]]:
         """Do the studies.
 
         Returns
@@ -47,7 +47,7 @@ class ExecutorFactory(Protocol):
         self,
         job: BatchJob,
         *,
-        should_stop: Callable[[], Stop | None],
+        should_stop: Callable[[], RunAborted | None],
         on_stage: Callable[[StudyTask, str], None],
         on_end: Callable[[StudyTask, StudyReport, Fault], None],
     ) -> Executor:

@@ -1,6 +1,10 @@
 """Video decoding in a child process: a decoder that crashes, hangs or eats memory costs the clip, never the run.
 
 Decoding also goes on while the parent works: the child is always a frame ahead.
+
+A ``concurrent.futures.ProcessPoolExecutor`` would not do: it unpickles what its workers send, so a hostile clip that takes over
+its decoder would have this process too; it can neither end a worker that hangs nor stream the frames of one call; and its
+workers outlive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -11,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from agseg.batch.child import Role, Says
+from agseg.batch.child import MessageKind, Role
 from agseg.batch.memory import machine_memory_bytes
 from agseg.batch.outcome import Failure, ReportedFailure
 from agseg.batch.supervise import how_it_ended
-from agseg.batch.worker import Gone, Worker
+from agseg.batch.worker import ChildExited, Worker
 from agseg.errors import Code
 from agseg.io.video.clips import open_clip
 from agseg.io.video.frames import Box, Frame, FrameSource, Wanted
@@ -77,9 +81,9 @@ class FrameReader:
         if self._worker is None:
             size = int(machine_memory_bytes() * _MEMORY_SHARE)
             self._worker = Worker(Role.FRAMES, self._open_source, memory_bytes=size, address_space_bytes=size, debug=False)
-            self._hear(Says.READY)
+            self._receive(MessageKind.READY)
         self._ask((clip, None))
-        return self._hear(Says.SOURCE)
+        return self._receive(MessageKind.SOURCE)
 
     def read(self, clip: Study, wanted: Wanted, *, at_end: Callable[[dict[str, Any]], None]) -> Iterator[Frame]:
         """The wanted frames of a clip that is open; ``at_end`` is told what the child says of the clip after the last one."""
@@ -88,8 +92,8 @@ class FrameReader:
         self._reading = True
         try:
             while turn == self._turn:
-                message = self._hear(Says.FRAME, Says.SOURCE)
-                if message["kind"] == Says.SOURCE:
+                message = self._receive(MessageKind.FRAME, MessageKind.SOURCE)
+                if message["kind"] == MessageKind.SOURCE:
                     self._reading = False
                     at_end(message)
                     return
@@ -118,7 +122,7 @@ class FrameReader:
         self._reading = False
         with suppress(ClipError):
             self._ask(None)
-            while self._hear(Says.FRAME, Says.SOURCE)["kind"] == Says.FRAME:
+            while self._receive(MessageKind.FRAME, MessageKind.SOURCE)["kind"] == MessageKind.FRAME:
                 self._bytes()
 
     def _ask(self, request: object) -> None:
@@ -128,15 +132,15 @@ class FrameReader:
         with suppress(BrokenPipeError, ConnectionError):
             self._worker.connection.send(request)
 
-    def _hear(self, *kinds: Says) -> dict[str, Any]:
+    def _receive(self, *kinds: MessageKind) -> dict[str, Any]:
         worker = self._waited()
         try:
-            message = worker.hear()
-        except Gone:
+            message = worker.receive()
+        except ChildExited:
             raise self._lost(worker) from None
-        if message["kind"] == Says.LOG:
-            return self._hear(*kinds)
-        if message["kind"] == Says.FAILURE:
+        if message["kind"] == MessageKind.LOG:
+            return self._receive(*kinds)
+        if message["kind"] == MessageKind.FAILURE:
             del message["kind"]
             failure = Failure.from_dict(message)
             if failure.ends_process:

@@ -18,7 +18,6 @@ import multiprocessing
 import pickle
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -29,7 +28,7 @@ from agseg.batch.folder import published_by_this_run
 from agseg.batch.job import BatchJob, Limits, ModelFactory, StudyTask
 from agseg.batch.outcome import Fault
 from agseg.batch.probe import Probe
-from agseg.batch.stop import Stop
+from agseg.batch.run_aborted import RunAborted
 from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
@@ -56,13 +55,17 @@ class Placed(Protocol):
         ...
 
 
+Answer = Future[dict[str, Any] | None]
+"""How a study ended, to come; None when another worker has to do it."""
+
+
 @dataclass
 class _Held:
-    """A study that the node works on; the future is None when another worker has to do it."""
+    """A study that the node works on."""
 
     key: str
     task: StudyTask
-    future: Future[dict[str, Any] | None] = field(default_factory=Future)
+    future: Answer = field(default_factory=Future)
 
 
 def do_study(run: str, payload: bytes) -> dict[str, Any]:
@@ -91,8 +94,10 @@ def do_study(run: str, payload: bytes) -> dict[str, Any]:
     plugin: NodePlugin | None = worker.plugins.get(run)
     # It comes from the run's own process over Dask's channel, which is trusted to run code anyway.
     task = pickle.loads(payload)  # noqa: S301
+    # Taken before the thread is given back, so that the node gets studies in the order in which Dask begins them.
+    future = None if plugin is None else plugin.take(key, task)
     distributed.secede()  # type: ignore[no-untyped-call]
-    answer = None if plugin is None else plugin.do(key, task)
+    answer = None if future is None else future.result()
     if answer is None and (plugin is None or not plugin.over):
         raise distributed.Reschedule
     return {"report": None, **(answer or {}), "worker": worker.address}
@@ -102,7 +107,7 @@ async def halt(run: str, stop: dict[str, str], dask_worker: Any) -> None:
     """Tell this worker's node to end; runs beside the tasks, in the worker's event loop."""
     plugin = dask_worker.plugins.get(run)
     if plugin is not None:
-        plugin.halt(Stop.from_dict(stop))
+        plugin.halt(RunAborted.from_dict(stop))
 
 
 class NodePlugin(distributed.WorkerPlugin):
@@ -136,25 +141,27 @@ class NodePlugin(distributed.WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         """Called by Dask when the run is over, or the worker ends in order."""
-        self.halt(Stop(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL))
+        self.halt(RunAborted(Code.INTERRUPTED, "the run is over", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL))
 
-    def do(self, key: str, task: StudyTask) -> dict[str, Any] | None:
-        """Have one study done; blocks until its answer is there. None if this worker cannot do it."""
+    def take(self, key: str, task: StudyTask) -> Answer | None:
+        """Have one study done; its answer comes later. None if this worker takes no more."""
         published = published_by_this_run(task)
         if published is not None:
             # Another worker finished it and died before its answer was out.
             report = replace(published, extra={})
-            return {"report": report.to_dict(), "blame": str(Fault.NONE), "environment": {}}
+            found: Answer = Future()
+            found.set_result({"report": report.to_dict(), "blame": str(Fault.NONE), "environment": {}})
+            return found
         while not self._closed:
             with self._lock:
                 if self._node is None or self._node.closed:
                     self._node = Node(self, self._worker)
                 future = self._node.add(key, task)
             if future is not None:
-                return future.result()
+                return future
         return None
 
-    def halt(self, stop: Stop) -> None:
+    def halt(self, stop: RunAborted) -> None:
         """End as the supervisor does: at once for a signal, after the study in the model for the deadline."""
         self.over = self._closed = True
         with self._lock:
@@ -187,14 +194,14 @@ class Node:
         self.closed = False
         self._plugin, self._worker = plugin, worker
         self._lock = threading.Lock()
-        self._inbox: deque[_Held] = deque()
         self._held: dict[str, _Held] = {}
         self._done: list[tuple[_Held, dict[str, Any]]] = []
-        self._stop: Stop | None = None
-        self._bell, self._cord = multiprocessing.Pipe(duplex=False)
+        self._stop: RunAborted | None = None
+        self._supervisor = self._make_supervisor()
+        self._supervisor.wake, self._waker = multiprocessing.Pipe(duplex=False)
         threading.Thread(target=self._serve, name="agseg-node", daemon=True).start()
 
-    def add(self, key: str, task: StudyTask) -> Future[dict[str, Any] | None] | None:
+    def add(self, key: str, task: StudyTask) -> Answer | None:
         """Take a study; None if the node has closed meanwhile."""
         with self._lock:
             if self.closed:
@@ -202,28 +209,26 @@ class Node:
             held = self._held.get(task.output)
             if held is None:
                 held = self._held[task.output] = _Held(key, task)
-                self._inbox.append(held)
+                self._supervisor.add([task])
             else:
                 # Given a second time while the first is under way: one result serves both.
                 held.key = key
-            self._cord.send_bytes(b".")
+            self._waker.send_bytes(b".")
             return held.future
 
-    def halt(self, stop: Stop) -> None:
+    def halt(self, stop: RunAborted) -> None:
         """See :meth:`NodePlugin.halt`."""
         if self._stop is None or stop.blame is Fault.SIGNAL:
             self._stop = stop
         with self._lock:
             if not self.closed:
-                self._cord.send_bytes(b".")
+                self._waker.send_bytes(b".")
 
     def _serve(self) -> None:
         """The node's thread: it starts the children, so they live as long as it does."""
-        supervisor: Supervisor | None = None
         try:
-            supervisor = self._supervisor()
-            self._turn_until_idle(supervisor)
-        except Stop as ended:
+            self._turn_until_idle()
+        except RunAborted as ended:
             if self._stop is None:
                 self._plugin.give_up(stop=ended.to_dict())
         except UsageError as error:
@@ -231,43 +236,37 @@ class Node:
         except Exception as error:
             logger.exception("the node cannot continue")
             message = f"unexpected {type(error).__name__} on a worker; this is a bug, run this study again with --debug"
-            self._plugin.give_up(stop=Stop(Code.INTERNAL, message, status=StudyStatus.FAILED, blame=Fault.BUG).to_dict())
+            self._plugin.give_up(stop=RunAborted(Code.INTERNAL, message, status=StudyStatus.FAILED, blame=Fault.BUG).to_dict())
         finally:
-            if supervisor is not None:
-                supervisor.close()
+            self._supervisor.close()
             with self._lock:
                 self.closed = True
-                self._bell.close()
-                self._cord.close()
-            self._answer(supervisor)
+                self._waker.close()
+            self._answer()
             for held in tuple(self._held.values()):
                 held.future.set_result(None)
 
-    def _turn_until_idle(self, supervisor: Supervisor) -> None:
+    def _turn_until_idle(self) -> None:
         idle_since = time.monotonic()
         while time.monotonic() - idle_since < _IDLE_S:
-            while self._inbox:
-                supervisor.add([self._inbox.popleft().task])
             self._check_who_waits()
             if self._stop is not None and not self._held:
                 return
-            supervisor.turn()
-            self._answer(supervisor)
+            self._supervisor.turn()
+            self._answer()
             if self._held:
                 idle_since = time.monotonic()
 
-    def _supervisor(self) -> Supervisor:
+    def _make_supervisor(self) -> Supervisor:
         job = self._plugin.job
         model = job.model.on_node(self._worker.state.nthreads) if isinstance(job.model, Placed) else job.model
         limits = _within(job.limits, self._worker.memory_manager.memory_limit)
-        supervisor = Supervisor(
+        return Supervisor(
             replace(job, model=model, limits=limits),
             should_stop=lambda: self._stop,
             on_stage=self._on_stage,
             on_end=self._on_end,
         )
-        supervisor.bell = self._bell
-        return supervisor
 
     def _on_stage(self, task: StudyTask, stage: str) -> None:
         # The key, not the study: what is logged can be seen on the scheduler's dashboard.
@@ -278,11 +277,11 @@ class Node:
     def _on_end(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:
         self._done.append((self._held[task.output], {"report": report.to_dict(), "blame": str(blame)}))
 
-    def _answer(self, supervisor: Supervisor | None) -> None:
+    def _answer(self) -> None:
         """Hand out the answers of this turn."""
         for held, answer in self._done:
             del self._held[held.task.output]
-            held.future.set_result({**answer, "environment": {} if supervisor is None else supervisor.environment})
+            held.future.set_result({**answer, "environment": self._supervisor.environment})
         self._done.clear()
 
     def _check_who_waits(self) -> None:
@@ -291,7 +290,7 @@ class Node:
         for held in tuple(self._held.values()):
             found = tasks.get(held.key)
             if found is None or found.state not in _WANTED:
-                self._stop = Stop(Code.INTERRUPTED, "the run is gone", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
+                self._stop = RunAborted(Code.INTERRUPTED, "the run is gone", status=StudyStatus.DEFERRED, blame=Fault.SIGNAL)
 
 
 def _within(limits: Limits, memory_bytes: int | None) -> Limits:

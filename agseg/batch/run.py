@@ -22,10 +22,10 @@ from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
 from agseg.batch.record import Style, undone_if_refused, unlooked, write_begun, write_records, write_unlooked
+from agseg.batch.run_aborted import RunAborted
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.sources import source_of
-from agseg.batch.stop import Stop
 from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, ExitCode, OutputError
 from agseg.report import BatchReport, StudyReport, StudyStatus
@@ -182,7 +182,7 @@ class _Run:
         return not self.job.dry_run and (self.job.overwrite or not (self.output.root / RUN_JSON).exists())
 
     @staticmethod
-    def _left_over(task: StudyTask, stop: Stop) -> StudyReport:
+    def _left_over(task: StudyTask, stop: RunAborted) -> StudyReport:
         """The record of a study that the run did not come to."""
         return StudyReport(
             input=task.study.id,
@@ -193,9 +193,9 @@ class _Run:
             modality=task.study.modality,
         )
 
-    def _should_stop(self) -> Stop | None:
+    def _should_stop(self) -> RunAborted | None:
         if self.caught is not None:
-            return Stop(
+            return RunAborted(
                 Code.INTERRUPTED,
                 "the run was interrupted; the next run takes this study",
                 status=StudyStatus.DEFERRED,
@@ -203,7 +203,7 @@ class _Run:
             )
         deadline_s = self.job.limits.deadline_s
         if deadline_s is not None and time.monotonic() - self.clock > deadline_s:
-            return Stop(
+            return RunAborted(
                 Code.DEADLINE,
                 "the deadline was reached; the next run takes this study",
                 status=StudyStatus.DEFERRED,

@@ -15,13 +15,13 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from agseg.batch.child import Role, Says
+from agseg.batch.child import MessageKind, Role
 from agseg.batch.crew import Crew
 from agseg.batch.job import BatchJob, StudyTask
 from agseg.batch.outcome import Failure, Fault
+from agseg.batch.run_aborted import RunAborted
 from agseg.batch.stations import Drafted, Ready
-from agseg.batch.stop import Stop
-from agseg.batch.worker import Gone, Worker
+from agseg.batch.worker import ChildExited, Worker
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
 
@@ -37,7 +37,7 @@ class Supervisor:
     job
         What to do.
     should_stop
-        Asked on every turn; returns a :class:`Stop` when a signal or the deadline says so.
+        Asked on every turn; returns a :class:`RunAborted` when a signal or the deadline says so.
     on_stage
         Told the study and its stage.
     on_end
@@ -48,7 +48,7 @@ class Supervisor:
         self,
         job: BatchJob,
         *,
-        should_stop: Callable[[], Stop | None],
+        should_stop: Callable[[], RunAborted | None],
         on_stage: Callable[[StudyTask, str], None],
         on_end: Callable[[StudyTask, StudyReport, Fault], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Supervisor:
         self.on_stage = on_stage
         self.on_end = on_end
         self.environment: dict[str, Any] = {}
-        self.bell: Connection | None = None
+        self.wake: Connection | None = None
         """Whoever adds studies from another thread rings here, so that a turn does not wait for its tick."""
         self._pending: deque[StudyTask] = deque()
         self._ready: deque[Ready] = deque()
@@ -70,7 +70,7 @@ class Supervisor:
         self._crew.need_model()
         self._crew.need_readers(1)
 
-    def run(self, tasks: Iterable[StudyTask]) -> tuple[Stop | None, tuple[StudyTask, ...]]:
+    def run(self, tasks: Iterable[StudyTask]) -> tuple[RunAborted | None, tuple[StudyTask, ...]]:
         """Do the studies.
 
         Returns
@@ -84,7 +84,7 @@ class Supervisor:
         try:
             while self.has_work:
                 self.turn()
-        except Stop as stop:
+        except RunAborted as stop:
             return stop, self.left()
         finally:
             self.close()
@@ -104,7 +104,7 @@ class Supervisor:
 
         Raises
         ------
-        Stop
+        RunAborted
             If the run must end early; :meth:`left` says which studies have no record then.
         UsageError
             If the model cannot be made as asked.
@@ -189,42 +189,42 @@ class Supervisor:
 
     def _listen(self) -> None:
         speakers = {worker.connection: worker for worker in self._crew.all()}
-        bell = [self.bell] if self.bell is not None else []
-        for connection in wait([*speakers, *bell], timeout=_TICK_S):
-            if connection is self.bell:
-                self.bell.recv_bytes()
+        wakers = [self.wake] if self.wake is not None else []
+        for connection in wait([*speakers, *wakers], timeout=_TICK_S):
+            if connection is self.wake:
+                self.wake.recv_bytes()
                 continue
             worker = speakers[connection]  # type: ignore[index]
             try:
-                self._take(worker, worker.hear())
-            except Gone:
+                self._take(worker, worker.receive())
+            except ChildExited:
                 self._lost(worker, worker.end(at_once=False))
 
     def _take(self, worker: Worker, message: dict[str, Any]) -> None:
         kind, task = message.pop("kind"), worker.task
-        if kind == Says.READY:
+        if kind == MessageKind.READY:
             self._crew.is_ready(worker)
             if worker.role is Role.MODEL:
                 self.environment = message["environment"]
-        elif kind == Says.LOG:
+        elif kind == MessageKind.LOG:
             logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
-        elif kind == Says.STAGE and task is not None:
+        elif kind == MessageKind.STAGE and task is not None:
             self.on_stage(task, str(message["stage"]))
-        elif kind == Says.VOLUME and task is not None:
+        elif kind == MessageKind.VOLUME and task is not None:
             voxels = worker.receive_descriptor()
             read = replace(task, read_seconds=message["seconds"])
             self._ready.append(Ready(read, message["header"], voxels, worker.left_s))
             worker.idle()
-        elif kind == Says.DRAFT and task is not None and self._in_model is not None:
+        elif kind == MessageKind.DRAFT and task is not None and self._in_model is not None:
             labels = worker.receive_descriptor()
             self._drafts.append(Drafted(self._in_model, message["layout"], labels, message["facts"], worker.left_s))
             self._in_model = None
             worker.idle()
-        elif kind == Says.REPORT and task is not None:
+        elif kind == MessageKind.REPORT and task is not None:
             self._forget(worker)
             worker.idle()
             self.on_end(task, StudyReport.from_dict(message["report"]), Fault.NONE)
-        elif kind == Says.FAILURE:
+        elif kind == MessageKind.FAILURE:
             self._failed(worker, Failure.from_dict(message))
 
     def _failed(self, worker: Worker, failure: Failure) -> None:
@@ -236,15 +236,15 @@ class Supervisor:
             if failure.blame is Fault.USAGE:
                 raise UsageError(failure.message, code=Code(failure.code), hint=failure.hint)
             blame = failure.blame or Fault.BUG
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=blame)
+            raise RunAborted(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=blame)
         self.on_end(task, failure.report(task.study), failure.blame)
         if failure.ends_process:
             self._remove(worker)
             worker.end(at_once=True)
         if failure.blame is Fault.OUTPUT and failure.code in (Code.DISK_FULL, Code.OUTPUT_NOT_WRITABLE):
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.DEFERRED, blame=Fault.OUTPUT)
+            raise RunAborted(Code(failure.code), failure.message, status=StudyStatus.DEFERRED, blame=Fault.OUTPUT)
         if failure.blame is Fault.WEIGHTS:
-            raise Stop(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=Fault.WEIGHTS)
+            raise RunAborted(Code(failure.code), failure.message, status=StudyStatus.FAILED, blame=Fault.WEIGHTS)
 
     # -- children that must go, or have gone ------------------------------------------------------------------------
 

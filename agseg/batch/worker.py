@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
-from agseg.batch.child import Hello, Role
+from agseg.batch.child import ChildSpec, Role
 from agseg.batch.job import StudyTask
 from agseg.batch.memory import resident_bytes
 from agseg.spawn import Child, kill, start_child
@@ -22,7 +22,7 @@ _REAP_S = 2.0
 """How long an ended child may take to leave (a file system that hangs can hold it for ever; then it is left behind)."""
 
 
-class Gone(Exception):  # noqa: N818
+class ChildExited(Exception):  # noqa: N818
     """The child's end of the pipe is closed: it has ended."""
 
 
@@ -32,7 +32,7 @@ class Worker:
     Parameters
     ----------
     role, target, debug, marker
-        See :class:`agseg.batch.child.Hello`.
+        See :class:`agseg.batch.child.ChildSpec`.
     memory_bytes
         Beyond this the supervisor ends it; a reader also limits its own address space.
     child
@@ -63,7 +63,7 @@ class Worker:
         self.connection = Connection(child.descriptor)
         with suppress(BrokenPipeError, ConnectionError):
             level = logging.getLogger("agseg").getEffectiveLevel()
-            self.connection.send(Hello(role, target, address_space_bytes, debug, level, marker))
+            self.connection.send(ChildSpec(role, target, address_space_bytes, debug, level, marker))
 
     def give(
         self, task: StudyTask, *, limit_s: float, content: tuple[Any, ...] = (), descriptors: tuple[int, ...] = ()
@@ -97,14 +97,14 @@ class Worker:
         """How much of its study's time is left."""
         return max(0.0, self.due - time.monotonic())
 
-    def hear(self) -> dict[str, Any]:
-        """The next message; raises :class:`Gone` at the end of the child."""
+    def receive(self) -> dict[str, Any]:
+        """The next message; raises :class:`ChildExited` at the end of the child."""
         try:
             message = json.loads(self.connection.recv_bytes())
         except (EOFError, ConnectionError) as error:
-            raise Gone from error
+            raise ChildExited from error
         if not isinstance(message, dict):
-            raise Gone
+            raise ChildExited
         return message
 
     def receive_descriptor(self) -> int:
@@ -112,7 +112,7 @@ class Worker:
         try:
             return recv_handle(self.connection)
         except (EOFError, OSError, RuntimeError) as error:
-            raise Gone from error
+            raise ChildExited from error
 
     def idle(self) -> None:
         """The study is off its hands."""

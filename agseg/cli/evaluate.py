@@ -12,7 +12,7 @@ from agseg.cli.training_options import Data
 from agseg.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from agseg.training.trained import Computing
+    from agseg.training.trained_model import Computing
 
 
 def register(app: typer.Typer) -> None:
@@ -169,7 +169,7 @@ def _computing(device: str, precision: str, **how: Any) -> Computing:
     """How masks are computed, as ``segment`` would choose it."""
     from agseg.inference.device import choose_precision, resolve_device
     from agseg.models.precision import Precision
-    from agseg.training.trained import Computing
+    from agseg.training.trained_model import Computing
 
     if precision not in [p.value for p in Precision]:
         raise UsageError("not a precision", value=precision, expected=" or ".join(p.value for p in Precision))

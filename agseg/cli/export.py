@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Write safetensors, a model card and a ready manifest entry for `segment` or `classify-us` to take."""
         from agseg.training.evaluation import read_evaluation
-        from agseg.training.trained import open_run
+        from agseg.training.trained_model import open_run
         from agseg.workflows.export import export_run
 
         console.setup_logging(quiet=quiet, debug=debug)

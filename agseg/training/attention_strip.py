@@ -23,7 +23,7 @@ from agseg.errors import RecipeError
 from agseg.inference.attention import gate_maps
 from agseg.io.atomic import make_folder, replacing
 from agseg.io.drawing import SOFT_TISSUE_HU
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.volume import LabelMask, Quantity, Volume
 
 FOLDER = "attention"
@@ -161,7 +161,7 @@ def _bar(sheet: Any, draw: Any, *, left: int, low: float, high: float) -> None:
 
 
 def volume_gates(
-    folder: Path, trained: Trained, volume: Volume, mask: LabelMask, *, described: Callable[[nn.Module], Trained]
+    folder: Path, trained: TrainedModel, volume: Volume, mask: LabelMask, *, described: Callable[[nn.Module], TrainedModel]
 ) -> AttentionStrip:
     """Sheets of the axial, coronal and sagittal slices of a scan that show most of its labels.
 

@@ -6,13 +6,13 @@ from agseg.training.datasets import dataset, dataset_names
 from agseg.training.protocol import protocol
 from agseg.training.published import published_row
 from agseg.training.splits import plan_of
-from agseg.training.trained import SOURCE, Trained
+from agseg.training.trained_model import SOURCE, TrainedModel
 
 PRIVATE = "The paper's data are private: whether these are they, only you know."
 """What a table says beside a published row of such data."""
 
 
-def row_beside(trained: Trained, *, cohort: str, protocol_name: str, split: str, synthetic: bool) -> str | None:
+def row_beside(trained: TrainedModel, *, cohort: str, protocol_name: str, split: str, synthetic: bool) -> str | None:
     """The row's key, or None where none belongs to this evaluation.
 
     A network that is trained on the data has its recipe's row, on its recipe's split. One that is applied to other data has

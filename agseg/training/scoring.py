@@ -21,9 +21,9 @@ from agseg.training.cohort import open_cohort
 from agseg.training.datasets import Task, dataset
 from agseg.training.description import Meaning
 from agseg.training.frames import open_frames
+from agseg.training.loaders import relabelled, task_of
 from agseg.training.loop import Score
-from agseg.training.material import relabelled, task_of
-from agseg.training.trained import AS_VALIDATED, Computing, Trained
+from agseg.training.trained_model import AS_VALIDATED, Computing, TrainedModel
 from agseg.volume import LabelMask, Volume
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _score(
 
 
 def score_cases(
-    trained: Trained,
+    trained: TrainedModel,
     root: Path,
     ids: Sequence[str],
     *,
@@ -289,7 +289,7 @@ def _renumbered(found: NDArray[np.uint8], own: LabelSet, labels: LabelSet) -> ND
     return table[found]
 
 
-def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[FrameScore]:
+def score_frames(trained: TrainedModel, root: Path, ids: Sequence[str]) -> Iterator[FrameScore]:
     """Classify frames one after the other."""
     cohort, order = open_frames(root), tuple(dataset(trained.recipe.dataset).labels.values())
     for frame_id in ids:
@@ -298,7 +298,7 @@ def score_frames(trained: Trained, root: Path, ids: Sequence[str]) -> Iterator[F
         yield FrameScore(frame_id, cohort.rows[frame_id].label, order[best], float(scores[best]))
 
 
-def validation_score(trained: Trained, root: Path, ids: Sequence[str]) -> Score:
+def validation_score(trained: TrainedModel, root: Path, ids: Sequence[str]) -> Score:
     """One number, more is better: mean Dice over cases and organs, or macro F1 for frames; 0 where nothing can be said.
 
     Its parts are the mean Dice of each organ.

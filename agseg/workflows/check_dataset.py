@@ -112,7 +112,7 @@ def check_dataset(
 
 def _fitting(recipe: str, cohort: Cohort) -> list[str]:
     """Why a recipe cannot be trained on a cohort."""
-    from agseg.training.material import check_input, kept_of, regions_of
+    from agseg.training.loaders import check_input, kept_of, regions_of
     from agseg.training.recipe import find_recipe
 
     found: list[str] = []

@@ -168,7 +168,7 @@ def _named_weights(request: ClassifyRequest) -> Iterator[tuple[str, Manifest]]:
     if not run.is_dir():
         yield named, Manifest.load(request.manifest)
         return
-    from agseg.training.trained import open_run
+    from agseg.training.trained_model import open_run
     from agseg.workflows.export import export_run
 
     with tempfile.TemporaryDirectory(prefix="agseg-") as folder:

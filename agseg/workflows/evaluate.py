@@ -19,12 +19,12 @@ from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.description import NIFTI, PNG
 from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
-from agseg.training.lineage import LEARNED, SAME_IMAGE, refuse_known, unrecorded
-from agseg.training.material import task_of
+from agseg.training.leakage import LEARNED, SAME_IMAGE, refuse_known, unrecorded
+from agseg.training.loaders import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
 from agseg.training.scoring import CaseScore, score_cases
 from agseg.training.splits import default_split, fold_count, read_split
-from agseg.training.trained import AS_VALIDATED, Computing, Trained, open_run
+from agseg.training.trained_model import AS_VALIDATED, Computing, TrainedModel, open_run
 from agseg.volume import LabelMask
 from agseg.workflows.compare_masks import write_side_by_side
 from agseg.workflows.evaluate_frames import FrameReport, evaluate_frames
@@ -65,7 +65,7 @@ class RunRequest:
     fold: int | None = None
     last: bool = False
     computing: Computing = AS_VALIDATED
-    network: Trained | None = None
+    network: TrainedModel | None = None
     name: str | None = None
 
 
@@ -114,7 +114,7 @@ def evaluate_run(
     )
 
 
-def _fold(request: RunRequest, trained: Trained, split: str) -> int:
+def _fold(request: RunRequest, trained: TrainedModel, split: str) -> int:
     """The fold asked for, else the run's own on its own split: the other folds test what it was trained on."""
     if request.fold is not None:
         return request.fold
@@ -122,7 +122,7 @@ def _fold(request: RunRequest, trained: Trained, split: str) -> int:
 
 
 def evaluate_protocol(
-    trained: Trained,
+    trained: TrainedModel,
     *,
     protocol_name: str,
     data: Path,
@@ -210,12 +210,12 @@ def evaluate_protocol(
     return report
 
 
-def _without_cases(trained: Trained) -> dict[str, Any]:
+def _without_cases(trained: TrainedModel) -> dict[str, Any]:
     """run.json for the report: what the run has learned from is told there, case by case."""
     return {key: value for key, value in (trained.about or {}).items() if key != LEARNED}
 
 
-def _check_fits(trained: Trained, protocol_name: str, data: str) -> None:
+def _check_fits(trained: TrainedModel, protocol_name: str, data: str) -> None:
     """A protocol says where the weights come from; a network that came another way is not it."""
     wanted, came = protocol(protocol_name), protocol(trained.recipe.protocol)
     learned = trained.learned_on

@@ -15,11 +15,11 @@ from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import without_nan
 from agseg.training.frame_table import FrameTable, Improvement, improvement, read_frame_table, to_markdown, write_frame_table
 from agseg.training.frames import open_frames
-from agseg.training.lineage import refuse_known
+from agseg.training.leakage import refuse_known
 from agseg.training.published import published_row
 from agseg.training.scoring import FrameScore, score_frames
 from agseg.training.splits import read_split
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.workflows.frame_page import write_frame_page
 
 Progress = Callable[[int, int, str], None]
@@ -48,7 +48,7 @@ class FrameReport:
 
 
 def evaluate_frames(
-    trained: Trained,
+    trained: TrainedModel,
     *,
     data: Path,
     output: Path,

@@ -20,10 +20,10 @@ from agseg.measure.significance import summarise
 from agseg.models.registry import build
 from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import Evaluation
-from agseg.training.lineage import learned_by
-from agseg.training.material import task_of
+from agseg.training.leakage import learned_by
+from agseg.training.loaders import task_of
 from agseg.training.recipe import plain
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.training.wrappers import fold_kept
 from agseg.weights.digest import Digest
 from agseg.weights.entry import WEIGHTS_ID
@@ -52,7 +52,7 @@ class ExportReport:
 
 
 def export_run(
-    trained: Trained | Sequence[Trained],
+    trained: TrainedModel | Sequence[TrainedModel],
     *,
     weights_id: str,
     output: Path,
@@ -85,7 +85,7 @@ def export_run(
     """
     from safetensors.torch import save_file
 
-    members = (trained,) if isinstance(trained, Trained) else tuple(trained)
+    members = (trained,) if isinstance(trained, TrainedModel) else tuple(trained)
     task = _usable(members)
     weights, card, manifest = _free_names(weights_id, output, _suffixes(members), overwrite=overwrite)
     with _together(output) as staging:
@@ -106,14 +106,14 @@ def export_run(
     return ExportReport(weights_id, weights[0], card, manifest, str(sha256), command, weights)
 
 
-def _suffixes(members: Sequence[Trained]) -> list[str]:
+def _suffixes(members: Sequence[TrainedModel]) -> list[str]:
     """What stands behind the entry's name in the names of its files."""
     if len(members) == 1:
         return [""]
     return [f"-fold-{(member.about or {}).get('fold', number)}" for number, member in enumerate(members)]
 
 
-def _exported(trained: Trained) -> tuple[nn.Module, dict[str, Any]]:
+def _exported(trained: TrainedModel) -> tuple[nn.Module, dict[str, Any]]:
     """The network as it is used, and its configuration: folded to the classes that count."""
     network, config = trained.bare(), dict(trained.recipe.network.config)
     if trained.kept is None:
@@ -122,7 +122,7 @@ def _exported(trained: Trained) -> tuple[nn.Module, dict[str, Any]]:
     return fold_kept(network, trained.kept, build(trained.recipe.network.architecture, config)), config
 
 
-def _usable(members: Sequence[Trained]) -> Task:
+def _usable(members: Sequence[TrainedModel]) -> Task:
     """What the runs do, if a command of agseg can use them, and if they belong together."""
     first = members[0]
     task, recipe = task_of(first.recipe), first.recipe
@@ -147,7 +147,7 @@ def _usable(members: Sequence[Trained]) -> Task:
     return task
 
 
-def _same_for_all(trained: Trained) -> dict[str, object]:
+def _same_for_all(trained: TrainedModel) -> dict[str, object]:
     """What the members of an ensemble must have in common."""
     recipe = trained.recipe
     return {
@@ -240,7 +240,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _entry(
-    members: Sequence[Trained], config: Mapping[str, Any], digests: Mapping[str, Digest], scores: dict[str, Any]
+    members: Sequence[TrainedModel], config: Mapping[str, Any], digests: Mapping[str, Digest], scores: dict[str, Any]
 ) -> dict[str, Any]:
     trained = members[0]
     title, came = title_of(trained), provenance_of(trained)
@@ -269,7 +269,7 @@ def _entry(
     }
 
 
-def _learned(members: Sequence[Trained]) -> dict[str, Any]:
+def _learned(members: Sequence[TrainedModel]) -> dict[str, Any]:
     """What the runs learned from, as the manifest holds it."""
     learned = learned_by(members)
     return {} if learned is None else {"learned": [vars(one) for one in learned]}

@@ -17,7 +17,7 @@ from agseg.training.draws import Affine
 from agseg.training.protocol import OWN
 from agseg.training.recipe import LossName, NetworkChoice, Recipe, find_recipe, recipe_names
 from agseg.training.settings import LoopSettings
-from agseg.training.trained import RECIPE_FILE, Trained, open_run
+from agseg.training.trained_model import RECIPE_FILE, TrainedModel, open_run
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest
@@ -26,7 +26,7 @@ from agseg.workflows.train import ProgressCall, RunPlace, TrainingReport, run_tr
 _log = logging.getLogger(__name__)
 
 
-def finetune_recipe(target: str, source: Trained) -> Recipe:
+def finetune_recipe(target: str, source: TrainedModel) -> Recipe:
     """The recipe that brings a source network to a data set: the one for its very configuration, or for its architecture.
 
     Raises
@@ -83,7 +83,7 @@ def source_network(
     manifest: Path | None = None,
     home: Path | None = None,
     offline: bool = False,
-) -> Trained:
+) -> TrainedModel:
     """The network to start from.
 
     Parameters
@@ -109,7 +109,9 @@ def source_network(
     return starting_network(source, manifest=manifest, home=home, offline=offline)
 
 
-def starting_network(source: str, *, manifest: Path | None = None, home: Path | None = None, offline: bool = False) -> Trained:
+def starting_network(
+    source: str, *, manifest: Path | None = None, home: Path | None = None, offline: bool = False
+) -> TrainedModel:
     """The network of a run's folder, or of a weights entry.
 
     Raises
@@ -127,7 +129,7 @@ def starting_network(source: str, *, manifest: Path | None = None, home: Path | 
     return entry_network(source, manifest=manifest, home=home, offline=offline)
 
 
-def entry_network(source: str, *, manifest: Path | None, home: Path | None, offline: bool) -> Trained:
+def entry_network(source: str, *, manifest: Path | None, home: Path | None, offline: bool) -> TrainedModel:
     """The network of a weights entry: packaged, a site's own, or imported.
 
     Raises
@@ -147,7 +149,7 @@ def entry_network(source: str, *, manifest: Path | None, home: Path | None, offl
     return _from_entry(known.entry(source), WeightsCache(home, offline=offline))
 
 
-def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
+def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> TrainedModel:
     """A weights entry as if a recipe of that name had made it; of an ensemble the first network, with the others beside it."""
     if entry.parts or not entry.labels:
         raise RecipeError(
@@ -174,10 +176,10 @@ def _from_entry(entry: WeightsEntry, cache: WeightsCache) -> Trained:
         network = build(entry.architecture, entry.config)
         load_strict(network, path)
         networks.append(network.eval())
-    return Trained(networks[0], recipe, entry.labels, members=tuple(networks[1:]), learned=entry.learned)
+    return TrainedModel(networks[0], recipe, entry.labels, members=tuple(networks[1:]), learned=entry.learned)
 
 
-def finetune(source: Trained, recipe: Recipe, place: RunPlace, *, progress: ProgressCall | None = None) -> TrainingReport:
+def finetune(source: TrainedModel, recipe: Recipe, place: RunPlace, *, progress: ProgressCall | None = None) -> TrainingReport:
     """Train on from a source's weights; network, labels and input are the source's, the rest is the recipe's.
 
     See :func:`agseg.workflows.train.run_training`.

@@ -17,12 +17,12 @@ from agseg.models.catalogue import FAMILIES, config_of, facts
 from agseg.models.registry import build
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.draws import Affine
-from agseg.training.material import check_input
+from agseg.training.loaders import check_input
 from agseg.training.protocol import OWN
 from agseg.training.recipe import LossName, NetworkChoice, Recipe
 from agseg.training.settings import LoopSettings, Optimiser, Schedule
 from agseg.training.splits import default_split
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.weights.input_spec import Carry, InputSpec
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ STEPS = 2000
 RATE = 1e-4
 
 
-def adapted_recipe(source: Trained, data: Path, *, organs: Sequence[str] = (), name: str | None = None) -> Recipe:
+def adapted_recipe(source: TrainedModel, data: Path, *, organs: Sequence[str] = (), name: str | None = None) -> Recipe:
     """A recipe that fine-tunes a network on a cohort: network and input are the source's, the classes are the cohort's.
 
     Parameters
@@ -102,7 +102,7 @@ def _check(recipe: Recipe, cohort: Cohort) -> None:
         raise
 
 
-def _trainable(source: Trained) -> InputSpec:
+def _trainable(source: TrainedModel) -> InputSpec:
     """The source's input, without what its own heads were for."""
     spec = source.recipe.input
     if spec.spacing_mm is None or 0 in spec.spacing_mm or spec.body_box:
@@ -133,7 +133,7 @@ class Taken:
 
 
 @torch.no_grad()
-def take_what_fits(network: nn.Module, source: Trained, labels: LabelSet) -> Taken:
+def take_what_fits(network: nn.Module, source: TrainedModel, labels: LabelSet) -> Taken:
     """Copy a source's weights: its trunk as it is, of its heads what belongs to background and to labels of the same name.
 
     Which tensors depend on the number of classes, and along which axes, is seen from the same architecture with one class more.
@@ -180,7 +180,7 @@ def take_what_fits(network: nn.Module, source: Trained, labels: LabelSet) -> Tak
     return Taken(whole, tuple(part), tuple(fresh))
 
 
-def _with_one_more_class(source: Trained) -> tuple[int, dict[str, Tensor]]:
+def _with_one_more_class(source: TrainedModel) -> tuple[int, dict[str, Tensor]]:
     """The source's number of classes, and the tensors that it would have with one more."""
     own = source.recipe.network
     family, full = config_of(own.architecture, own.config)

@@ -15,7 +15,7 @@ from agseg.models.load import load_strict
 from agseg.training.checkpoint import LAST
 from agseg.training.history import Progress
 from agseg.training.recipe import Recipe, find_recipe, packaged_names
-from agseg.training.trained import Trained, open_run
+from agseg.training.trained_model import TrainedModel, open_run
 from agseg.weights.digest import Digest
 from agseg.workflows.train import RunPlace, run_training
 
@@ -60,7 +60,7 @@ def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -
     return file
 
 
-def _finished(folder: Path) -> Trained:
+def _finished(folder: Path) -> TrainedModel:
     """A run's network as its finished file holds it, rounded to half precision."""
     trained = open_run(folder, best=False)
     load_strict(trained.bare(), folder / NETWORK_FILE)

@@ -10,7 +10,7 @@ from agseg.training.datasets import dataset, dataset_names
 from agseg.training.evaluation import COMPUTED, Evaluation
 from agseg.training.table import make_table
 from agseg.training.table_text import to_markdown
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.weights.digest import Digest
 
 WORDS = {
@@ -20,12 +20,12 @@ WORDS = {
 """Whether the training images were synthetic, and what an entry then says of them."""
 
 
-def provenance_of(trained: Trained) -> Provenance:
+def provenance_of(trained: TrainedModel) -> Provenance:
     """Where the training images came from, as the run recorded it."""
     return Provenance(**dict((trained.about or {}).get("data", {})))
 
 
-def title_of(trained: Trained) -> str:
+def title_of(trained: TrainedModel) -> str:
     """What it was trained on: a paper's data set by its title, anything else by the name that its owner gave it."""
     name = trained.learned_on
     if trained.recipe.cases:
@@ -35,7 +35,7 @@ def title_of(trained: Trained) -> str:
 
 
 def model_card(
-    members: Sequence[Trained], weights_id: str, digests: Mapping[str, Digest], evaluation: Evaluation | None
+    members: Sequence[TrainedModel], weights_id: str, digests: Mapping[str, Digest], evaluation: Evaluation | None
 ) -> str:
     """The model card: data, split, steps, time, machine, scores with intervals."""
     trained = members[0]

@@ -26,7 +26,7 @@ from agseg.training.protocol import protocols
 from agseg.training.recipe import Recipe, find_recipe
 from agseg.training.table import METRICS, Table, make_table
 from agseg.training.table_text import to_markdown
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.workflows.evaluate import evaluate_protocol
 from agseg.workflows.evaluation_report import write_table
 from agseg.workflows.phantom import make_phantom

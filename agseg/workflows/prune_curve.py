@@ -28,10 +28,10 @@ from agseg.training.beside import row_beside
 from agseg.training.cohort import Cohort, open_cohort, provenance
 from agseg.training.description import PNG
 from agseg.training.evaluation import without_nan
-from agseg.training.lineage import refuse_known, refuse_learned
+from agseg.training.leakage import refuse_known, refuse_learned
 from agseg.training.published import PublishedRow, published_row
 from agseg.training.splits import read_split
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.weights.cache import WeightsCache
 from agseg.weights.entry import WeightsEntry
 from agseg.weights.manifest import Manifest

@@ -20,7 +20,7 @@ from agseg.models.catalogue import facts
 from agseg.models.load import load_strict
 from agseg.models.precision import Precision
 from agseg.models.registry import build
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.volume import Volume
 from agseg.weights.entry import WeightsEntry
 
@@ -127,7 +127,7 @@ class PrunableRun:
         If it has no second depth, or one of its outputs was not trained.
     """
 
-    trained: Trained
+    trained: TrainedModel
     _state: dict[str, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

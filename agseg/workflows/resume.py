@@ -11,9 +11,9 @@ from typing import Any
 from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.training.checkpoint import LAST, Checkpoint
-from agseg.training.lineage import Stage, stages_in
+from agseg.training.leakage import Stage, stages_in
 from agseg.training.recipe import Recipe, plain
-from agseg.training.trained import RECIPE_FILE, RUN_FILE
+from agseg.training.trained_model import RECIPE_FILE, RUN_FILE
 
 WORDS = ("title", "source", "published", "minutes_on_gpu")
 """Keys of a recipe that change no step of a run: a correction of them does not end it."""

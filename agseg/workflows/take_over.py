@@ -6,11 +6,11 @@ from torch import nn
 
 from agseg.errors import RecipeError
 from agseg.training.recipe import Recipe
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.training.wrappers import EveryScore
 
 
-def take_over(network: nn.Module, source: Trained, recipe: Recipe) -> int:
+def take_over(network: nn.Module, source: TrainedModel, recipe: Recipe) -> int:
     """Copy a source's weights: all of them, or the parts that the recipe's ``start`` names; returns how many tensors.
 
     Raises

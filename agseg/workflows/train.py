@@ -24,15 +24,15 @@ from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import Provenance, open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.history import Progress
-from agseg.training.lineage import LEARNED, Stage, stage_of, stages_in, started_from
+from agseg.training.leakage import LEARNED, Stage, stage_of, stages_in, started_from
+from agseg.training.loaders import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, sides_of, task_of
 from agseg.training.loop import Batch, Loss, Score, train
-from agseg.training.material import batches_of, ignores, kept_of, network_of, picture_statistics, regions_of, sides_of, task_of
 from agseg.training.objective import objective
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe
 from agseg.training.scoring import validation_score
 from agseg.training.splits import Split
-from agseg.training.trained import SOURCE, Trained, write_run
+from agseg.training.trained_model import SOURCE, TrainedModel, write_run
 from agseg.training.wrappers import EveryScore, favour
 from agseg.workflows.finetune_own import take_what_fits
 from agseg.workflows.resume import about_run, as_begun, begun_with, check_same_data
@@ -113,7 +113,7 @@ def run_name(recipe: Recipe, fold: int) -> str:
 
 
 def run_training(
-    recipe: Recipe, place: RunPlace, *, source: Trained | None = None, progress: ProgressCall | None = None
+    recipe: Recipe, place: RunPlace, *, source: TrainedModel | None = None, progress: ProgressCall | None = None
 ) -> TrainingReport:
     """Train, and leave a run folder that ``finetune``, ``evaluate`` and ``export`` read.
 
@@ -166,10 +166,10 @@ def run_training(
         write_run(place.output, recipe, about)
     ids = split.validation
 
-    def described(current: nn.Module) -> Trained:
+    def described(current: nn.Module) -> TrainedModel:
         if recipe.wins_from:
             current = favour(copy.deepcopy(current), recipe.wins_from)
-        return Trained(current, recipe, trained.labels, trained.kept, trained.statistics)
+        return TrainedModel(current, recipe, trained.labels, trained.kept, trained.statistics)
 
     def validate(current: nn.Module) -> Score:
         return validation_score(described(current), place.data, ids)
@@ -214,11 +214,11 @@ def run_training(
 
 
 def _channels_last(batch: Batch, generator: torch.Generator) -> Batch:
-    """Patches in the memory layout of their network (:func:`agseg.training.material.network_of`)."""
+    """Patches in the memory layout of their network (:func:`agseg.training.loaders.network_of`)."""
     return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last_3d))
 
 
-def _loss(recipe: Recipe, place: RunPlace, trained: Trained) -> Loss:
+def _loss(recipe: Recipe, place: RunPlace, trained: TrainedModel) -> Loss:
     """The recipe's loss, as the cohort's labels want it."""
     if task_of(recipe) is Task.FRAME:
         return objective(recipe.loss, kept=trained.kept)
@@ -248,7 +248,9 @@ def _check_depths(recipe: Recipe) -> None:
         )
 
 
-def _watch(place: RunPlace, trained: Trained, ids: Sequence[str], described: Callable[[nn.Module], Trained]) -> AttentionStrip:
+def _watch(
+    place: RunPlace, trained: TrainedModel, ids: Sequence[str], described: Callable[[nn.Module], TrainedModel]
+) -> AttentionStrip:
     """Pictures of the gates on the first validation case.
 
     Raises
@@ -279,21 +281,21 @@ def _seconds_so_far(folder: Path) -> float:
     return float(about_run(folder).get("seconds", 0.0))
 
 
-def _origin(source: Trained | None) -> dict[str, Any] | None:
+def _origin(source: TrainedModel | None) -> dict[str, Any] | None:
     """Where the weights come from: recipe, published row of its experiment, and whether it learned from synthetic images."""
     if source is None:
         return None
     return {"recipe": source.recipe.name, "published": source.recipe.published, "synthetic": source.is_synthetic}
 
 
-def _earlier(place: RunPlace, source: Trained | None) -> tuple[Stage, ...]:
+def _earlier(place: RunPlace, source: TrainedModel | None) -> tuple[Stage, ...]:
     """What the network had learned from before this run: as the run began with, where it goes on."""
     if place.resume:
         return (stages_in(about_run(place.output)) or ())[1:]
     return started_from(source)
 
 
-def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[Trained, dict[str, Any]]:
+def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split) -> tuple[TrainedModel, dict[str, Any]]:
     """The network with the meaning of its outputs, and the content of run.json."""
     labels, kept, statistics = recipe.label_set, None, (0.0, 1.0)
     learned_on, data = recipe.dataset, Provenance()
@@ -328,4 +330,4 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
         "seconds": 0.0,
         "steps_done": 0,
     }
-    return Trained(network, recipe, labels, kept, statistics), about
+    return TrainedModel(network, recipe, labels, kept, statistics), about

@@ -89,7 +89,7 @@ def test_the_child_finds_what_is_found_here(tmp_path):
     affine = phantoms.dicom_affine("axial", SHAPE, SPACING)
     phantoms.write_dicom(tmp_path / "ct", phantoms.sampled(phantoms.linear_hu, SHAPE, affine), affine)
     (tmp_path / "ct" / os.fsdecode(b"\xff.dcm")).write_bytes(b"")
-    (tmp_path / "note.txt").write_text("hello")
+    (tmp_path / "note.txt").write_text("spec")
     (tmp_path / "link").symlink_to(tmp_path / "note.txt")
     with Intake() as intake:
         found = intake.discover([tmp_path])

@@ -112,7 +112,7 @@ def test_damaged_and_left_out_files_are_named_in_record_and_page(tmp_path: Path)
     slices = write_patient(tmp_path / "in" / "ct")
     slices[2].write_bytes(slices[2].read_bytes()[:-500])
     write_patient(tmp_path / "in" / "gap", series=3)[3].unlink()
-    (tmp_path / "in" / "notes.txt").write_text("hello")
+    (tmp_path / "in" / "notes.txt").write_text("spec")
     (tmp_path / "in" / "link.dcm").symlink_to("/etc/passwd")
     report = run(tmp_path / "in", tmp_path / "out")
     messages = {study.input: study.message or "" for study in report.studies}

@@ -16,7 +16,7 @@ from agseg.models.registry import build
 from agseg.models.slice_wise import SliceWise
 from agseg.training.attention_strip import AttentionStrip, View, volume_gates
 from agseg.training.checkpoint import Checkpoint
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.volume import LabelMask, Volume
 from agseg.workflows.phantom import make_phantom
 from agseg.workflows.train import RunPlace, run_training
@@ -98,7 +98,7 @@ def test_three_planes_show_the_patient_from_the_front_the_feet_and_the_side(tmp_
     grid = Grid(ras.shape, affine)
     volume, mask = Volume(ras[::-1].copy(), grid), LabelMask(labels[::-1].copy(), grid, LabelSet.from_mapping({1: "spleen"}))
     recipe = tiny(SOURCE)
-    trained = Trained(build(recipe.network.architecture, recipe.network.config), recipe, recipe.label_set)
+    trained = TrainedModel(build(recipe.network.architecture, recipe.network.config), recipe, recipe.label_set)
     monkeypatch.setattr(module, "gate_maps", lambda *_: [GateMap("gate1", np.where(volume.voxels > 0, 1.0, 0.0))])
     strip = volume_gates(tmp_path, trained, volume, mask, described=lambda network: replace(trained, network=network))
     strip(1, trained.network)

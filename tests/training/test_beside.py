@@ -9,14 +9,14 @@ from torch import nn
 
 from agseg.training.beside import row_beside
 from agseg.training.recipe import find_recipe
-from agseg.training.trained import SOURCE, Trained
+from agseg.training.trained_model import SOURCE, TrainedModel
 
 CT150 = {"recipe": "unet3d-ct150-120-30", "published": "ct150.120-30.unet3d", "synthetic": False}
 
 
 def run(name, *, source=None, synthetic=False):
     recipe = find_recipe(name)
-    return Trained(nn.Identity(), recipe, recipe.label_set, about={"data": {"synthetic": synthetic}, SOURCE: source})
+    return TrainedModel(nn.Identity(), recipe, recipe.label_set, about={"data": {"synthetic": synthetic}, SOURCE: source})
 
 
 def beside(trained, cohort, protocol, split, *, synthetic=False):

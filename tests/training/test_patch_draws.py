@@ -19,7 +19,7 @@ from agseg.training.cases import AIR_HU, Case
 from agseg.training.cohort import describe_cohort, open_cohort, write_volume_case
 from agseg.training.drawing import FIRST_SHELL, enclose
 from agseg.training.listing import OpenCase, Structure
-from agseg.training.material import batches_of, load_case
+from agseg.training.loaders import batches_of, load_case
 from agseg.training.negatives import Scene
 from agseg.training.patch_draws import PatchDraws, PatchSettings
 from agseg.training.patches import Deformation, patch_centre

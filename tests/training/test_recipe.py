@@ -15,7 +15,7 @@ from agseg.labels import LabelSet
 from agseg.training.cohort import describe_cohort, write_picture_case, write_volume_case
 from agseg.training.datasets import Task, dataset
 from agseg.training.draws import Affine, ChannelShift
-from agseg.training.material import batches_of, kept_of, network_of, task_of
+from agseg.training.loaders import batches_of, kept_of, network_of, task_of
 from agseg.training.objective import objective
 from agseg.training.published import published_row
 from agseg.training.recipe import Recipe, find_recipe, recipe_names

@@ -10,7 +10,7 @@ from PIL import Image
 from agseg.errors import ExitCode, UsageError
 from agseg.training.frames import open_frames
 from agseg.training.recipe import find_recipe
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.ultrasound.timeline import PLANES
 from agseg.workflows.classify_us import ClassifyRequest, classify_us
 from agseg.workflows.export import export_run

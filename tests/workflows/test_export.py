@@ -11,7 +11,7 @@ from agseg.errors import OutputError, RecipeError
 from agseg.io.atomic import TEMPORARY_SUFFIX
 from agseg.models.registry import build
 from agseg.training.recipe import find_recipe
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.weights.manifest import Manifest
 from agseg.workflows import export
 from agseg.workflows.export import export_run
@@ -20,19 +20,19 @@ ABOUT = {"data": {"synthetic": True}, "parameters": 1, "step": 1, "seconds": 1.0
 
 
 @pytest.fixture(scope="module")
-def trained() -> Trained:
+def trained() -> TrainedModel:
     """A network that nobody trained, as a run holds it."""
     torch.manual_seed(0)
     recipe = find_recipe("sononet-8-fetal-us")
     network = build(recipe.network.architecture, recipe.network.config)
-    return Trained(network, recipe, recipe.label_set, about=ABOUT)
+    return TrainedModel(network, recipe, recipe.label_set, about=ABOUT)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_second_export_of_a_name_is_refused_and_changes_nothing(trained: Trained, tmp_path: Path) -> None:
+def test_a_second_export_of_a_name_is_refused_and_changes_nothing(trained: TrainedModel, tmp_path: Path) -> None:
     made = export_run(trained, weights_id="mine", output=tmp_path / "w")
     before = contents(tmp_path / "w")
     assert set(before) == {"mine.safetensors", "mine.md", "mine.manifest.yaml"}
@@ -51,7 +51,7 @@ def test_a_second_export_of_a_name_is_refused_and_changes_nothing(trained: Train
 
 @pytest.mark.parametrize("weights_id", ["sononet16", "attention-unet-abdomen", "Not a name"])
 def test_a_name_that_cannot_be_had_is_refused_before_anything_is_written(
-    trained: Trained, tmp_path: Path, weights_id: str
+    trained: TrainedModel, tmp_path: Path, weights_id: str
 ) -> None:
     with pytest.raises(RecipeError):
         export_run(trained, weights_id=weights_id, output=tmp_path / "new" / "w")
@@ -59,7 +59,7 @@ def test_a_name_that_cannot_be_had_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("broken", ["_entry", "model_card", "flush"])
-def test_a_failure_leaves_nothing(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_a_failure_leaves_nothing(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "no space")
 
@@ -75,7 +75,7 @@ def test_a_failure_leaves_nothing(trained: Trained, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("failing", range(1, 7))
 def test_overwriting_that_fails_leaves_the_earlier_export(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     export_run(trained, weights_id="mine", output=tmp_path)
     (tmp_path / "mine.md").write_text("a card that somebody has completed")
@@ -95,7 +95,9 @@ def test_overwriting_that_fails_leaves_the_earlier_export(
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_what_cannot_be_put_back_is_said_to_be_aside(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_put_back_is_said_to_be_aside(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = export_run(trained, weights_id="mine", output=tmp_path).weights
     before, rename = weights.read_bytes(), Path.replace
 
@@ -112,7 +114,7 @@ def test_what_cannot_be_put_back_is_said_to_be_aside(trained: Trained, tmp_path:
     assert aside.read_bytes() == before
 
 
-def test_a_folder_in_place_of_a_file_stays(trained: Trained, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_stays(trained: TrainedModel, tmp_path: Path) -> None:
     (tmp_path / "mine.md").mkdir()
     (tmp_path / "mine.md" / "kept").write_text("kept")
     with pytest.raises(OutputError):

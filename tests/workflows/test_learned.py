@@ -18,7 +18,7 @@ from agseg.training.cohort import Cohort
 from agseg.training.frames import open_frames, subject_of
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import SPLITS_FILE, read_split
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.workflows.evaluate import RunRequest, evaluate_run
 from agseg.workflows.finetune import finetune, finetune_recipe
 from agseg.workflows.phantom import make_phantom

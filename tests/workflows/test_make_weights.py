@@ -20,11 +20,11 @@ from agseg.models.load import load_strict
 from agseg.models.registry import build
 from agseg.training.checkpoint import LAST
 from agseg.training.history import Progress
-from agseg.training.lineage import stages_in
+from agseg.training.leakage import stages_in
 from agseg.training.listing import OpenCase
 from agseg.training.open_cases import listed_split, phantom_cases, read_cases, scene_cases
 from agseg.training.recipe import LossName, Recipe, find_recipe, packaged_names, to_yaml
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.training.wrappers import favour
 from agseg.workflows.export import export_run
 from agseg.workflows.make_weights import NETWORK_FILE, in_order, make_weights

@@ -19,7 +19,7 @@ from agseg.models.precision import Precision
 from agseg.training.cohort import open_cohort
 from agseg.training.evaluation import read_evaluation
 from agseg.training.splits import all_folds
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.weights.manifest import Manifest
 from tests.workflows.own_phantoms import AFFINE, case_labels, write_raw
 

@@ -21,9 +21,9 @@ from agseg.models.catalogue import facts
 from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.evaluation import read_evaluation
-from agseg.training.material import load_case
+from agseg.training.loaders import load_case
 from agseg.training.recipe import LossName, find_recipe, to_yaml
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.weights.digest import Digest
 from agseg.weights.manifest import Manifest
 from agseg.workflows import finetune as finetune_module

@@ -23,7 +23,7 @@ from agseg.models.registry import build
 from agseg.training.cohort import open_cohort
 from agseg.training.recipe import NetworkChoice, find_recipe
 from agseg.training.scoring import score_cases
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.weights.manifest import Manifest
 from agseg.workflows.evaluate import RunRequest, evaluate_run
 from agseg.workflows.phantom import make_phantom

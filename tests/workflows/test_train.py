@@ -17,10 +17,10 @@ from agseg.training.case_cache import CaseCache
 from agseg.training.checkpoint import Checkpoint
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.evaluation import read_evaluation
-from agseg.training.lineage import LEARNED
+from agseg.training.leakage import LEARNED
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
-from agseg.training.trained import open_run
+from agseg.training.trained_model import open_run
 from agseg.weights.manifest import Manifest
 from agseg.workflows.evaluate import RunRequest, evaluate_protocol, evaluate_run
 from agseg.workflows.evaluate_folders import evaluate_folders

@@ -1,6 +1,10 @@
 """Compressed frames decoded in several processes at a time, into one array.
 
 This process decodes too, beginning at once, while the others start; so few slices cost no more than before.
+
+A ``concurrent.futures.ProcessPoolExecutor`` would import the caller's main module in every worker, so that a script without
+``if __name__ == "__main__"`` could not read compressed DICOM, and its workers outlive a parent that is killed; these end with
+their standard input.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from agseg.errors import Code
 from agseg.report import StudyStatus
 
 
-class Stop(Exception):  # noqa: N818
+class RunAborted(Exception):  # noqa: N818
     """The run ends before its studies do. ``code`` and ``message`` go into the records of those that are left.
 
     Parameters
@@ -32,5 +32,5 @@ class Stop(Exception):  # noqa: N818
 
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Self:
-        """The stop that was told."""
+        """From what :meth:`to_dict` gave."""
         return cls(Code(told["code"]), told["message"], status=StudyStatus(told["status"]), blame=Fault(told["blame"]))

@@ -32,7 +32,7 @@ from agseg.models.slice_wise import SliceWise
 from agseg.training.checkpoint import BEST, LAST, Checkpoint
 from agseg.training.datasets import dataset_names
 from agseg.training.draws import centre_crop, standardised
-from agseg.training.material import PictureStatistics, network_of
+from agseg.training.loaders import PictureStatistics, network_of
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe, to_yaml
 from agseg.training.wrappers import EveryScore, KeptLogits, favour
@@ -80,7 +80,7 @@ AS_VALIDATED = Computing()
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedModel:
     """A network, and what its outputs mean.
 
     Parameters
@@ -194,7 +194,7 @@ def write_run(folder: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
     write_text(folder / RUN_FILE, json.dumps(about, indent=2) + "\n")
 
 
-def open_run(folder: Path, *, best: bool = True) -> Trained:
+def open_run(folder: Path, *, best: bool = True) -> TrainedModel:
     """The network of a run folder: the checkpoint with the best validation score, or the last one.
 
     Raises
@@ -219,4 +219,4 @@ def open_run(folder: Path, *, best: bool = True) -> Trained:
     kept = None if about["kept"] is None else tuple(about["kept"])
     labels = LabelSet.from_mapping({int(index): name for index, name in about["labels"].items()})
     mean, sd = about["statistics"]
-    return Trained(network.eval(), recipe, labels, kept, (mean, sd), {**about, "step": state.step})
+    return TrainedModel(network.eval(), recipe, labels, kept, (mean, sd), {**about, "step": state.step})

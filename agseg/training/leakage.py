@@ -1,4 +1,4 @@
-"""Training lineage: no case is scored by a network that has learned from it, and no run goes on with other data.
+"""Checks against data leakage: no case is scored by a network that has learned from it, and no run goes on with other data.
 
 A run's ``run.json`` lists them under ``learned``, one stage per training: its own first, then those of the network it started
 from. An entry of the weights manifest lists digests of images, without names (:class:`agseg.weights.entry.Learned`).
@@ -20,11 +20,11 @@ from agseg.training.cohort import Cohort, image_hash, open_cohort
 from agseg.training.datasets import Task
 from agseg.training.description import PNG
 from agseg.training.frames import open_frames
-from agseg.training.material import task_of
+from agseg.training.loaders import task_of
 from agseg.training.open_cases import label_path, read_scan
 from agseg.training.recipe import Recipe
 from agseg.training.splits import Split, read_split
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.weights.entry import IMAGE_DIGITS, Learned
 
 _log = logging.getLogger(__name__)
@@ -147,14 +147,14 @@ def stages_in(about: Mapping[str, Any] | None) -> tuple[Stage, ...] | None:
     return tuple(Stage.from_dict(found) for found in about[LEARNED])
 
 
-def stages_of(trained: Trained) -> tuple[Stage, ...] | None:
+def stages_of(trained: TrainedModel) -> tuple[Stage, ...] | None:
     """The stages of a run, or of weights as far as their entry tells; None where nothing was recorded."""
     if trained.about is not None or trained.learned is None:
         return stages_in(trained.about)
     return tuple(Stage(learned.dataset, {}, {}, tuple(learned.images.split())) for learned in trained.learned)
 
 
-def started_from(source: Trained | None) -> tuple[Stage, ...]:
+def started_from(source: TrainedModel | None) -> tuple[Stage, ...]:
     """What a training begins with behind it: the stages of its start, or an empty one of its name where nothing is recorded."""
     if source is None:
         return ()
@@ -162,7 +162,7 @@ def started_from(source: Trained | None) -> tuple[Stage, ...]:
     return (Stage(source.recipe.name, {}, {}),) if stages is None else stages
 
 
-def unrecorded(trained: Trained) -> str | None:
+def unrecorded(trained: TrainedModel) -> str | None:
     """The name of that of which nobody recorded what it learned from: the network itself, or one that it started from."""
     stages = stages_of(trained)
     if stages is None:
@@ -170,7 +170,7 @@ def unrecorded(trained: Trained) -> str | None:
     return next((stage.dataset for stage in stages if not stage.cases and not stage.images), None)
 
 
-def learned_by(networks: Sequence[Trained]) -> tuple[Learned, ...] | None:
+def learned_by(networks: Sequence[TrainedModel]) -> tuple[Learned, ...] | None:
     """What an entry of these networks says that they learned from; None where one of them does not know."""
     images: dict[str, set[str]] = {}
     for trained in networks:
@@ -211,7 +211,7 @@ def _refuse(known: Mapping[str, str], ids: Sequence[str], root: Path, hint: str)
 _OTHERS = "Take these cases out of the test side in splits.json, or evaluate a network that has not learned from them."
 
 
-def refuse_known(trained: Trained, root: Path, ids: Sequence[str], *, split: Split | None = None) -> dict[str, str]:
+def refuse_known(trained: TrainedModel, root: Path, ids: Sequence[str], *, split: Split | None = None) -> dict[str, str]:
     """See that a network does not meet any of these cases for the second time.
 
     A case is known if its image was learned from under whatever name, or if a case of this data set and id was that has the
@@ -252,7 +252,7 @@ def _few(words: Sequence[str]) -> str:
     return ", ".join([*words[:5], *(["..."] if len(words) > 5 else [])])
 
 
-def _way_out(trained: Trained, about: Mapping[str, Any], root: Path, split: Split | None) -> str:
+def _way_out(trained: TrainedModel, about: Mapping[str, Any], root: Path, split: Split | None) -> str:
     """What to do about a refusal: the run's own test side, where that is another one."""
     if _dataset(trained, root) == trained.recipe.dataset and _own_split(about, root) not in (None, split):
         return f"Leave out --split and --fold: its own test side is fold {about['fold']} of split {about['split']}."
@@ -269,13 +269,13 @@ def _own_split(about: Mapping[str, Any], root: Path) -> Split | None:
         return None
 
 
-def _dataset(trained: Trained, root: Path) -> str:
+def _dataset(trained: TrainedModel, root: Path) -> str:
     """The name of the data set in a folder; frames have none of their own."""
     return trained.recipe.dataset if task_of(trained.recipe) is Task.FRAME else open_cohort(root).name
 
 
 def _known(
-    trained: Trained, about: Mapping[str, Any], root: Path, ids: Sequence[str], split: Split | None
+    trained: TrainedModel, about: Mapping[str, Any], root: Path, ids: Sequence[str], split: Split | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Cases that are known, and those that the run's own split keeps apart from an equal image; each with the learned id."""
     stages, name = stages_of(trained), _dataset(trained, root)

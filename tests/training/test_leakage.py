@@ -14,7 +14,7 @@ from agseg.errors import FieldError, UsageError
 from agseg.labels import LabelSet
 from agseg.training.datasets import Task
 from agseg.training.frames import open_frames
-from agseg.training.lineage import (
+from agseg.training.leakage import (
     LEARNED,
     Content,
     Stage,
@@ -29,7 +29,7 @@ from agseg.training.lineage import (
 )
 from agseg.training.recipe import find_recipe
 from agseg.training.splits import read_split
-from agseg.training.trained import Trained
+from agseg.training.trained_model import TrainedModel
 from agseg.weights.entry import Learned
 from agseg.workflows.phantom import make_phantom
 
@@ -46,11 +46,11 @@ def root(tmp_path_factory):
     return root
 
 
-def network(about, recipe=RECIPE) -> Trained:
-    return Trained(nn.Identity(), recipe, LabelSet.from_mapping({1: "pancreas"}), about=about)
+def network(about, recipe=RECIPE) -> TrainedModel:
+    return TrainedModel(nn.Identity(), recipe, LabelSet.from_mapping({1: "pancreas"}), about=about)
 
 
-def of_run(root: Path, recipe=RECIPE, *earlier: Stage) -> Trained:
+def of_run(root: Path, recipe=RECIPE, *earlier: Stage) -> TrainedModel:
     stage = stage_of(recipe, root, read_split(root, recipe.split))
     about = {"split": recipe.split, "fold": 0, LEARNED: [found.to_dict() for found in (stage, *earlier)]}
     return network(json.loads(json.dumps(about)), recipe)
@@ -188,7 +188,7 @@ def test_a_cohort_that_was_numbered_anew_is_refused(tmp_path):
         refuse_known(trained, tmp_path, split.test, split=split)
 
 
-def of_entry(*learned: Learned) -> Trained:
+def of_entry(*learned: Learned) -> TrainedModel:
     return replace(network(None), learned=learned)
 
 

@@ -1,4 +1,4 @@
-"""Builds the data loaders of a recipe from a cohort's folder: batches of cases or frames of one side of a split."""
+"""Data loaders of a recipe, from a cohort's folder: batches of cases or frames of one side of a split."""
 
 from __future__ import annotations
 
