@@ -229,16 +229,17 @@ def score_cases(
     look
         Called with the scores of every case, and with what draws one of its labels: prediction and reference on the image.
     computing
-        How masks of scans are computed; pictures go through the network where it lies.
+        How masks are computed; pictures are neither mirrored nor cleaned up.
     distances
         See :func:`score_masks`.
     """
     cohort = open_cohort(root)
     organs = [name for name in cohort.label_set.names if name in trained.labels]
+    ready = trained.ready(computing)
     if task_of(trained.recipe) is Task.PICTURE:
         for case_id in ids:
             picture = cohort.read_picture(case_id)
-            found = trained.segment_picture(picture).numpy()
+            found = trained.segment_picture(picture, ready).numpy()
             if keep_picture is not None:
                 keep_picture(case_id, _renumbered(found, trained.labels, cohort.label_set))
             truth = cohort.read_picture_labels(case_id)
@@ -248,7 +249,6 @@ def score_cases(
                 look(scores, partial(draw_picture, picture, masks))
             yield scores
         return
-    ready = trained.ready(computing)
     for case_id in ids:
         volume = cohort.read_volume(case_id)
         mask = trained.segment(volume, ready, computing=computing)

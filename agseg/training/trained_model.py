@@ -30,9 +30,9 @@ from agseg.measure.surface import TOLERANCE_MM
 from agseg.models.precision import Precision
 from agseg.models.slice_wise import SliceWise
 from agseg.training.checkpoint import BEST, LAST, Checkpoint
-from agseg.training.datasets import dataset_names
+from agseg.training.datasets import Task, dataset_names
 from agseg.training.draws import centre_crop, standardised
-from agseg.training.loaders import PictureStatistics, network_of
+from agseg.training.loaders import PictureStatistics, network_of, task_of
 from agseg.training.protocol import OWN
 from agseg.training.recipe import Recipe, to_yaml
 from agseg.training.wrappers import EveryScore, KeptLogits, favour
@@ -143,7 +143,8 @@ class TrainedModel:
             module = copy.deepcopy(network)
             if self.kept is not None:
                 module = KeptLogits(module, self.kept)
-            modules.append(SliceWise(module) if self.recipe.input.tile[2] == 1 else module)
+            slices = self.recipe.input.tile[2] == 1 and task_of(self.recipe) is Task.VOLUME
+            modules.append(SliceWise(module) if slices else module)
         where = computing.device or next(self.network.parameters()).device
         spec = self.recipe.input
         return ReadyNetwork(
@@ -163,14 +164,16 @@ class TrainedModel:
         return segment_volume(volume, network, spec=spec, labels=labels, settings=settings, cleanup=rules).mask
 
     @torch.inference_mode()
-    def segment_picture(self, picture: NDArray[Any]) -> Tensor:
-        """The label of every pixel, uint8 (row, column), of a picture float32 (channel, row, column), 0 to 255."""
-        device = next(self.network.parameters()).device
-        pixels = torch.from_numpy(picture)[None].to(device)
+    def segment_picture(self, picture: NDArray[Any], ready: ReadyNetwork) -> Tensor:
+        """The label of every pixel, uint8 (row, column), of a picture float32 (channel, row, column), 0 to 255.
+
+        ``ready`` is what :meth:`ready` gives.
+        """
+        pixels = torch.from_numpy(picture)[None].to(ready.device)
         tile = self.recipe.input.tile[:2]
         mean, sd = self.statistics
         resized = (F.interpolate(pixels, tile, mode="bilinear", antialias=True) - mean) / sd
-        scores = probabilities(self.network.eval()(resized))
+        scores = probabilities(ready(resized), ready)
         full = F.interpolate(scores, picture.shape[1:], mode="bilinear")
         return full.argmax(dim=1)[0].to(torch.uint8).cpu()
 

@@ -80,7 +80,13 @@ def evaluate_run(
     """Score a run's network on the test side of a split; see :func:`evaluate_protocol` and :func:`evaluate_frames`."""
     trained = request.network or open_run(request.run, best=not request.last)
     data = request.data or Path("data") / trained.recipe.dataset
-    if task_of(trained.recipe) is Task.FRAME:
+    task = task_of(trained.recipe)
+    if task is not Task.VOLUME and (request.computing.mirror or request.computing.largest):
+        option = "--mirror" if request.computing.mirror else "--largest"
+        raise UsageError("only scans are mirrored and cleaned up", value=option, hint=f"Leave {option} out.")
+    if task is Task.FRAME:
+        if request.computing.device is not None:
+            trained.network.to(request.computing.device)
         split = request.split or trained.recipe.split
         fold = _fold(request, trained, split)
         if masks:

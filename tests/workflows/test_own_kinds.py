@@ -146,7 +146,7 @@ def test_another_network_is_no_start(tmp_path):
         take_what_fits(build("attention-unet", {"classes": 2}), source, LabelSet.from_mapping({1: "liver"}))
 
 
-def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path):
+def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path, monkeypatch):
     data, rng = tmp_path / "raw", np.random.default_rng(0)
     for folder in ("imagesTr", "labelsTr"):
         (data / folder).mkdir(parents=True)
@@ -166,8 +166,20 @@ def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path):
     made = replace(recipe, network=network, input=spec, loss=LossName.DICE_CROSS_ENTROPY, batch=2, **own)
     (tmp_path / "moles.yaml").write_text(to_yaml(made))
     agseg("train", tmp_path / "moles.yaml", "--data", data, "-o", tmp_path / "run", *TOY)
-    agseg("evaluate", "--run", tmp_path / "run", "--data", data, "--masks", "-o", tmp_path / "ev", "-q", "--device", "cpu")
+    forward, seen = torch.nn.Conv2d.forward, set()
+
+    def spied(layer, x):
+        seen.add(x.dtype)
+        return forward(layer, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", spied)
+    computed = ["--run", tmp_path / "run", "--data", data, "-q", "--device", "cpu"]
+    agseg("evaluate", *computed, "--masks", "-o", tmp_path / "ev", "--precision", "bf16")
+    assert seen == {torch.bfloat16}  # as the table says
+    agseg("evaluate", *computed, "--mirror", "-o", tmp_path / "mirrored", code=2)
+    agseg("evaluate", *computed, "--largest", "mole", "-o", tmp_path / "largest", code=2)
     scored = read_evaluation(tmp_path / "ev")
+    assert "Masks computed in bf16." in (tmp_path / "ev/table.md").read_text()
     assert len(scored.case_ids) == 2
     for score in scored.cases:
         with Image.open(tmp_path / f"ev/predictions/{score.case}.png") as mask:
