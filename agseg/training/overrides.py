@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -71,3 +71,16 @@ def _place(content: dict[str, Any], key: str, value: object, setting: str) -> No
         known = ", ".join(map(str, inside if isinstance(inside, dict) else content))
         raise UsageError("the recipe has no such key", value=setting, expected=f"one of {known}")
     inside[last] = value
+
+
+def keys_of(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe by its key as ``--set`` writes it, e.g. ``loop.steps``."""
+    return dict(_flat(plain(asdict(recipe))))
+
+
+def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(content, dict) or not content:
+        yield prefix, content
+        return
+    for key, value in content.items():
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))

@@ -10,7 +10,7 @@ from agseg.errors import RecipeError
 from agseg.measure.significance import PairedTest, Summary, holm, paired_wilcoxon, summarise
 from agseg.training.beside import PRIVATE, is_private
 from agseg.training.columns import AGAIN, BASE, COUNTED, LABELS, Column, columns_of, other_methods
-from agseg.training.evaluation import COMPUTED, MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
+from agseg.training.evaluation import CHANGED, COMPUTED, MISSING_FOLDS, POOLED_FOLDS, UNRECORDED, Evaluation
 from agseg.training.published import Figure, PublishedRow, published_row
 
 METRICS = {metric: LABELS[metric] for metric in BASE}
@@ -95,6 +95,11 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
         for evaluation in evaluations
         if (evaluation.about or {}).get(UNRECORDED)
     ]
+    notes += [
+        f"{evaluation.name}: no published row stands beside it, as the paper's recipe was changed ({_few(changed)})."
+        for evaluation in evaluations
+        if (changed := (evaluation.about or {}).get(CHANGED))
+    ]
     untested: list[str] = []
     for first, second in itertools.combinations(evaluations, 2):
         under_protocols = bool(first.protocol and second.protocol)
@@ -124,6 +129,10 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
     notes += [PRIVATE] if any(e.published is not None and is_private(e.dataset) for e in evaluations) else []
     notes += [note for evaluation in evaluations for note in _folds(evaluation)] + _computed(evaluations)
     return Table(columns, rows, comparisons, other_methods(evaluations), tuple(notes))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
 
 
 def _weights(evaluation: Evaluation) -> str:

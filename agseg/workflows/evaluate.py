@@ -14,11 +14,11 @@ from PIL import Image
 from agseg.errors import RecipeError, UsageError
 from agseg.io.atomic import make_folder, replacing
 from agseg.io.nifti_write import write_mask
-from agseg.training.beside import row_beside
+from agseg.training.beside import changed_keys, row_beside
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.description import NIFTI, PNG
-from agseg.training.evaluation import COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
+from agseg.training.evaluation import CHANGED, COMPUTED, EXPERIMENT, UNRECORDED, Evaluation
 from agseg.training.leakage import LEARNED, SAME_IMAGE, refuse_known, unrecorded
 from agseg.training.loaders import task_of
 from agseg.training.protocol import OWN, Logits, Start, protocol
@@ -195,6 +195,8 @@ def evaluate_protocol(
     about["network"] = _without_cases(trained)
     if trained.recipe.published is not None and not trained.is_own:
         about[EXPERIMENT] = trained.recipe.published
+        if changed := changed_keys(trained.recipe):
+            about[CHANGED] = list(changed)
     about[COMPUTED] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:
         about[SAME_IMAGE] = same

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from agseg.binding import load
 from agseg.errors import RecipeError
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.leakage import Stage, stages_in
-from agseg.training.recipe import Recipe, plain
+from agseg.training.overrides import keys_of
+from agseg.training.recipe import Recipe
 from agseg.training.trained_model import RECIPE_FILE, RUN_FILE
 
 WORDS = ("title", "source", "published", "minutes_on_gpu")
@@ -44,7 +45,7 @@ def as_begun(recipe: Recipe, folder: Path) -> Recipe:
     worded = replace(recipe, **{word: getattr(begun, word) for word in WORDS})
     if worded.fingerprint == begun.fingerprint:
         return worded
-    before, now = dict(_keys(plain(asdict(begun)))), dict(_keys(plain(asdict(worded))))
+    before, now = keys_of(begun), keys_of(worded)
     changed = [key for key in before | now if before.get(key) != now.get(key)]
     shown = [f"{key}: {now.get(key)} (it began with {before.get(key)})" for key in changed[:5]]
     raise RecipeError(
@@ -54,15 +55,6 @@ def as_begun(recipe: Recipe, folder: Path) -> Recipe:
         expected=f"the recipe that it began with, which is its {RECIPE_FILE}",
         hint="Give that recipe, or train in another folder with -o.",
     )
-
-
-def _keys(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings with its key as ``--set`` writes it, e.g. ``loop.steps``."""
-    if not isinstance(content, dict) or not content:
-        yield prefix, content
-        return
-    for key, value in content.items():
-        yield from _keys(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def check_same_data(

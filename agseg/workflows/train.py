@@ -19,6 +19,7 @@ from agseg import __version__
 from agseg.errors import RecipeError
 from agseg.models.catalogue import facts
 from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
+from agseg.training.beside import experiment_of
 from agseg.training.case_cache import CaseCache
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import Provenance, open_cohort, provenance
@@ -285,7 +286,7 @@ def _origin(source: TrainedModel | None) -> dict[str, Any] | None:
     """Where the weights come from: recipe, published row of its experiment, and whether it learned from synthetic images."""
     if source is None:
         return None
-    return {"recipe": source.recipe.name, "published": source.recipe.published, "synthetic": source.is_synthetic}
+    return {"recipe": source.recipe.name, "published": experiment_of(source.recipe), "synthetic": source.is_synthetic}
 
 
 def _earlier(place: RunPlace, source: TrainedModel | None) -> tuple[Stage, ...]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from agseg.training.beside import row_beside
+from agseg.training.beside import changed_keys, experiment_of, row_beside
+from agseg.training.overrides import overridden
 from agseg.training.recipe import find_recipe
 from agseg.training.trained_model import SOURCE, TrainedModel
 
@@ -73,3 +74,21 @@ def test_synthetic_images_have_no_row_on_either_side():
     assert beside(run("unet3d-ct82-scr", synthetic=True), "ct82", "scr", "61-21") is None
     own = replace(scr.recipe, published=None)
     assert beside(replace(scr, recipe=own), "ct82", "scr", "61-21") is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["loop.steps=60", "network.config.widths=[8, 16, 32, 64]", "input.tile=[48, 48, 32]", "batch=4", "affine.flip=[]"],
+)
+def test_a_changed_recipe_has_no_row_and_gives_none_to_what_starts_from_it(setting):
+    changed = overridden(find_recipe("unet3d-ct82-scr"), [setting])
+    trained = TrainedModel(nn.Identity(), changed, changed.label_set, about={})
+    assert beside(trained, "ct82", "scr", "61-21") is None
+    assert changed_keys(changed) == (setting.partition("=")[0],)
+    assert experiment_of(changed) is None
+
+
+@pytest.mark.parametrize("settings", [["loop.seed=7", "loop.log_every=1"], ["batch=1", "loop.accumulate=2"], ["name=mine"]])
+def test_how_a_recipe_is_run_does_not_change_the_experiment(settings):
+    same = overridden(find_recipe("unet3d-ct82-scr"), settings)
+    assert beside(TrainedModel(nn.Identity(), same, same.label_set, about={}), "ct82", "scr", "61-21") == "ct82.scr.unet3d"

@@ -18,7 +18,7 @@ from agseg.training.checkpoint import Checkpoint
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.evaluation import read_evaluation
 from agseg.training.leakage import LEARNED
-from agseg.training.recipe import find_recipe
+from agseg.training.recipe import find_recipe, to_yaml
 from agseg.training.splits import read_split
 from agseg.training.trained_model import open_run
 from agseg.weights.manifest import Manifest
@@ -271,6 +271,10 @@ def test_frames_are_trained_in_stages_and_evaluated(tmp_path):
     assert "0.976" not in (tmp_path / "scores/table.md").read_text()  # the network learned from synthetic ones
     run = tmp_path / "ag-sononet-8-fetal-us/run.json"
     run.write_text(run.read_text().replace('"synthetic": true', '"synthetic": false'))
+    evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
+    assert "0.976" not in (tmp_path / "scores/table.md").read_text()  # two steps are not the paper's
+    assert "the paper's recipe was changed (" in (tmp_path / "scores/table.md").read_text()
+    run.with_name("recipe.yaml").write_text(to_yaml(find_recipe("ag-sononet-8-fetal-us")))
     evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
     assert "0.976" in (tmp_path / "scores/table.md").read_text()
     entry = export_run(open_run(tmp_path / "ag-sononet-8-fetal-us"), weights_id="planes", output=tmp_path / "w")
