@@ -17,7 +17,7 @@ from agseg.volume import Volume
 from agseg.weights.input_spec import InputSpec, Normalisation
 from tests.tiny_weights import build_tiny
 
-LABELS = LabelSet.from_mapping({1: "pancreas", 2: "kidney_left"})
+LABELS = LabelSet.from_mapping({1: "pancreas", 2: "liver"})
 TILED = InputSpec(
     modality="CT",
     axis_codes="RAS",
