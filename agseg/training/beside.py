@@ -65,9 +65,12 @@ def row_beside(trained: TrainedModel, *, cohort: str, protocol_name: str, split:
     row = published_row(key)
     if row is None or not key.startswith(f"{cohort}."):
         return None
-    came_from = ((trained.about or {}).get(SOURCE) or {}).get("published") if trains else repeated
+    origin = (trained.about or {}).get(SOURCE)
+    came_from = repeated if not trains else None if origin is None else origin.get("published")
+    # A row that starts from nothing is of a network that did: not of one that began with --from.
+    started_alike = row.start == came_from if row.start else not (trains and origin)
     own_split = recipe.split if trains else plan_of(cohort).default
-    return key if split == own_split and row.start in ("", came_from) else None
+    return key if split == own_split and started_alike else None
 
 
 def is_private(cohort: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agseg.errors import RecipeError
+from agseg.errors import AgsegError, RecipeError
 from agseg.labels import Label, LabelSet
 from agseg.models.catalogue import facts
 from agseg.models.registry import build
@@ -23,7 +24,7 @@ from agseg.training.case_cache import CaseCache
 from agseg.training.cases import IGNORE, Case, prepare_case
 from agseg.training.cohort import Cohort, open_cohort
 from agseg.training.datasets import Task, dataset, dataset_names
-from agseg.training.description import IGNORED, PNG
+from agseg.training.description import IGNORED, PNG, read_description
 from agseg.training.draws import FrameDraws, PictureDraws, VolumeDraws
 from agseg.training.frames import open_frames
 from agseg.training.open_cases import listed_split, phantom_cases, read_cases, scene_cases
@@ -212,12 +213,24 @@ def sides_of(recipe: Recipe, root: Path, *, fold: int = 0, only: Sequence[str] =
     RecipeError
         If there is no such split, fold or case.
     """
-    split = listed_split(recipe, fold=fold) if recipe.cases else read_split(root, recipe.split, fold=fold)
+    split = listed_split(recipe, fold=fold) if recipe.cases else _cohort_split(recipe, root, fold)
     if not only:
         return split
     if unknown := sorted(set(only) - set(split.train)):
         raise RecipeError("not on the training side", path=root, value=unknown, expected=", ".join(split.train))
     return replace(split, train=tuple(case for case in split.train if case in only))
+
+
+def _cohort_split(recipe: Recipe, root: Path, fold: int) -> Split:
+    """A cohort's side; where it has no such split, that may be because it is another data set than the recipe's."""
+    try:
+        return read_split(root, recipe.split, fold=fold)
+    except RecipeError as error:
+        with suppress(AgsegError):
+            name = read_description(root).name
+            if name != recipe.dataset:
+                error.hint = f"The recipe is for {recipe.dataset}, this data set is {name}. {error.hint or ''}".strip()
+        raise
 
 
 def batches_of(recipe: Recipe, root: Path, split: Split, *, workers: int = 0, cache: CaseCache | None = None) -> DrawBatches:

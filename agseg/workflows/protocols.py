@@ -39,6 +39,8 @@ SPLIT = "61-21"
 
 Say = Callable[[str], None]
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ProtocolsPlan:
@@ -94,7 +96,8 @@ def run_protocols(output: Path, plan: ProtocolsPlan | None = None, *, say: Say =
     if plan.processes > 1:
         # A fresh interpreter per network: forked threads of torch hang.
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(plan.processes, mp_context=spawn) as pool:
+        level = logging.getLogger().getEffectiveLevel()
+        with ProcessPoolExecutor(plan.processes, mp_context=spawn, initializer=_speak, initargs=(level,)) as pool:
             spent = list(pool.map(_one_network, MODELS, [work] * len(MODELS), [plan] * len(MODELS)))
     else:
         spent = [_one_network(model, work, plan) for model in MODELS]
@@ -110,6 +113,11 @@ def run_protocols(output: Path, plan: ProtocolsPlan | None = None, *, say: Say =
     return content
 
 
+def _speak(level: int) -> None:
+    """What a network's process has to say is heard as this process's is."""
+    logging.basicConfig(level=level, format="%(message)s")
+
+
 def _one_network(model: str, work: Path, plan: ProtocolsPlan) -> dict[str, float]:
     """Source training, then every protocol, for one network; returns seconds per part."""
     import torch
@@ -118,6 +126,7 @@ def _one_network(model: str, work: Path, plan: ProtocolsPlan) -> dict[str, float
     spent: dict[str, float] = {}
     source = work / f"run-{model}-source"
     spent["source"] = _train(_recipe(f"{model}-phantom-ct150", plan), work / "ct150", source)
+    _log.info("%s: source trained in %.0f s", model, spent["source"])
     for found in protocols():
         run = source
         if found.trains:
@@ -125,6 +134,7 @@ def _one_network(model: str, work: Path, plan: ProtocolsPlan) -> dict[str, float
             start = open_run(source) if found.name == "aft" else None
             recipe = _recipe(f"{model}-phantom-ct82-{found.name}", plan)
             spent[found.name] = _train(recipe, work / "ct82", run, start)
+            _log.info("%s: %s trained in %.0f s", model, found.name.upper(), spent[found.name])
         began = time.monotonic()
         report = work / f"evaluation-{model}-{found.name}"
         evaluate_protocol(open_run(run), protocol_name=found.name, data=work / "ct82", output=report, split=SPLIT)

@@ -53,8 +53,15 @@ def as_begun(recipe: Recipe, folder: Path) -> Recipe:
         path=folder,
         value=f"{', '.join(shown)}{', ...' if len(changed) > 5 else ''}",
         expected=f"the recipe that it began with, which is its {RECIPE_FILE}",
-        hint="Give that recipe, or train in another folder with -o.",
+        hint=_LONGER if set(changed) <= _LENGTH else "Give that recipe, or train in another folder with -o.",
     )
+
+
+_LENGTH = frozenset({"loop.steps", "loop.warmup_steps"})
+_LONGER = (
+    "The learning rate follows from the number of steps. To train on, begin another run with this one's weights: "
+    "--from RUN -o ANOTHER."
+)
 
 
 def check_same_data(

@@ -67,6 +67,11 @@ def test_a_fine_tuned_network_must_come_from_the_papers_source():
     assert tuned({**CT150, "synthetic": True}) is None
 
 
+def test_a_network_that_began_with_anothers_weights_is_not_from_scratch():
+    assert beside(run("unet3d-ct82-scr", source=CT150), "ct82", "scr", "61-21") is None
+    assert beside(run("unet3d-ct82-scr", source={**CT150, "published": None}), "ct82", "scr", "61-21") is None
+
+
 def test_synthetic_images_have_no_row_on_either_side():
     scr = run("unet3d-ct82-scr")
     assert beside(scr, "ct82", "scr", "61-21") is not None

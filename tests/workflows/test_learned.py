@@ -219,8 +219,9 @@ def test_a_run_of_an_earlier_version_says_why_it_cannot_go_on(going_on):
 def test_another_recipe_or_fold_does_not_go_on(going_on):
     with pytest.raises(RecipeError, match=rf"another run: found batch: {CROSS.batch + 1} \(it began with {CROSS.batch}\)"):
         run_training(replace(CROSS, batch=CROSS.batch + 1), going_on)
-    with pytest.raises(RecipeError, match=r"another run: found loop\.steps: 3 \(it began with 2\)"):
+    with pytest.raises(RecipeError, match=r"another run: found loop\.steps: 3 \(it began with 2\)") as longer:
         run_training(replace(CROSS, loop=replace(CROSS.loop, steps=3)), going_on)
+    assert "--from RUN" in str(longer.value.hint)
     with pytest.raises(RecipeError, match=f"another fold: found 0, expected --fold {FOLD}"):
         run_training(CROSS, replace(going_on, fold=0))
     (going_on.output / "recipe.yaml").unlink()  # the checkpoint knows it too

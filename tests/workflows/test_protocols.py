@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pytest
 
@@ -31,8 +32,11 @@ def test_people_get_a_page_and_a_picture(folder):
     assert "published" not in (folder / "table.md").read_text()
 
 
-def test_a_second_run_gives_the_same_numbers(folder, tmp_path):
-    again = run_protocols(tmp_path, PLAN)
+def test_a_second_run_gives_the_same_numbers_and_tells_every_training(folder, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        again = run_protocols(tmp_path, PLAN)
+    told = [record.getMessage().partition(" trained")[0] for record in caplog.records if " trained in " in record.getMessage()]
+    assert told == [f"{model}: {part}" for model in ("unet3d", "attention-unet3d") for part in ("source", "AFT", "SCR")]
     first = json.loads((folder / "protocols.json").read_text())
     assert again["rows"] == first["rows"]
     assert again["tests"] == first["tests"]

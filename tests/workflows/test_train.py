@@ -237,6 +237,10 @@ def test_what_has_not_been_trained_is_said_with_the_command(tmp_path):
     with pytest.raises(RecipeError) as caught:
         default_run("ct150", "unet3d", runs=tmp_path)
     assert "agseg train unet3d-ct150-120-30" in caught.value.hint
+    make_phantom("ct82", cases=3, output=tmp_path / "ct82", coarsen=5.0)
+    with pytest.raises(RecipeError, match="no such split") as other:
+        run_training(find_recipe("unet3d-ct150-120-30"), RunPlace(tmp_path / "ct82", tmp_path / "run"))
+    assert "The recipe is for ct150, this data set is ct82." in str(other.value.hint)
     with pytest.raises(RecipeError, match="starts from another"):
         run_training(find_recipe("ag-sononet-8-fetal-us"), RunPlace(_frames(tmp_path), tmp_path / "run"))
 
