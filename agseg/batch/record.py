@@ -21,7 +21,7 @@ from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
 from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
 from agseg.errors import Code, ExitCode, UsageError
-from agseg.io.atomic import write_bytes, write_text
+from agseg.io.atomic import output_error, write_bytes, write_text
 from agseg.io.html.page import mark_unfinished, write_report
 from agseg.io.tables import TableStyle, write_volumes
 from agseg.measure.review import review_list
@@ -90,9 +90,18 @@ def write_begun(report: BatchReport, output: Output, tables: Collection[str], *,
 
 @contextmanager
 def undone_if_refused(output: Output, tables: Collection[str]) -> Iterator[None]:
-    """A run that is refused as it was asked for (:class:`UsageError`) leaves its folder's records as they were."""
+    """A run that is refused as it was asked for (:class:`UsageError`) leaves its folder's records as they were.
+
+    Raises
+    ------
+    OutputError
+        If those of an earlier run cannot be read: they are another user's.
+    """
     names = [RUN_JSON, *tables, *(() if output.part.is_whole else (part_record(output),))]
-    before = {name: (output.root / name).read_bytes() if (output.root / name).is_file() else None for name in names}
+    try:
+        before = {name: (output.root / name).read_bytes() if (output.root / name).is_file() else None for name in names}
+    except OSError as error:
+        raise output_error(error, "records of an earlier run cannot be read", path=output.root) from error
     try:
         yield
     except UsageError:

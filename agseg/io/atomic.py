@@ -19,6 +19,9 @@ from agseg.io.os_errors import in_words
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
+OTHERS_FILES = "If a run by hand, as root say, left files of another user: chown -R USER gives the folder to who runs agseg."
+"""What to do where rights are missing."""
+
 TEMPORARY_SUFFIX = ".agseg-part"
 """Stands in the names of unfinished files, which begin with a dot."""
 
@@ -108,4 +111,5 @@ def output_error(error: OSError, message: str, *, path: Path | None = None) -> O
     if error.errno in _FULL:
         return OutputError("the disk is full, or a quota or size limit is reached", code=Code.DISK_FULL, path=path)
     code = Code.OUTPUT_NOT_WRITABLE if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Code.OUTPUT
-    return OutputError(f"{message}: {in_words(error)}", code=code, path=path)
+    hint = OTHERS_FILES if error.errno in (errno.EACCES, errno.EPERM) else None
+    return OutputError(f"{message}: {in_words(error)}", code=code, path=path, hint=hint)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agseg.batch import run_batch
 from agseg.batch.folder import StudyFolder, edited_files, read_record
 from agseg.batch.handover import pack, unpack
 from agseg.batch.job import StudyTask
@@ -19,6 +20,7 @@ from agseg.errors import Code, LockedError, OutputError, WeightsError
 from agseg.grid import Grid
 from agseg.study import Study, StudyKind
 from agseg.volume import Volume, Warned
+from tests.batch.fakes import job, write_study
 
 VOLUME = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), Grid((2, 3, 4), np.diag([-1.0, 2, 3, 1])))
 
@@ -209,3 +211,24 @@ def test_a_volume_arrives_as_it_left(order: Any, dtype: type, rng: np.random.Gen
     assert got.voxels.flags.f_contiguous == voxels.flags.f_contiguous
     assert got.grid == sent.grid
     got.voxels[0, 0, 0] = 7
+
+
+def test_records_of_another_user_are_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path / "in" / "case.nii.gz")
+    with claim_output(tmp_path / "out") as output:
+        run_batch(job(tmp_path / "in"), output)
+    read = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        """As for the user of the timer after a run of root's."""
+        if path.name == "run.json":
+            raise PermissionError(errno.EACCES, "denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    match = "records of an earlier run cannot be read"
+    with pytest.raises(OutputError, match=match) as said, claim_output(tmp_path / "out") as output:
+        run_batch(job(tmp_path / "in"), output)
+    assert said.value.code is Code.OUTPUT_NOT_WRITABLE
+    assert said.value.hint is not None
+    assert "chown" in said.value.hint

@@ -21,7 +21,8 @@ from tests.promises.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "install.md").read_text()
 STEPS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-DEBIAN, RHEL = STEPS[0], STEPS[1]
+SHELL = STEPS[:1]
+DEBIAN, RHEL = STEPS[1], STEPS[2]
 PREFIXES = ("/opt/agseg", "/srv/agseg", "/usr/local/src", "/etc/agseg", "/etc/bash_completion.d", "/etc/systemd", "/etc/cron.d",
             "/etc/logrotate.d")  # fmt: skip
 PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("hospital.md", "pacs.md"))
@@ -52,7 +53,7 @@ class Machine:
 
     def run(self, *steps: str) -> str:
         """The steps in one shell, their places moved below the root; what they said."""
-        script = "set -eu\n" + "\n".join(steps)
+        script = "umask 077\n" + "\n".join((*SHELL, *steps))  # a careful root's own, as hardened systems have it
         for prefix in PREFIXES:
             script = script.replace(prefix, f"{self.root}{prefix}")
         done = subprocess.run(["/bin/sh", "-c", script], cwd=self.root, env=self.variables, capture_output=True, text=True)
@@ -115,13 +116,15 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.mark.slow
 def test_every_step_of_the_installation_works(machine: Machine) -> None:
-    user, wheels, sums, program, ready, completion, upgrade, removal = STEPS[2:]
+    user, wheels, sums, program, ready, completion, upgrade, removal = STEPS[3:]
     said = machine.run(DEBIAN, user, wheels, sums, program, ready, completion)
     assert said.count("agseg 0.") == 1
     root = machine.root
     assert "is here and its digests are right" in " ".join(said.split())
     assert not (root / "srv/agseg/out").stat().st_mode & 0o077
     assert (root / "etc/bash_completion.d/agseg").read_text().count("_AGSEG_COMPLETE=complete_bash")
+    assert {path.stat().st_mode & 0o005 for path in (root / "opt/agseg").rglob("*") if path.is_dir()} == {0o005}
+    assert all(path.stat().st_mode & 0o004 for path in (root / "opt/agseg").rglob("*.py"))
     shutil.copytree(root / "usr/local/src/wheelhouse", root / "usr/local/src/wheelhouse-new")
     for unit in ("agseg-night.timer", "agseg-night.service"):
         (root / "etc/systemd/system" / unit).touch()
@@ -174,7 +177,7 @@ def test_no_page_has_a_hospital_install_a_name_that_anybody_may_take(page: Path)
 
 
 def test_the_steps_are_in_the_order_of_the_page() -> None:
-    assert len(STEPS) == 10
+    assert len(STEPS) == 11
     assert "apt-get" in DEBIAN
     assert "dnf" in RHEL
     assert "userdel" in STEPS[-1]
