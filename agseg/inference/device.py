@@ -39,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
     index = int(match.group(1) or 0)
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found == 0:
-        raise UsageError("no GPU is visible to torch here", hint="Use --device cpu or auto.")
+        raise UsageError("no GPU is visible to torch here", value=name, hint="Use --device cpu or auto.")
     if index >= found:
         there = ", ".join(f"gpu:{number}" for number in range(found))
         raise UsageError("that GPU is not there", value=name, expected=there, hint="Use --device cpu or auto.")

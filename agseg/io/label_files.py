@@ -40,7 +40,7 @@ def write_labels(folder: Path, mask: LabelMask) -> tuple[str, ...]:
     """One file with the label values of all organs, and what they mean; returns their names."""
     from agseg.io.nifti_write import write_mask
 
-    write_mask(folder / LABELS_NII, mask.labels, mask.grid)
+    write_mask(folder / LABELS_NII, mask.labels, mask.grid, key=mask.label_set)
     key = {str(label.index): label.name for label in mask.label_set}
     write_text(folder / LABELS_JSON, json.dumps(key, indent=2) + "\n")
     return LABELS_NII, LABELS_JSON

@@ -5,7 +5,8 @@ A volume is written and compared piece by piece, in the file's order: no copy of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from agseg.io.atomic import replacing
 from agseg.io.nifti import DAMAGE, opened
 from agseg.io.nifti_fields import NiftiFields
 from agseg.io.nifti_header import SFORM_QFORM_TOLERANCE_MM
+from agseg.labels import Label
 
 PIECE_BYTES = 4 * 1024**2
 """Packed at a time. The packed bytes depend on it: another value makes other files of the same masks."""
@@ -32,7 +34,10 @@ GZIP_WINDOW_BITS = 31
 """zlib's way of asking for a gzip stream."""
 
 _HEADER_BYTES = 352
-"""The header and the four bytes that say that no extension follows."""
+"""The header and the four bytes that say whether an extension follows."""
+
+_TABLE_CODE = 0
+"""Extension code of the label table, as TotalSegmentator has it; Caret's own, 30, is one that nibabel refuses to interpret."""
 
 _PLANES_ACROSS = 4
 """Planes of an array across the file's order that are turned at a time: what is fetched from memory serves all of them."""
@@ -41,13 +46,17 @@ Pieces = Callable[[int], Iterator[NDArray[np.uint8]]]
 """The file's voxel bytes in pieces of so many bytes, each valid until the next is asked for."""
 
 
-def write_mask(path: Path, labels: NDArray[np.uint8], grid: Grid, *, value: int | None = None) -> None:
+def write_mask(
+    path: Path, labels: NDArray[np.uint8], grid: Grid, *, value: int | None = None, key: Iterable[Label] = ()
+) -> None:
     """Write a mask as uint8 (i, j, k) on ``grid``; ``.nii.gz`` is gzipped. The same mask gives the same bytes.
 
     Parameters
     ----------
     value
         Write 1 where the labels have this value and 0 elsewhere; without it the labels themselves.
+    key
+        What the values mean, for readers that look for it in the header (:func:`label_table`).
 
     Raises
     ------
@@ -57,7 +66,7 @@ def write_mask(path: Path, labels: NDArray[np.uint8], grid: Grid, *, value: int 
     if labels.dtype != np.uint8:
         raise OutputError("a mask is written as uint8", code=Code.DTYPE, path=path, value=labels.dtype)
 
-    _write(path, labels, grid, lambda size: _in_file_order(labels, size, value=value))
+    _write(path, labels, grid, lambda size: _in_file_order(labels, size, value=value), extension=label_table(key))
 
 
 def write_scalar(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
@@ -94,12 +103,12 @@ def _in_file_order(values: NDArray[Any], size: int, *, value: int | None = None)
         yield buffer[:filled]
 
 
-def _write(path: Path, values: NDArray[Any], grid: Grid, pieces: Pieces) -> None:
+def _write(path: Path, values: NDArray[Any], grid: Grid, pieces: Pieces, *, extension: bytes = b"") -> None:
     if values.shape != grid.shape:
         raise OutputError(
             "voxels and grid differ in shape", code=Code.OUTPUT, path=path, value=values.shape, expected=grid.shape
         )
-    head = _header_bytes(values.dtype, grid)
+    head = _header_bytes(values.dtype, grid, extension)
     written = _Sum()
 
     def check(temporary: Path) -> None:
@@ -152,9 +161,30 @@ def _reads_back(path: Path, written: _Sum) -> bool:
     return (read.length, read.crc) == (written.length, written.crc)
 
 
-def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
+def label_table(key: Iterable[Label]) -> bytes:
+    """A header extension that names and colours labels, empty without any: Caret's label table.
+
+    TotalSegmentator, and what was made for its label maps, looks for it there. Names stand in CDATA sections, whose end no
+    name may hold.
+    """
+    rows = [
+        f'<Label Key="{label.index}" Red="{label.rgb[0] / 255:.6g}" Green="{label.rgb[1] / 255:.6g}" '
+        f'Blue="{label.rgb[2] / 255:.6g}" Alpha="1"><![CDATA[{label.name.replace("]]>", "]] >")}]]></Label>\n'
+        for label in key
+    ]
+    if not rows:
+        return b""
+    content = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<CaretExtension><VolumeInformation Index="0"><LabelTable>\n'
+        f"{''.join(rows)}</LabelTable><VolumeType><![CDATA[Label]]></VolumeType></VolumeInformation></CaretExtension>\n"
+    ).encode()
+    size = 16 * -(-(len(content) + 8) // 16)
+    return struct.pack("<2i", size, _TABLE_CODE) + content.ljust(size - 8)
+
+
+def _header_bytes(dtype: np.dtype[Any], grid: Grid, extension: bytes) -> bytes:
     header = NiftiFields()
-    header["sizeof_hdr"], header["magic"], header["vox_offset"] = 348, b"n+1\0", _HEADER_BYTES
+    header["sizeof_hdr"], header["magic"], header["vox_offset"] = 348, b"n+1\0", _HEADER_BYTES + len(extension)
     header["dim"][:] = (3, *grid.shape, 1, 1, 1, 1)
     header["pixdim"][:] = 1
     header["scl_slope"], header["scl_inter"] = 1, 0
@@ -169,4 +199,5 @@ def _header_bytes(dtype: np.dtype[Any], grid: Grid) -> bytes:
     else:
         # A quaternion cannot express shear, and a little of it adds up over many slices: readers must take the sform.
         header["pixdim"][1:4] = grid.spacing_mm
-    return header.to_bytes().ljust(_HEADER_BYTES, b"\0")
+    follows = b"\1" if extension else b"\0"
+    return header.to_bytes() + follows.ljust(_HEADER_BYTES - 348, b"\0") + extension

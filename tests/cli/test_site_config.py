@@ -93,6 +93,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_file_key_and_value(seen, tmp_
         ("precision: fast", "precision: fast"),
         ("segment: {device: foo}", "device: foo"),
         ("deadline: 0", "deadline: 0"),
+        ("device: gpu:99", "device: gpu:99"),
         ("organ: [liver, pancras]", "organ: pancras"),
         ("output-type: mesh", "output-type: mesh"),
     ],

@@ -27,7 +27,7 @@ def test_without_a_gpu_the_sentence_says_so_and_what_works(gpus, name):
     gpus(0)
     with pytest.raises(UsageError) as caught:
         resolve_device(name)
-    assert caught.value.sentence() == "no GPU is visible to torch here"
+    assert caught.value.sentence() == f"no GPU is visible to torch here: found {name}"
     assert caught.value.hint == "Use --device cpu or auto."
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from agseg.errors import Code, UsageError
 from agseg.grid import Grid
 from agseg.io import writers
+from agseg.io.nifti_write import label_table
 from agseg.io.outputs import Outputs, OutputType, Written
 from agseg.io.writers import WRITERS, Result, Writer, check_outputs, write_all
-from agseg.labels import LabelSet
+from agseg.labels import Label, LabelSet
 from agseg.report import WeightsRef
 from agseg.study import Study, StudyKind
 from agseg.volume import LabelMask, Volume
@@ -67,3 +71,27 @@ def test_all_organs_in_one_file_come_with_their_key(tmp_path: Path) -> None:
     written = write_all(tmp_path, result(tmp_path, OutputType.NIFTI, multilabel=True))
     assert written["labels"].files == ("labels.nii.gz", "labels.json")
     assert json.loads((tmp_path / "labels.json").read_text()) == {"2": "spleen", "7": "liver"}
+
+
+def test_the_key_stands_in_the_header_too_where_other_programs_look_for_it(tmp_path: Path) -> None:
+    made = result(tmp_path, OutputType.NIFTI, multilabel=True)
+    write_all(tmp_path, made)
+    image = nibabel.load(tmp_path / "labels.nii.gz")
+    (extension,) = image.header.extensions
+    assert extension.get_code() == 0
+    assert extension.get_sizeondisk() % 16 == 0
+    table = ElementTree.fromstring(extension.get_content()).find("VolumeInformation/LabelTable")
+    assert table is not None
+    assert {row.get("Key"): row.text for row in table} == {"2": "spleen", "7": "liver"}
+    assert all(0 <= float(row.get(colour, "2")) <= 1 for row in table for colour in ("Red", "Green", "Blue"))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), made.mask.labels)
+    read = SimpleITK.ReadImage(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(read).transpose(2, 1, 0), made.mask.labels)
+
+
+def test_a_name_cannot_end_its_place_in_the_key() -> None:
+    name = "a]]><b/>"
+    table = label_table([Label(1, name)])[8:].decode()
+    (row,) = ElementTree.fromstring(table).findall("VolumeInformation/LabelTable/Label")
+    assert row.text == "a]] ><b/>"
+    assert label_table([]) == b""
