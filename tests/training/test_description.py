@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agseg.errors import RecipeError
+from agseg.laterality import sided
 from agseg.training.description import Description, described_meaning, read_description
 
 PLAIN = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "Left Kidney": 2, "tumour": 1}, "file_ending": ".nii.gz"}
@@ -25,6 +26,22 @@ def test_names_become_files_and_a_folder_without_a_name_gives_its_own(tmp_path: 
     assert (found.name, found.cases, found.licence) == ("Kidneys", 3, "CC0")
     assert {label.index: label.name for label in found.meaning.label_set} == {1: "tumour", 2: "left_kidney"}
     assert found.meaning.ignored is None
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("RKidney", "r_kidney"),
+        ("KidneyL", "kidney_l"),
+        ("LeftKidney", "leftkidney"),
+        ("GTVp", "gtvp"),
+        ("Rückenmark", "ruckenmark"),
+    ],
+)
+def test_a_name_in_small_letters_has_the_side_that_it_was_written_with(tmp_path: Path, written: str, read: str) -> None:
+    found = described(tmp_path / "kidneys", labels={"background": 0, written: 1})
+    assert found.meaning.label_set.names == (read,)
+    assert bool(sided([read])) == bool(sided([written]))
 
 
 def test_the_decathlons_way_is_read(tmp_path: Path) -> None:
