@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ settings.register_profile(
     "agseg", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("agseg")
+
+
+_ALL_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without slow tests, a file that has no others is not imported either: imports are much of what the quick ones cost."""
+    if config.option.markexpr == "not slow" and collection_path.suffix == ".py":
+        return bool(_ALL_SLOW.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
 
 
 class NetworkUsedError(RuntimeError):

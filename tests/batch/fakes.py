@@ -1,4 +1,7 @@
-"""Readers and models that do what the test asks for, without torch: what a study is to do stands in its file's name."""
+"""Readers and models that do what the test asks for, without torch: what a study is to do stands in its file's name.
+
+Every child process of a run imports this module, so it imports no more than they have.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from agseg.batch import BatchJob, Limits, Processor, StudyFolder, StudyTask
 from agseg.batch.draft import Draft
 from agseg.batch.provenance import NetworkUse
 from agseg.errors import Code, InferenceError, InputError, UsageError, WeightsError
-from agseg.grid import Grid
+from agseg.io.nifti import read_nifti
+from agseg.io.nifti_write import write_mask
 from agseg.report import Measurement, OrganStatus, StudyReport, WeightsRef
 from agseg.study import Study
 from agseg.volume import Volume
@@ -32,6 +35,8 @@ NETWORK = NetworkUse(WEIGHTS, ("liver",))
 
 def write_study(path: Path, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Path:
     """A small CT as NIfTI."""
+    import nibabel
+
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.random.default_rng(seed).integers(-200, 300, shape).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), path)
@@ -111,7 +116,7 @@ class LiverWriter:
         while "waits" in task.study.id and not (task.root.parent / "waving").exists():
             time.sleep(0.02)
         with StudyFolder(task) as folder:
-            nibabel.save(nibabel.Nifti1Image(labels, volume.grid.affine), folder.path / "liver.nii.gz")
+            write_mask(folder.path / "liver.nii.gz", labels, volume.grid)
             misbehave(task.study, "write")
             voxels = int(labels.sum())
             organ = Measurement(
@@ -141,8 +146,8 @@ class MakeThreshold:
 
 def read_well(study: Study) -> Volume:
     """As :func:`read`, on a day without trouble."""
-    image = nibabel.load(study.files[0])
-    return Volume(np.asarray(image.dataobj).astype(np.int16), Grid(image.shape, image.affine))
+    volume = read_nifti(study)
+    return Volume(volume.voxels.astype(np.int16), volume.grid)
 
 
 def job(*inputs: Path, **changes: Any) -> BatchJob:

@@ -18,6 +18,8 @@ from agseg.weights.manifest import Manifest
 
 monai = pytest.importorskip("monai", reason="the extra 'monai' is not installed")
 
+pytestmark = pytest.mark.slow
+
 TILE = (48, 48, 32)
 
 

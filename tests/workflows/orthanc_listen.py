@@ -18,7 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.io.pacs.orthanc import DICOM, OURS, orthanc
-from tests.workflows.night_studies import REFILED, RIGHT, ROOT_UID, make_study, night_studies
+from tests.tiny_weights import write_site_manifest
+from tests.workflows.night_studies import GOOD, REFILED, RIGHT, ROOT_UID, make_study, night_studies
 from tests.workflows.orthanc_night import ask, put, read_back, results
 
 QUIET_S = 2.0
@@ -31,7 +32,8 @@ output: out
 archives:
   main: {{pacs: "dicom://ORTHANC@127.0.0.1:{DICOM}", timeout: 20}}
 segment:
-  organ: [liver, spleen]
+  manifest: {write_site_manifest(folder / "weights")}
+  organ: [pancreas, kidney_left]
   output-type: [nifti, dicom-seg, dicom-sr, sc, pdf]
   device: cpu
   preview: false
@@ -84,14 +86,14 @@ def main(folder: Path) -> dict[str, Any]:
         killed.wait()
         facts["killed"] = killed.returncode
         process = start(site)
-        wait_until(lambda: with_results() == 9)
+        wait_until(lambda: with_results() == GOOD + 1)
         facts["first"] = results()
         refiled = f"{ROOT_UID}.{REFILED}"
         studies = {study["MainDicomTags"]["StudyInstanceUID"]: study["ID"] for study in ask("GET", "/studies?expand")}
         ask("DELETE", f"/studies/{studies[refiled]}")
         put(make_study(REFILED, RIGHT))
         send_all()
-        wait_until(lambda: with_results() == 9)
+        wait_until(lambda: with_results() == GOOD + 1)
         facts["second"], facts["instances_second"] = results(), ask("GET", "/statistics")["CountInstances"]
         send_all()
         time.sleep(3 * QUIET_S)

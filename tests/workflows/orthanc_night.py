@@ -24,6 +24,7 @@ from pydicom.uid import SecondaryCaptureImageStorage as SC
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.io.pacs.orthanc import DICOM, LOGIN, ROOT, orthanc
+from tests.tiny_weights import write_site_manifest
 from tests.workflows.night_studies import REFILED, RIGHT, ROOT_UID, as_file, make_study, night_studies
 
 
@@ -86,7 +87,8 @@ archives:
     modality: [CT, MR, US]
     timeout: 20
 segment:
-  organ: [liver, spleen]
+  manifest: {write_site_manifest(folder / "weights")}
+  organ: [pancreas, kidney_left]
   output-type: [nifti, dicom-seg, dicom-sr, sc, pdf]
   device: cpu
   preview: false

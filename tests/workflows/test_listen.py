@@ -25,7 +25,7 @@ from agseg.workflows.segment import SegmentRequest
 from agseg.workflows.site import ListenSite
 from tests.io.ct_series import SLICES, make_series
 from tests.io.pacs.orthanc import in_a_namespace
-from tests.workflows.night_studies import BROKEN, REFILED, RIGHT
+from tests.workflows.night_studies import BROKEN, GOOD, REFILED, RIGHT
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -181,7 +181,7 @@ def test_listening_to_a_real_orthanc(tmp_path: Path) -> None:
     facts: Any = in_a_namespace(Path(__file__).with_name("orthanc_listen.py"), tmp_path, timeout_s=1150)
     assert facts["killed"] == -9
     whole = {"CT": 1, "DOC": 1, "OT": 1, "SEG": 1, "SR": 1}
-    good = {f"{number} {'pat-one' if number < 4 else 'pat-two'}": whole for number in range(8)}
+    good = {f"{number} {'pat-one' if number < 2 else 'pat-two'}": whole for number in range(GOOD)}
     others = {f"{BROKEN} pat-one": {"CT": 1}, "8 pat-one": {"MR": 1}, "9 pat-two": {"US": 1}}
     assert facts["first"] == good | others | {f"{REFILED} pat-wrong": whole}
     assert facts["second"] == facts["third"] == good | others | {f"{REFILED} {RIGHT}": whole}
@@ -189,5 +189,5 @@ def test_listening_to_a_real_orthanc(tmp_path: Path) -> None:
     # The broken study is told once in all, and nothing else fails.
     assert sum("E_MISSING_SLICES" in line for line in facts["said"]) == 1
     assert not [line for line in facts["said"] if "E_PACS" in line]
-    assert facts["read_back"] == {"pdf": 9, "sc": 18}
+    assert facts["read_back"] == {"pdf": GOOD + 1, "sc": 2 * (GOOD + 1)}
     assert facts["terminated"] == 143

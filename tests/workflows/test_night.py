@@ -20,7 +20,7 @@ from agseg.workflows.night_record import NightReport, StepError, failures_of, kn
 from agseg.workflows.pacs import PacsRecord, PacsReport, PacsStatus
 from agseg.workflows.site import load_site, option_words
 from tests.io.pacs.orthanc import in_a_namespace
-from tests.workflows.night_studies import BROKEN, REFILED, RIGHT
+from tests.workflows.night_studies import BROKEN, GOOD, REFILED, RIGHT
 
 
 def batch(*studies: StudyReport, exit_code: ExitCode = ExitCode.SOME_NOT_DONE) -> BatchReport:
@@ -203,7 +203,7 @@ def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
     for later in (second, third):
         assert (later["exit"], later["said"], later["failures"]) == (0, [], [["E_MISSING_SLICES", False]])
     whole = {"CT": 1, "DOC": 1, "OT": 1, "SEG": 1, "SR": 1}
-    patients = {number: "pat-one" if number < 4 else "pat-two" for number in range(8)}
+    patients = {number: "pat-one" if number < 2 else "pat-two" for number in range(GOOD)}
     good = {f"{number} {patient}": whole for number, patient in patients.items()}
     others = {f"{BROKEN} pat-one": {"CT": 1}, "8 pat-one": {"MR": 1}, "9 pat-two": {"US": 1}}
     assert first["results"] == good | others | {f"{REFILED} pat-wrong": whole}
@@ -212,5 +212,5 @@ def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
     # Nothing is done or sent twice.
     assert (second["counts"]["segment"]["done"], second["counts"]["push"]["main"]["pushed"]) == (1, 5)
     assert (third["counts"]["segment"]["done"], third["counts"]["push"]["main"]["pushed"]) == (0, 0)
-    # Key images and PDFs come back element by element as they were sent: two pictures and a page for each of the nine.
-    assert facts["read_back"] == {"pdf": 9, "sc": 18}
+    # Key images and PDFs come back element by element as they were sent: two pictures and a page for each study.
+    assert facts["read_back"] == {"pdf": GOOD + 1, "sc": 2 * (GOOD + 1)}
