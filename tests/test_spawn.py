@@ -80,6 +80,7 @@ def test_who_wants_to_see_what_it_prints_does_not_get_one_that_is_mute() -> None
     assert spawn.take_ahead(debug=False) is not None or pytest.fail("it is still there for others")
 
 
+@pytest.mark.slow
 def test_the_model_process_of_a_run_is_the_one_that_was_started_ahead(tmp_path: Path) -> None:
     spawn.start_ahead(HARMLESS, debug=False)
     ahead = spawn._ahead

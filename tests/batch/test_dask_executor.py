@@ -29,6 +29,8 @@ from tests.batch.farm import ROOT, Farm, children_of, farm
 
 pytest.importorskip("distributed")
 
+pytestmark = pytest.mark.slow
+
 D, R, F, W = StudyStatus.DONE, StudyStatus.REJECTED, StudyStatus.FAILED, StudyStatus.DEFERRED
 
 
@@ -128,7 +130,6 @@ def test_weights_are_loaded_once_per_worker_and_progress_arrives(shared_farm: Fa
     assert begun[:3] == [EventKind.STARTED] * 3
 
 
-@pytest.mark.slow
 def test_only_workers_that_announce_gpus_get_work_where_there_are_any(tmp_path: Path) -> None:
     for number in range(6):
         write_study(tmp_path / "in" / f"{number}.nii.gz", seed=number)
@@ -150,7 +151,6 @@ def wait_for_workers(started: Farm, count: int) -> dict[str, int]:
         return dict(client.run(os.getpid))
 
 
-@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_no_study(tmp_path: Path) -> None:
     for number in range(12):
         write_study(tmp_path / "in" / f"model-slow{number}.nii.gz", seed=number)
@@ -196,7 +196,6 @@ class MakeKiller:
         return KillsItsWorker()
 
 
-@pytest.mark.slow
 def test_a_study_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     for name in ("a", "b", "worker-killer", "x", "y", "z"):
         write_study(tmp_path / "in" / f"{name}.nii.gz")
@@ -229,7 +228,6 @@ class MakeDier:
         return DiesWithTheAnswer()
 
 
-@pytest.mark.slow
 def test_a_study_that_was_finished_by_a_worker_that_died_is_not_done_again(tmp_path: Path) -> None:
     write_study(tmp_path / "in" / "a.nii.gz")
     run(tmp_path / "in", tmp_path / "here", None)
@@ -286,7 +284,6 @@ def test_sigterm_ends_the_run_within_10_s_with_its_record_and_frees_the_workers(
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_ends_a_local_cluster_in_order_and_quietly(tmp_path: Path) -> None:
     for name in ("a", "model-hang"):
         write_study(tmp_path / "in" / f"{name}.nii.gz")
@@ -362,7 +359,6 @@ def test_a_worker_that_sees_another_output_folder_is_refused_at_the_start(
     assert not (tmp_path / "out" / "a").exists()
 
 
-@pytest.mark.slow
 def test_a_scheduler_that_dies_ends_the_run_with_its_record(tmp_path: Path) -> None:
     for number in range(20):
         write_study(tmp_path / "in" / f"model-slow{number:02}.nii.gz", seed=number)

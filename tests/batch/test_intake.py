@@ -99,6 +99,7 @@ def test_the_child_finds_what_is_found_here(tmp_path):
             intake.discover([tmp_path / "nothing"])
 
 
+@pytest.mark.slow
 def test_promise_46_a_file_that_kills_hangs_or_bloats_costs_itself_and_the_next_child_goes_on(tmp_path, monkeypatch):
     names = {
         "a-kill": Code.CRASHED,
@@ -121,6 +122,7 @@ def test_promise_46_a_file_that_kills_hangs_or_bloats_costs_itself_and_the_next_
     assert phantoms.CANARIES[0] not in str(found)
 
 
+@pytest.mark.slow
 def test_a_child_that_ends_between_files_ends_the_run_in_words(tmp_path, monkeypatch):
     write_good(tmp_path / "a.nii")
     monkeypatch.setattr(module, "_found", dies_between_files)

@@ -35,6 +35,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "study.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("read-reject", StudyStatus.REJECTED), ("read-kill", StudyStatus.FAILED)])
 def test_a_result_whose_changed_input_is_not_segmented_steps_aside(tmp_path: Path, name: str, status: StudyStatus) -> None:
     path = write_study(tmp_path / "in" / f"{name}.nii.gz")
@@ -58,6 +59,7 @@ def test_a_result_whose_changed_input_is_not_segmented_steps_aside(tmp_path: Pat
     assert results(aside) == before
 
 
+@pytest.mark.slow
 def test_a_series_that_lost_a_slice_since_steps_aside_too(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
@@ -70,6 +72,7 @@ def test_a_series_that_lost_a_slice_since_steps_aside_too(tmp_path: Path) -> Non
         assert len(list((tmp_path / "out" / "ct").glob("outdated-*/liver.nii.gz"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["truncated", "link"])
 def test_a_result_of_a_series_that_turns_out_to_be_longer_steps_aside(tmp_path: Path, what: str) -> None:
     """The slices that it was made of are the same, but now it is known that one was missing."""
@@ -88,6 +91,7 @@ def test_a_result_of_a_series_that_turns_out_to_be_longer_steps_aside(tmp_path: 
     assert run(tmp_path / "in", tmp_path / "out", read=read_volume).counts["done"] == 1
 
 
+@pytest.mark.slow
 def test_a_half_replaced_result_steps_aside_too(tmp_path: Path) -> None:
     path = write_study(tmp_path / "in" / "read-reject.nii.gz")
     run(tmp_path / "in", tmp_path / "out", read=read_well)
@@ -100,6 +104,7 @@ def test_a_half_replaced_result_steps_aside_too(tmp_path: Path) -> None:
     assert [entry.name for entry in folder.iterdir()] == [study.extra[OUTDATED]]
 
 
+@pytest.mark.slow
 def test_a_dry_run_moves_nothing(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     slices = phantoms.write_dicom(tmp_path / "in" / "ct", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
@@ -111,6 +116,7 @@ def test_a_dry_run_moves_nothing(tmp_path: Path) -> None:
     assert files_of(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["same key", "same files, failed", "unreadable", "weights"])
 def test_a_result_that_still_holds_stays(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "read-kill" if what == "same files, failed" else "well" if what == "weights" else "read-reject"

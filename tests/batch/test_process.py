@@ -122,6 +122,7 @@ def wait_for(process: subprocess.Popen[str], *lines: str) -> None:
     raise AssertionError(f"the run never said {missing}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_promise_21_a_signal_ends_the_run_within_10_s_with_its_record(tmp_path: Path, number: int, code: int) -> None:
     for name in ("a", "model-hang", "z"):
@@ -148,6 +149,7 @@ def test_promise_21_a_signal_ends_the_run_within_10_s_with_its_record(tmp_path: 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_promise_27_it_runs_without_an_environment_from_the_root_folder(source: Path, tmp_path: Path) -> None:
     boot = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.batch.night import main; sys.exit(main())"
     done = subprocess.run(
@@ -157,6 +159,7 @@ def test_promise_27_it_runs_without_an_environment_from_the_root_folder(source: 
     assert len(masks(tmp_path / "out")) == STUDIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o000, 0o777])
 def test_promise_30_files_are_0600_and_folders_0700_whatever_the_umask(source: Path, tmp_path: Path, umask: int) -> None:
     assert night(source, tmp_path / "out", umask=umask) == 0
@@ -165,6 +168,7 @@ def test_promise_30_files_are_0600_and_folders_0700_whatever_the_umask(source: P
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_promise_25_the_input_is_not_touched(source: Path, tmp_path: Path) -> None:
     def seen() -> list[tuple[str, bytes, int, int]]:
         return [
@@ -178,6 +182,7 @@ def test_promise_25_the_input_is_not_touched(source: Path, tmp_path: Path) -> No
     source.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_promise_22_a_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
     # A file-size limit gives EFBIG where a full disk gives ENOSPC; both are one thing for a result.
     write_study(tmp_path / "in" / "a.nii.gz")
@@ -198,6 +203,7 @@ def test_promise_22_a_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) 
     assert night(tmp_path / "in", tmp_path / "out") == 0
 
 
+@pytest.mark.slow
 def test_promise_22_a_truly_full_disk_is_8_and_leaves_nothing_partial(tmp_path: Path) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()
@@ -226,6 +232,7 @@ def mounted_free(folder: Path) -> int:
     return found.f_bavail * found.f_bsize
 
 
+@pytest.mark.slow
 def test_promise_33_hostile_names_are_names(tmp_path: Path) -> None:
     names = [
         "$(touch pwned)",

@@ -46,6 +46,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True], ids=["a writer behind the model", "the model writes"])
 def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to_it(tmp_path: Path, whole: bool) -> None:
     troubles = {
@@ -83,6 +84,7 @@ def test_promises_11_12_13_14_every_study_ends_in_one_record_whatever_happens_to
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".agseg-tmp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["read-hang", "model-hang", "write-hang"])
 def test_promises_12_13_a_hang_costs_one_study(tmp_path: Path, name: str) -> None:
     for study in ("a", name, "z"):
@@ -157,6 +159,7 @@ def test_promise_17_a_second_run_does_nothing_again_and_keeps_the_volumes(source
     assert (tmp_path / "out" / "a" / "liver.nii.gz").stat().st_mtime_ns == mask.st_mtime_ns
 
 
+@pytest.mark.slow
 def test_a_rejection_that_may_pass_is_tried_again_and_one_that_lies_in_the_files_is_not(tmp_path: Path) -> None:
     for name in ("read-codec", "read-eio", "read-reject"):
         write_study(tmp_path / "in" / f"{name}.nii.gz")
@@ -167,6 +170,7 @@ def test_a_rejection_that_may_pass_is_tried_again_and_one_that_lies_in_the_files
     assert set(statuses(run(tmp_path / "in", tmp_path / "out", read=read_well, overwrite=True)).values()) == {D}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["content", "time", "parameters", "weights", "usage", "version", "file lost", "file cut", "overwrite"]
 )
@@ -211,6 +215,7 @@ def test_promise_18_what_a_result_depends_on_reruns_it(
     assert statuses(run(source, tmp_path / "out", **changes)) == again
 
 
+@pytest.mark.slow
 def test_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(source, tmp_path / name)
@@ -219,6 +224,7 @@ def test_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
         assert nibabel.load(mask).get_fdata().tobytes() == nibabel.load(twin).get_fdata().tobytes()
 
 
+@pytest.mark.slow
 def test_a_corrected_file_in_a_study_folder_survives_a_rerun(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     corrected = tmp_path / "out" / "a" / "liver_corrected.nii.gz"
@@ -227,6 +233,7 @@ def test_a_corrected_file_in_a_study_folder_survives_a_rerun(source: Path, tmp_p
     assert corrected.read_bytes() == b"by hand"
 
 
+@pytest.mark.slow
 def test_a_study_above_another_one_keeps_both(tmp_path: Path) -> None:
     write_study(tmp_path / "in" / "x.nii.gz", seed=1)
     write_study(tmp_path / "in" / "x" / "y.nii.gz", seed=2)
@@ -245,6 +252,7 @@ def test_promise_19_young_files_are_deferred_and_cost_no_exit_code(source: Path,
     assert report.exit_code is ExitCode.OK
 
 
+@pytest.mark.slow
 def test_a_time_in_the_future_defers_nothing_for_ever(source: Path, tmp_path: Path) -> None:
     ahead = time.time() + 3600
     os.utime(source / "a.nii.gz", (ahead, ahead))
@@ -268,6 +276,7 @@ def test_parts_share_the_studies_and_the_record(source: Path, tmp_path: Path) ->
         Part(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_record_of_all_parts_has_their_exit_code_whichever_ends_last(tmp_path: Path, order: tuple[int, int]) -> None:
     names = [f"{word}{number}" for word in ("read-reject", "well") for number in range(20)]
@@ -281,6 +290,7 @@ def test_the_record_of_all_parts_has_their_exit_code_whichever_ends_last(tmp_pat
     assert (together["exit_code"], together["counts"]["rejected"]) == (ExitCode.SOME_NOT_DONE, 1)
 
 
+@pytest.mark.slow
 def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     series = tmp_path / "series"
@@ -296,6 +306,7 @@ def test_promise_25_results_never_lie_among_the_files_of_a_study(tmp_path: Path)
     assert [path.name for path in sorted(series.iterdir()) if not path.name.startswith(".")] == [path.name for path in before]
 
 
+@pytest.mark.slow
 def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     series = tmp_path / "in" / "series"
@@ -309,6 +320,7 @@ def test_a_rejection_that_a_neighbour_caused_goes_with_it(tmp_path: Path) -> Non
     assert record.status is not R
 
 
+@pytest.mark.slow
 def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +344,7 @@ def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_r
     assert statuses(run(tmp_path / "in", tmp_path / "out", read=read_volume)) == {"ct": S}
 
 
+@pytest.mark.slow
 def test_identifiers_stand_in_the_record_only_if_asked_for_and_do_not_stay(tmp_path: Path) -> None:
     affine = phantoms.dicom_affine("axial", (20, 20, 6), (20.0, 20.0, 5.0))
     files = phantoms.write_dicom(tmp_path / "in" / "gap", phantoms.sampled(phantoms.body_hu, (20, 20, 6), affine), affine)
@@ -354,6 +367,7 @@ def test_promise_24_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> No
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) -> None:
     for number in range(8):
         write_study(tmp_path / "in" / f"model-slow-{number}.nii.gz", seed=number)
@@ -366,6 +380,7 @@ def test_after_the_deadline_the_rest_is_left_for_the_next_run(tmp_path: Path) ->
     assert run(tmp_path / "in", tmp_path / "out").counts["done"] == counts["deferred"]
 
 
+@pytest.mark.slow
 def test_what_failed_comes_last_and_what_is_new_first(tmp_path: Path) -> None:
     """A study that fails every night keeps no other from its turn, also where the deadline cuts the night short."""
     order: list[str] = []
@@ -412,6 +427,7 @@ def test_promise_48_a_run_that_dies_leaves_a_record_that_says_so_and_not_the_las
     assert "has not finished" not in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [Part(), Part(1, 2)])
 def test_a_signal_while_studies_are_being_found_loses_no_row(
     source: Path, tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch
@@ -468,6 +484,7 @@ def test_weights_that_do_not_load_end_the_run_with_7(source: Path, tmp_path: Pat
     assert {study.code for study in report.studies} == {Code.WEIGHTS}
 
 
+@pytest.mark.slow
 def test_a_model_that_never_starts_ends_the_run(source: Path, tmp_path: Path) -> None:
     report = run(source, tmp_path / "out", model=MakeThreshold("kill"))
     assert report.exit_code is ExitCode.BUG
@@ -480,6 +497,7 @@ def test_a_device_that_is_not_there_is_a_usage_error_and_nothing_is_written(sour
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_earlier_runs_are_kept_for_the_trend(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     run(source, tmp_path / "out", overwrite=True)

@@ -230,6 +230,7 @@ def test_tables_open_in_excel_of_any_country(tmp_path: Path) -> None:
     assert table_text([["a", "1.5"]]) == '"a","1.5"\n'
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_table_as_asked(tmp_path: Path) -> None:
     write_study(tmp_path / "in" / "one.nii.gz")
     run(tmp_path / "in", tmp_path / "out", table_style=TableStyle.EXCEL_SEMICOLON)

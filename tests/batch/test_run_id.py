@@ -18,6 +18,8 @@ from agseg.batch.run_id import begin_run
 from agseg.report import BatchReport
 from tests.batch.fakes import job, write_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:

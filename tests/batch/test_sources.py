@@ -78,6 +78,7 @@ def write_patient(folder: Path, *, series: int = 2) -> list[Path]:
     )
 
 
+@pytest.mark.slow
 def test_page_and_tables_say_whose_a_result_is_and_name_patients_only_if_asked(tmp_path: Path) -> None:
     write_patient(tmp_path / "in" / "gap")[3].unlink()
     for asked in (True, False):

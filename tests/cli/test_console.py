@@ -41,6 +41,7 @@ def test_a_library_is_no_louder_than_agseg(capsys, asked, heard):
     assert ("news" in capsys.readouterr().err) == heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -75,6 +76,7 @@ def said_with(redirections: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirections", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("arguments", "code"),
@@ -87,6 +89,7 @@ def test_a_closed_stream_changes_neither_the_exit_code_nor_what_the_other_says(a
     assert done.stderr == ("" if "2>&-" in redirections else usual.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
     ("arguments", "code"),

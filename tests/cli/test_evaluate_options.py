@@ -17,6 +17,7 @@ def refusal(*words: str) -> str:
     return str(done.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [

@@ -39,6 +39,7 @@ def said(*arguments: str) -> str:
     return f"{error.path or ''}: {error} {error.hint or ''}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("command", "words"),
@@ -101,6 +102,7 @@ def test_an_unknown_organ_names_the_nearest_then_those_with_default_weights(weig
     assert len(text) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_all_organs_are_those_of_the_default_weights_and_no_organ_among_others() -> None:
     dry = ("segment", "folder", "--dry-run", "--json")
@@ -111,6 +113,7 @@ def test_all_organs_are_those_of_the_default_weights_and_no_organ_among_others()
     assert more["parameters"] == ran[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     "typed", [["Liver,left kidney"], ["LIVER", "kidney-left"], ["liver", "kidney_left"], ["liver , Kidney Left", "liver"]]

@@ -87,6 +87,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_file_key_and_value(seen, tmp_
     assert refused.value.path == tmp_path / "bad.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

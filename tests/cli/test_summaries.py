@@ -25,6 +25,7 @@ def test_no_summary_is_cut_short_and_no_line_is_too_long(group: tuple[str, ...])
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ROOT.commands))
 def test_every_option_stands_whole_with_its_choices(name: str) -> None:
     words = {word.rstrip(",") for word in help_of(name).split()}

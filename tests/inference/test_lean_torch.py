@@ -45,6 +45,7 @@ def printed(program: str) -> list[str]:
 known = pytest.mark.skipif(not lean_torch._is_known(), reason="this torch is not one that is imported in part")
 
 
+@pytest.mark.slow
 @known
 def test_every_network_gives_the_same_bits() -> None:
     lean, whole = printed(f"{LEAN}\n{DIGESTS}"), printed(f"{WHOLE}\n{DIGESTS}")
@@ -54,6 +55,7 @@ def test_every_network_gives_the_same_bits() -> None:
     assert lean[1:] == whole[1:]
 
 
+@pytest.mark.slow
 @known
 def test_what_was_left_out_can_be_imported_later() -> None:
     program = (

@@ -136,6 +136,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_labels_are_those_of_nnunet(name):
     volume, changes = CASES[name]
@@ -151,6 +152,7 @@ def test_transposed_axes(codes):
     assert agreement(ours(volume, spec, networks), theirs(volume, spec, networks, transpose=transpose)) > 0.9995
 
 
+@pytest.mark.slow
 def test_folds_and_mirror_images_are_averaged_as_logits():
     volume, networks = scan((24, 20, 22), (2.0, 2.2, 2.5)), (network(seed=1), network(seed=2), network(seed=3))
     spec = replace(NNUNET, mirror_axes=(0, 2))
@@ -160,6 +162,7 @@ def test_folds_and_mirror_images_are_averaged_as_logits():
     assert agreement(found, single) < 0.99
 
 
+@pytest.mark.slow
 def test_regions_are_painted_in_their_order():
     volume, networks = scan((30, 26, 24), (2.0, 2.2, 2.5)), (network(classes=3),)
     for order in ((2, 3, 1), (1, 3, 2)):
@@ -169,12 +172,14 @@ def test_regions_are_painted_in_their_order():
         assert agreement(found, theirs(volume, spec, networks)) > 0.9995
 
 
+@pytest.mark.slow
 def test_a_flat_network_sees_slice_by_slice():
     volume, networks = scan((30, 26, 12), (2.0, 2.2, 5.0), codes="LPS"), (network(dims=2),)
     spec = replace(NNUNET, spacing_mm=(0.0, 3.1, 3.0), tile=(1, 16, 12))
     assert agreement(ours(volume, spec, networks), theirs(volume, spec, networks)) > 0.9995
 
 
+@pytest.mark.slow
 def test_an_oblique_scan_is_taken_as_it_is_stored():
     volume, networks = scan((30, 26, 24), (2.0, 2.2, 2.5)), (network(),)
     turn = np.eye(4)
@@ -183,6 +188,7 @@ def test_an_oblique_scan_is_taken_as_it_is_stored():
     np.testing.assert_array_equal(ours(oblique, NNUNET, networks), ours(volume, NNUNET, networks))
 
 
+@pytest.mark.slow
 def test_probabilities_would_put_surfaces_elsewhere():
     volume, networks = scan((30, 26, 24), (2.0, 2.2, 2.5)), (network(),)
     other = ours(volume, replace(NNUNET, carry=Carry.PROBABILITIES), networks)

@@ -140,6 +140,7 @@ def labels_of(scores, model_grid, rule, device="cpu"):
     return restorer.finish(), tiles.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ByProbability(), ByLogit(), ByRegion((2, 1, 3, 5))], ids=["probability", "logit", "region"])
 def test_a_gpu_gives_the_same_labels_and_is_waited_for_once_a_block(rule):
     model_grid = ModelGrid.at_spacing(

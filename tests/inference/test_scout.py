@@ -64,6 +64,7 @@ def scan(*, at: tuple[int, int, int] = (40, 30, 36), size: int = 8, affine: np.n
     return Volume(values, Grid(values.shape, np.diag([-1.5, -1.5, 2.0, 1.0]) if affine is None else affine))
 
 
+@pytest.mark.slow
 def test_only_the_box_is_computed_and_its_labels_are_those_of_the_whole_scan():
     volume, calls = scan(), []
     seen = look(volume, network([]), entry(), organs=["pancreas"])

@@ -110,6 +110,7 @@ def test_an_ellipsoid_has_its_known_volume_and_is_found_on_its_side():
         np.testing.assert_allclose(points.mean(axis=0), CENTRES[name], atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", CODES)
 def test_every_orientation_gives_the_same_mask(codes):
     reference = segment(scan(ras_grid()))
@@ -121,6 +122,7 @@ def test_every_orientation_gives_the_same_mask(codes):
     assert (found.mask.labels != expected).sum() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", [(20, 0, 0), (0, 15, 25), (35, -20, 10)])
 def test_an_oblique_scan_gives_the_same_mask_in_the_patients_space(angles):
     straight = segment(scan(ras_grid()))
@@ -145,6 +147,7 @@ def test_a_tilted_gantry_gives_the_same_mask_in_the_patients_space():
         assert overlap_in_world(found, straight, name) > 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_tilted_gantry_loses_no_face_of_the_scan(seed):
     """An organ that the field of view cuts reaches the outer slice on both sides, whatever the spacing and the tilt."""
@@ -162,6 +165,7 @@ def test_a_tilted_gantry_loses_no_face_of_the_scan(seed):
         assert (face[11:23, 7:13] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"overlap": 0.25}, {"overlap": 0.7}, {"fast": True}, {"mirror": False, "overlap": 0.0}])
 def test_every_way_of_tiling_gives_the_same_labels(settings):
     np.testing.assert_array_equal(segment(scan(ras_grid()), **settings).mask.labels, segment(scan(ras_grid())).mask.labels)

@@ -47,6 +47,7 @@ def test_the_corpus_is_there(shared_corpus):
     assert len(_cases()) >= 103
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("case", _cases(), ids=lambda case: case["id"])
 def test_case(shared_corpus, case):
@@ -84,6 +85,7 @@ def test_case(shared_corpus, case):
     assert not case.get("warn") or warned & set(case["warn"])
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_whole_corpus_at_once(shared_corpus):
     result = CliRunner().invoke(app, ["inspect", "--json", str(shared_corpus)])

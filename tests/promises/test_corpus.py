@@ -11,9 +11,10 @@ import yaml
 from tests.conftest import SHARED, is_root
 from tests.promises.conftest import prepare, run_agseg
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.shared
-@pytest.mark.slow
 def test_promise_1_every_corpus_case_ends_as_expected(shared_corpus: Path, tmp_path: Path) -> None:
     spec = yaml.safe_load((SHARED / "corpus" / "expected.yaml").read_text(encoding="utf-8"))
     manifest = prepare(tmp_path)

@@ -105,6 +105,7 @@ def test_two_processes_take_the_step_of_one_with_twice_the_batch(tmp_path: Path)
             assert torch.allclose(tensor, two[key], atol=1e-5), f"{loss}: {key}"
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_goes_on(tmp_path: Path) -> None:
     settings = LoopSettings(steps=8, log_every=1, checkpoint_every=100)
 

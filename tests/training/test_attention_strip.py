@@ -111,6 +111,7 @@ def test_three_planes_show_the_patient_from_the_front_the_feet_and_the_side(tmp_
         assert sorted(set(bright[:, 0].tolist())) == [1, 2]
 
 
+@pytest.mark.slow
 def test_watching_a_run_changes_none_of_its_weights(tmp_path):
     make_phantom("ct150", cases=3, output=tmp_path / "data", coarsen=5.0)
     recipe = tiny(SOURCE, validate_every=1, steps=3)

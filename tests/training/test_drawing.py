@@ -63,6 +63,7 @@ def test_every_draw_is_another_image_and_a_seed_repeats_it(labelled: np.ndarray)
     assert (first - other)[torch.from_numpy(labelled == LIVER)].abs().mean() > 1
 
 
+@pytest.mark.slow
 def test_organs_have_a_density_of_some_phase_and_air_is_around_the_body(labelled: np.ndarray) -> None:
     whole = enclose(labelled)
     inner = torch.zeros(whole.shape, dtype=torch.bool)

@@ -124,6 +124,7 @@ def test_a_run_that_lists_no_cases_is_held_against_its_split(root):
     refuse_known(network(None), root, split.train)  # no run: nothing is known of its cases
 
 
+@pytest.mark.slow
 def test_frames_are_known_by_their_pixels(tmp_path):
     make_phantom("us", cases=3, output=tmp_path)
     split = read_split(tmp_path, FRAMES.split)
@@ -142,6 +143,7 @@ def frozen(tmp_path):
     return tmp_path / "us", split.test[0], split.train[0]
 
 
+@pytest.mark.slow
 def test_an_equal_image_on_the_runs_own_test_side_is_told_of(frozen, caplog):
     root, tested, learned = frozen
     split = read_split(root, FRAMES.split)
@@ -156,6 +158,7 @@ def test_an_equal_image_on_the_runs_own_test_side_is_told_of(frozen, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_an_equal_image_on_another_test_side_is_refused_with_a_way_out(frozen):
     root, tested, learned = frozen
     split = read_split(root, FRAMES.split)
@@ -166,6 +169,7 @@ def test_an_equal_image_on_another_test_side_is_refused_with_a_way_out(frozen):
     refuse_known(of_run(root, FRAMES), root, split.test, split=split)  # which helps
 
 
+@pytest.mark.slow
 def test_what_a_source_learned_elsewhere_is_refused_on_the_runs_own_test_side(frozen):
     root, tested, _ = frozen
     split = read_split(root, FRAMES.split)
@@ -176,6 +180,7 @@ def test_what_a_source_learned_elsewhere_is_refused_on_the_runs_own_test_side(fr
     assert "splits.json" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_cohort_that_was_numbered_anew_is_refused(tmp_path):
     make_phantom("us", cases=3, output=tmp_path)
     split, rows = read_split(tmp_path, FRAMES.split), open_frames(tmp_path).rows

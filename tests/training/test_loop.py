@@ -67,6 +67,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", list(Optimiser))
 def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path, optimiser: Optimiser) -> None:
     settings = LoopSettings(
@@ -91,6 +92,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path
     assert all(torch.equal(first.network[key], second.network[key]) for key in first.network)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_asks_only_for_the_batches_it_still_needs(tmp_path: Path) -> None:
     settings = LoopSettings(steps=6, accumulate=2)
     run(tmp_path, settings, stop_after=4)

@@ -8,6 +8,7 @@ import torch
 from agseg.training.negatives import Scene, make_scene
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", list(Scene))
 def test_a_scene_holds_no_organ_and_depends_on_its_seed_alone(scene: Scene) -> None:
     first, again, other = make_scene(scene, seed=1), make_scene(scene, seed=1), make_scene(scene, seed=2)
@@ -18,6 +19,7 @@ def test_a_scene_holds_no_organ_and_depends_on_its_seed_alone(scene: Scene) -> N
     assert not torch.equal(first.image, other.image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", [Scene.HEAD, Scene.THIGHS, Scene.SHAPELESS])
 def test_a_scene_shows_a_body_of_plausible_size(scene: Scene) -> None:
     made = make_scene(scene, seed=3)

@@ -127,6 +127,7 @@ signal.pause()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX")
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
 def test_processes_that_draw_end_with_a_run_that_is_killed(number) -> None:

@@ -64,6 +64,7 @@ def test_the_femur_is_bright_inside_its_box():
     assert brighter >= 8
 
 
+@pytest.mark.slow
 def test_no_one_box_fits_the_structures():
     """A box that ignores the picture must not be mistaken for one that found something."""
     boxes = [f.box for f in make_frames(subjects=8) if f.box is not None]
@@ -77,6 +78,7 @@ def test_no_one_box_fits_the_structures():
     assert 0.1 < best < 0.35
 
 
+@pytest.mark.slow
 def test_structures_lie_where_the_networks_look():
     """Whatever its size and turn, a structure lies within the fan and the central 208 x 272 of the frame."""
     for frame in make_frames(subjects=6, seed=3):

@@ -90,6 +90,7 @@ def smallest(recipe: Recipe, multiple: int) -> Recipe:
     return replace(recipe, batch=2, input=replace(recipe.input, tile=tile, spacing_mm=spacing))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
 def test_one_step_at_full_width(name, cohorts):
     torch.manual_seed(0)

@@ -33,6 +33,7 @@ def hours(name: str) -> float:
     return 3 * counted.get_total_flops() * samples / SUSTAINED / 3600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps", "printed"), ROWS)
 def test_an_estimate_is_what_the_formula_gives(name, steps, printed):
     assert int(steps.replace(",", "")) == find_recipe(name).loop.steps

@@ -46,6 +46,7 @@ def test_the_same_draw_gives_the_same_image_and_another_draw_another() -> None:
     assert not torch.equal(look(RECOLOUR, 4), look(RECOLOUR, 5))
 
 
+@pytest.mark.slow
 def test_recoloured_organs_lie_in_the_range_of_some_phase_and_keep_their_texture() -> None:
     image, structures = scan()
     core = torch.zeros_like(structures, dtype=torch.bool)
@@ -69,6 +70,7 @@ def test_fat_and_tissue_stay_apart_in_every_anatomical_look() -> None:
         assert new[4:10, 5:19, 5:19].mean() > 0
 
 
+@pytest.mark.slow
 def test_drawn_images_vary_more_than_any_phase() -> None:
     kidney = torch.tensor([float(look(DRAW, step)[16:20, 6:18, 6:18].mean()) for step in range(40)])
     assert kidney.max() - kidney.min() > 120

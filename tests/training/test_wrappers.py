@@ -20,6 +20,7 @@ def network(classes, architecture="attention-unet"):
     return built.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["unet", "attention-unet"])
 @pytest.mark.parametrize("kept", [(0, 2), (0, 3, 1)])
 def test_a_folded_network_gives_the_kept_logits(architecture, kept):

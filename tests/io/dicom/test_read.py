@@ -220,6 +220,7 @@ class TestPixels:
             expected = -1024 if is_padding else min(max(value * slope + intercept, -1024), 3071)
             assert table[pattern] == pytest.approx(expected)
 
+    @pytest.mark.slow
     def test_worker_processes_give_the_same_as_this_one(self, tmp_path, monkeypatch):
         affine = phantoms.dicom_affine("coronal", (72, 66, 9), (2.5, 2.5, 2.5))
         hu = phantoms.sampled(phantoms.body_hu, (72, 66, 9), affine)

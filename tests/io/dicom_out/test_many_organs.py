@@ -50,6 +50,7 @@ def test_the_table_begins_with_the_117_classes():
     assert ORGANS.names[116] == "costal_cartilages"
 
 
+@pytest.mark.slow
 def test_no_object_has_more_frames_than_viewers_open(written):
     encoding, _, objects = written
     frames = [int(dataset.NumberOfFrames) for dataset in objects.values()]
@@ -88,6 +89,7 @@ def test_segments_have_the_codes_of_the_table(written):
             assert [m.CodeMeaning for m in modifiers] == ([structure.laterality.meaning] if structure.laterality else [])
 
 
+@pytest.mark.slow
 def test_the_report_measures_each_on_the_segment_that_holds_it(written, result, tmp_path):
     _, _, objects = written
     report = write_sr(tmp_path / "sr.dcm", result, segs=tuple(objects.values()))
@@ -120,6 +122,7 @@ def test_contours_fill_to_every_organ(result, tmp_path):
     assert all(np.array_equal(inside, result.mask.of(name)) for name, inside in regions.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [SegEncoding.BINARY, SegEncoding.LABELMAP])
 def test_all_objects_validate_without_errors(encoding, result, tmp_path):
     tool = shutil.which("dciodvfy")

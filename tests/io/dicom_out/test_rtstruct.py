@@ -113,6 +113,7 @@ def test_left_and_right_differ_by_modifier(tmp_path: Path) -> None:
     assert sides == ["Left", "Right"]
 
 
+@pytest.mark.slow
 def test_long_contours_survive_their_encoding(tmp_path: Path) -> None:
     series = make_series()
     rows = columns = 160

@@ -167,6 +167,7 @@ def test_promise_8_patient_study_and_frame_of_reference_are_carried(tmp_path: Pa
     assert not is_own_object(series.headers[0])
 
 
+@pytest.mark.slow
 def test_promise_9_the_same_result_has_the_same_uids(tmp_path: Path) -> None:
     series = make_series()
     mask = make_mask(series.grid)
@@ -260,6 +261,7 @@ def test_bad_header_values_are_left_empty_not_invented(tmp_path: Path) -> None:
     write_seg(tmp_path / "seg.dcm", result_of(series, make_mask(series.grid)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "kept", "name"),
     [
@@ -413,6 +415,7 @@ def test_promise_4_objects_validate_without_errors(orientation: str, tmp_path: P
         assert validate(tmp_path / name) == []
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_promise_4_objects_of_a_real_series_validate_without_errors(shared_data: Path, tmp_path: Path) -> None:
     from agseg.io.dicom.read import read_dicom, read_headers

@@ -114,6 +114,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("charset", "encoding", "name"), ODD)
 def test_every_object_has_the_name_in_its_own_letters(tmp_path, charset, encoding, name):
     if encoding == "iso2022_kr_dicom":  # as PS3.5 H.3 has it: the escape before each group

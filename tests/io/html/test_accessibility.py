@@ -169,6 +169,7 @@ def test_a_long_scan_is_thinned_out(tmp_path: Path) -> None:
     assert (tmp_path / VIEWER_HTML).read_text().count('"position"') == MOST_SLICES
 
 
+@pytest.mark.slow
 def test_one_patients_volumes_stand_together_oldest_first() -> None:
     page = render_report(patient_report())
     section = page[page.index("One patient") : page.index("<footer>")]

@@ -289,6 +289,7 @@ def test_the_page_follows_the_systems_colours(seen: Any, scheme: str) -> None:
     assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
 
 
+@pytest.mark.slow
 def test_it_fits_a_narrow_screen(seen: Any) -> None:
     seen.set_viewport_size({"width": 380, "height": 800})
     assert seen.evaluate("document.documentElement.scrollWidth") <= 380

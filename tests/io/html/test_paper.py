@@ -89,6 +89,7 @@ def test_a_study_is_printed_on_one_sheet_with_its_pictures_and_its_table(browser
         assert sheet.count("right kidney") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 700, 1200])
 def test_no_word_of_a_table_is_broken_and_no_row_is_a_column(browser: Any, tmp_path: Path, width: int) -> None:  # noqa: F811
     reasons = ("uneven density (21 % of its voxels are more than 60 HU from its median, usually at most 20 %)",) * 2

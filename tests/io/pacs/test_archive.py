@@ -32,6 +32,7 @@ from tests.io.pacs.orthanc import in_a_namespace
 from tests.io.pacs.running import DAY, Running, as_file, fill, make_certificate, series_in, write_results
 
 
+@pytest.mark.slow
 def test_the_round_trip_adds_nothing_the_second_time(archive: Running, tmp_path: Path) -> None:
     make_series().write(tmp_path / "ct")
     there = archive.open()
@@ -120,6 +121,7 @@ def test_a_series_that_grew_is_pulled_anew(archive: Running, tmp_path: Path) -> 
     assert len(list(tmp_path.rglob("*.dcm"))) == SLICES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_series_whose_images_were_replaced_or_withdrawn_is_pulled_anew(archive: Running, tmp_path: Path, lost: bool) -> None:
     fill(archive.shelf)
@@ -215,6 +217,7 @@ def test_push_sends_our_results_and_nothing_else(archive: Running, tmp_path: Pat
 NOT_CURRENT = (None, "{", "[]", '{"status": "outdated", "files": ["sr.dcm"]}', '{"status": "done", "files": ["x"]}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 def test_results_that_no_finished_record_names_stay_here(archive: Running, tmp_path: Path, everything: bool) -> None:
     aside = tmp_path / "out" / "outdated-0123456789ab"
@@ -476,6 +479,7 @@ def test_a_second_pull_into_one_folder_is_locked_out(archive: Running, tmp_path:
         pull(archive.open(), query=DAY, output=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_orthanc_round_trip(tmp_path: Path) -> None:
     """Everything above, with a real archive in a network of its own (Debian's Orthanc listens on all interfaces)."""
     facts = in_a_namespace(Path(__file__).with_name("orthanc_round_trip.py"), tmp_path, timeout_s=120)

@@ -128,6 +128,7 @@ def test_two_studies_whose_series_share_a_uid_are_both_pulled(archive: Running, 
     assert len(list(tmp_path.rglob("*.dcm"))) == 2 * SLICES
 
 
+@pytest.mark.slow
 def test_a_study_that_was_filed_under_the_right_patient_is_pulled_anew(archive: Running, tmp_path: Path) -> None:
     fill(archive.shelf)
     pull(archive.open(), query=DAY, output=tmp_path)
