@@ -76,8 +76,10 @@ def write_records(report: BatchReport, output: Output, tables: Collection[str], 
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
-def write_begun(report: BatchReport, output: Output, tables: Collection[str], *, style: Style = DEFAULT_STYLE) -> None:
+def write_begun(report: BatchReport, output: Output) -> None:
     """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
+
+    Where there is no page yet none is written: making one takes a tenth of a small study's time, with nothing to show.
 
     Raises
     ------
@@ -85,7 +87,9 @@ def write_begun(report: BatchReport, output: Output, tables: Collection[str], *,
         If it cannot be written.
     """
     mark_unfinished(output.root / REPORT_HTML, started=report.started)
-    write_unlooked(report, output, tables, style=style)
+    with _turn(report, output) as whole:
+        _keep_earlier(output.root, whole.run_id)
+        write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class _Run:
         waiting = unlooked(self.output)
         studies = tuple(waiting[name] for name in sorted(waiting))
         begun = replace(self._report(Discovery((), ())), studies=studies, finished="", exit_code=ExitCode.BUG)
-        write_begun(begun, self.output, self.job.tables, style=self._style)
+        write_begun(begun, self.output)
 
     def _work(self, decisions: Decisions, executor: Executor) -> None:
         stop, left = self._should_stop(), decisions.tasks

@@ -15,7 +15,6 @@ from typing import Any
 
 from agseg.errors import ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
-from agseg.io.webhook import post
 from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport
 
@@ -166,6 +165,8 @@ def summary(report: BatchReport) -> dict[str, Any]:
 
 def tell_webhook(url: str, report: BatchReport) -> None:
     """Post the :func:`summary`. If it does not arrive a line on stderr says so, and nothing else changes."""
+    from agseg.io.webhook import post  # what speaks HTTP takes long to import
+
     why = post(url, summary(report))
     if why is not None:
         _log.warning("the webhook was not told: %s. The run is done and its record is written.", why)

@@ -23,7 +23,6 @@ from agseg.batch.sources import site_key
 from agseg.batch.supervise import Supervisor
 from agseg.errors import UsageError
 from agseg.io.tables import TableStyle
-from agseg.io.webhook import check_address
 from agseg.io.writers import check_outputs
 from agseg.report import BatchReport
 from agseg.weights.cache import WeightsCache
@@ -250,6 +249,8 @@ def _checked(
     if request.on_end is not None:
         check_command(request.on_end)
     if request.webhook is not None:
+        from agseg.io.webhook import check_address
+
         check_address(request.webhook)
     second = None if request.second_look is None else choose_second(manifest, request.second_look, chosen)
     return manifest, chosen, organs, scouts, second

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from agseg.errors import Code, InputError
 from agseg.io.opening import open_regular
@@ -43,6 +42,8 @@ class Stills:
     region: Box | None = None
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
+        from PIL import Image, UnidentifiedImageError  # a run without a clip needs no Pillow
+
         self._paths = paths
         self._failed: dict[int, str] = {}
         self.frame_count: int | None = len(paths)
@@ -89,6 +90,8 @@ class Stills:
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
     """uint8 (row, column, 3)."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with open_regular(path) as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
             check_size(*image.size)
