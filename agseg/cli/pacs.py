@@ -198,11 +198,9 @@ def told_lines(report: PacsReport, *, quiet: bool = False, verbose: bool = False
 
 
 def _record_line(record: PacsRecord, action: str) -> str:
-    thing = "image" if action == "pull" else "object"
+    images = f", {record.instances} image{'' if record.instances == 1 else 's'}" if action == "pull" else ""
     why = "" if record.message is None else f": {record.message}"
-    return (
-        f"{_word(record.status, action)} {record.path}, {record.instances} {thing}{'' if record.instances == 1 else 's'}{why}"
-    )
+    return f"{_word(record.status, action)} {record.path}{images}{why}"
 
 
 def _word(status: str, action: str) -> str:

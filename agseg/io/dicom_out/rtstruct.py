@@ -169,8 +169,8 @@ def _add_equipment(dataset: Any, result: DicomResult) -> None:
     dataset.ManufacturerModelName = MODEL_NAME
     dataset.DeviceSerialNumber = result.device_serial_number
     dataset.SoftwareVersions = result.software_versions
-    dataset.InstanceCreationDate = result.created.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = result.created.strftime("%H%M%S")
+    dataset.InstanceCreationDate = dataset.SeriesDate = result.created.strftime("%Y%m%d")
+    dataset.InstanceCreationTime = dataset.SeriesTime = result.created.strftime("%H%M%S")
 
 
 def _image_reference(frame: SourceFrame) -> Any:

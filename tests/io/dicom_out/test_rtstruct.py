@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_left_and_right_differ_by_modifier(tmp_path: Path) -> None:
     assert codes["kidney_left"].CodeValue == codes["kidney_right"].CodeValue == "64033007"
     sides = [codes[f"kidney_{side}"].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning for side in ("left", "right")]
     assert sides == ["Left", "Right"]
+
+
+def test_a_series_says_when_it_was_made_so_that_a_newer_one_is_told_from_it(tmp_path: Path) -> None:
+    series = make_series()
+    made = datetime(2026, 1, 2, 3, 4, 5)
+    result = DicomResult(make_mask(series.grid), DicomSource.of(series.headers), WEIGHTS, {}, created=made)
+    dataset = write_rtstruct(tmp_path / "rt.dcm", result)
+    assert (dataset.SeriesDate, dataset.SeriesTime) == ("20260102", "030405")
+    assert (dataset.StructureSetDate, dataset.StudyDate) == ("20260102", series.headers[0].StudyDate)
 
 
 @pytest.mark.slow
