@@ -13,6 +13,10 @@ from agseg.errors import UsageError
 class Summaries(TyperGroup):
     """A group whose help cuts no command's summary short, and that takes no long option with one dash for a short one."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """``help COMMAND`` is ``COMMAND --help``."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is named; ``-out`` is refused, which would be read as ``-o ut``."""
         name, command, rest = super().resolve_command(ctx, args)

@@ -70,3 +70,10 @@ def test_defaults_are_said() -> None:
         "default: each organ's own",
     ):
         assert default in text
+
+
+@pytest.mark.parametrize("words", [[], ["segment"], ["pacs"], ["pacs", "pull"]])
+def test_help_is_a_word_too(words: list[str]) -> None:
+    asked, usual = (CliRunner().invoke(app, given) for given in (["help", *words], [*words, "--help"]))
+    assert (asked.exit_code, asked.stdout) == (0, usual.stdout)
+    assert asked.stdout.startswith("Usage: ")
