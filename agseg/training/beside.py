@@ -5,10 +5,13 @@ from __future__ import annotations
 from agseg.training.datasets import dataset, dataset_names
 from agseg.training.overrides import keys_of
 from agseg.training.protocol import protocol
-from agseg.training.published import published_row
+from agseg.training.published import PublishedRow, published_row
 from agseg.training.recipe import Recipe, find_recipe, recipe_names
 from agseg.training.splits import plan_of
 from agseg.training.trained_model import SOURCE, TrainedModel
+
+NARROWED = "narrowed"
+"""Key of run.json: whether it was trained on some of its cases alone (``--only``)."""
 
 PRIVATE = "The paper's data are private: whether these are they, only you know."
 """What a table says beside a published row of such data."""
@@ -33,9 +36,21 @@ def _differing(recipe: Recipe, theirs: Recipe) -> tuple[str, ...]:
     return (*found, *(["batch"] if samples[0] != samples[1] else []))
 
 
-def experiment_of(recipe: Recipe) -> str | None:
-    """The key of the published row that a recipe repeats, None if it names none or was changed."""
-    return None if changed_keys(recipe) else recipe.published
+def changes_of(trained: TrainedModel) -> tuple[str, ...]:
+    """In what a run differs from the experiment whose published row its recipe names: keys, and what its record tells."""
+    about, recipe = trained.about or {}, trained.recipe
+    if recipe.published is None:
+        return ()
+    return (
+        *changed_keys(recipe),
+        *(["--only"] if about.get(NARROWED) else []),
+        *(["the run is not finished"] if about.get("steps_done", recipe.loop.steps) < recipe.loop.steps else []),
+    )
+
+
+def experiment_of(trained: TrainedModel) -> str | None:
+    """The key of the published row whose experiment a run repeats, None if it names none or differs."""
+    return None if changes_of(trained) else trained.recipe.published
 
 
 def row_beside(trained: TrainedModel, *, cohort: str, protocol_name: str, split: str, synthetic: bool) -> str | None:
@@ -57,7 +72,7 @@ def row_beside(trained: TrainedModel, *, cohort: str, protocol_name: str, split:
         Whether the scored images show no patient.
     """
     recipe = trained.recipe
-    repeated = experiment_of(recipe)
+    repeated = experiment_of(trained)
     if repeated is None or synthetic or trained.is_synthetic:
         return None
     trains = protocol(protocol_name).trains
@@ -65,12 +80,20 @@ def row_beside(trained: TrainedModel, *, cohort: str, protocol_name: str, split:
     row = published_row(key)
     if row is None or not key.startswith(f"{cohort}."):
         return None
-    origin = (trained.about or {}).get(SOURCE)
-    came_from = repeated if not trains else None if origin is None else origin.get("published")
-    # A row that starts from nothing is of a network that did: not of one that began with --from.
-    started_alike = row.start == came_from if row.start else not (trains and origin)
     own_split = recipe.split if trains else plan_of(cohort).default
-    return key if split == own_split and started_alike else None
+    return key if split == own_split and _started_alike(trained, row, trains=trains) else None
+
+
+def _started_alike(trained: TrainedModel, row: PublishedRow, *, trains: bool) -> bool:
+    """Whether the weights come from where the paper's came from: another experiment, an earlier stage, or nothing."""
+    origin = (trained.about or {}).get(SOURCE) or {}
+    if row.start:
+        return row.start == (origin.get("published") if trains else experiment_of(trained))
+    start = trained.recipe.start
+    if start is None or not trains:
+        return not (trains and origin)
+    stage = find_recipe(start.recipe)
+    return bool(origin) and (origin.get("recipe"), origin.get("published")) == (stage.name, stage.published)
 
 
 def is_private(cohort: str) -> bool:

@@ -28,7 +28,7 @@ POOLED_FOLDS = "pooled_folds"
 MISSING_FOLDS = "missing_folds"
 """Keys of ``about``: the folds that an evaluation was put together from, and those of the split that it lacks."""
 CHANGED = "changed"
-"""Key of ``about``: in what the recipe differs from the paper's, so that no published row stands beside it."""
+"""Key of ``about``: in what the run differs from the paper's experiment, so that no published row stands beside it."""
 
 UNRECORDED = "unrecorded"
 """Key of ``about``: the weights, or the start of the network, of which it is not recorded which cases they learned from."""

@@ -96,7 +96,7 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
         if (evaluation.about or {}).get(UNRECORDED)
     ]
     notes += [
-        f"{evaluation.name}: no published row stands beside it, as the paper's recipe was changed ({_few(changed)})."
+        f"{evaluation.name}: no published row stands beside it, as it does not repeat the paper's experiment ({_few(changed)})."
         for evaluation in evaluations
         if (changed := (evaluation.about or {}).get(CHANGED))
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 from agseg.errors import RecipeError, UsageError
 from agseg.io.atomic import make_folder, replacing
 from agseg.io.nifti_write import write_mask
-from agseg.training.beside import changed_keys, row_beside
+from agseg.training.beside import changes_of, row_beside
 from agseg.training.cohort import open_cohort, provenance
 from agseg.training.datasets import Task
 from agseg.training.description import NIFTI, PNG
@@ -195,7 +195,7 @@ def evaluate_protocol(
     about["network"] = _without_cases(trained)
     if trained.recipe.published is not None and not trained.is_own:
         about[EXPERIMENT] = trained.recipe.published
-        if changed := changed_keys(trained.recipe):
+        if changed := changes_of(trained):
             about[CHANGED] = list(changed)
     about[COMPUTED] = {"precision": computing.precision.value, "mirror": computing.mirror, "largest": list(computing.largest)}
     if same:

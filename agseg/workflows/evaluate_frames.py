@@ -9,7 +9,7 @@ from typing import Any
 
 from agseg.errors import RecipeError
 from agseg.io.atomic import write_text
-from agseg.training.beside import changed_keys, row_beside
+from agseg.training.beside import changes_of, row_beside
 from agseg.training.cohort import provenance
 from agseg.training.datasets import Task, dataset
 from agseg.training.evaluation import without_nan
@@ -96,7 +96,7 @@ def evaluate_frames(
     key = row_beside(trained, cohort=recipe.dataset, protocol_name=recipe.protocol, split=split, synthetic=synthetic)
     printed = published_row(key)
     by_class = published_row(f"{recipe.dataset}.classes.{recipe.network.architecture}") if printed else None
-    content = to_markdown(table, over, printed, by_class) + _same_images(same) + _changed(changed_keys(recipe))
+    content = to_markdown(table, over, printed, by_class) + _same_images(same) + _changed(changes_of(trained))
     write_text(output / "table.md", content)
     write_frame_page(output, table, data=recipe.dataset, read=open_frames(data).read)
     total = table.total
@@ -104,7 +104,9 @@ def evaluate_frames(
 
 
 def _changed(keys: Sequence[str]) -> str:
-    return f"\nNo published row stands here, as the paper's recipe was changed ({', '.join(keys)}).\n" if keys else ""
+    return (
+        f"\nNo published row stands here, as this does not repeat the paper's experiment ({', '.join(keys)}).\n" if keys else ""
+    )
 
 
 def _same_images(same: Mapping[str, str]) -> str:

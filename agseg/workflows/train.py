@@ -19,7 +19,7 @@ from agseg import __version__
 from agseg.errors import RecipeError
 from agseg.models.catalogue import facts
 from agseg.training.attention_strip import FOLDER, AttentionStrip, volume_gates
-from agseg.training.beside import experiment_of
+from agseg.training.beside import NARROWED, experiment_of
 from agseg.training.case_cache import CaseCache
 from agseg.training.checkpoint import LAST, Checkpoint
 from agseg.training.cohort import Provenance, open_cohort, provenance
@@ -286,7 +286,7 @@ def _origin(source: TrainedModel | None) -> dict[str, Any] | None:
     """Where the weights come from: recipe, published row of its experiment, and whether it learned from synthetic images."""
     if source is None:
         return None
-    return {"recipe": source.recipe.name, "published": experiment_of(source.recipe), "synthetic": source.is_synthetic}
+    return {"recipe": source.recipe.name, "published": experiment_of(source), "synthetic": source.is_synthetic}
 
 
 def _earlier(place: RunPlace, source: TrainedModel | None) -> tuple[Stage, ...]:
@@ -322,6 +322,7 @@ def _described(recipe: Recipe, place: RunPlace, network: nn.Module, split: Split
         "data": asdict(data),
         "split": recipe.split,
         "fold": place.fold,
+        NARROWED: bool(place.only),
         "cases": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "labels": {label.index: label.name for label in labels},
         "kept": kept,

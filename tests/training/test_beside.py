@@ -90,7 +90,26 @@ def test_a_changed_recipe_has_no_row_and_gives_none_to_what_starts_from_it(setti
     trained = TrainedModel(nn.Identity(), changed, changed.label_set, about={})
     assert beside(trained, "ct82", "scr", "61-21") is None
     assert changed_keys(changed) == (setting.partition("=")[0],)
-    assert experiment_of(changed) is None
+    assert experiment_of(trained) is None
+
+
+def test_a_later_stage_must_come_from_the_papers_earlier_one():
+    def staged(source):
+        return beside(run("ag-sononet-8-fetal-us", source=source), "fetal-us", "scr", "papers")
+
+    earlier = {"recipe": "sononet-8-fetal-us", "published": "fetal-us.sononet-8", "synthetic": False}
+    assert staged(earlier) == "fetal-us.ag-sononet-8"
+    assert staged(None) is None
+    assert staged({**earlier, "published": None}) is None
+    assert staged({**earlier, "recipe": "sononet-16-fetal-us"}) is None
+
+
+@pytest.mark.parametrize("about", [{"steps_done": 26999}, {"narrowed": True}])
+def test_a_run_that_did_not_do_all_of_it_has_no_row(about):
+    whole = run("unet3d-ct82-scr")
+    done = replace(whole, about={"steps_done": 27000, "narrowed": False})
+    assert beside(done, "ct82", "scr", "61-21") == "ct82.scr.unet3d"
+    assert beside(replace(whole, about={**done.about, **about}), "ct82", "scr", "61-21") is None
 
 
 @pytest.mark.parametrize("settings", [["loop.seed=7", "loop.log_every=1"], ["batch=1", "loop.accumulate=2"], ["name=mine"]])

@@ -277,8 +277,13 @@ def test_frames_are_trained_in_stages_and_evaluated(tmp_path):
     run.write_text(run.read_text().replace('"synthetic": true', '"synthetic": false'))
     evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
     assert "0.976" not in (tmp_path / "scores/table.md").read_text()  # two steps are not the paper's
-    assert "the paper's recipe was changed (" in (tmp_path / "scores/table.md").read_text()
-    run.with_name("recipe.yaml").write_text(to_yaml(find_recipe("ag-sononet-8-fetal-us")))
+    assert "does not repeat the paper's experiment (" in (tmp_path / "scores/table.md").read_text()
+    paper = find_recipe("ag-sononet-8-fetal-us")
+    run.with_name("recipe.yaml").write_text(to_yaml(paper))
+    about = json.loads(run.read_text())
+    assert about["source"]["published"] is None  # nor were its baseline's
+    about["source"]["published"] = find_recipe("sononet-8-fetal-us").published
+    run.write_text(json.dumps({**about, "steps_done": paper.loop.steps}))
     evaluate_run(RunRequest(tmp_path / "ag-sononet-8-fetal-us", data=data), output=tmp_path / "scores")
     assert "0.976" in (tmp_path / "scores/table.md").read_text()
     entry = export_run(open_run(tmp_path / "ag-sononet-8-fetal-us"), weights_id="planes", output=tmp_path / "w")
