@@ -13,7 +13,6 @@ from agseg.batch.draft import Draft
 from agseg.batch.earlier import Plan
 from agseg.batch.provenance import NetworkUse, Provenance
 from agseg.errors import UsageError
-from agseg.io.channels import join_channels
 from agseg.io.tables import TableStyle
 from agseg.report import StudyReport, WeightsRef
 from agseg.study import Discovery, Study
@@ -183,6 +182,8 @@ class Finder(Protocol):
 
 
 def _find_volumes(intake: Finder, job: BatchJob) -> Discovery:
+    from agseg.io.channels import join_channels  # the children know this module too, and need no reader of headers
+
     found = intake.discover(job.inputs, include=job.include, exclude=job.exclude, modalities=(job.modality,))
     return join_channels(found, job.channels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,37 @@ import numpy as np
 
 from agseg.batch import StudyTask
 from agseg.batch.draft import Draft
-from agseg.io.outputs import ATTENTION
-from agseg.measure.agreement import agreement
-from agseg.measure.review import SecondLook
+from agseg.io.outputs import ATTENTION, SECOND_LOOK
 from agseg.report import StudyReport
 from agseg.volume import Volume
 from agseg.workflows.segmenter_config import NetworkConfig, SegmenterConfig
-from agseg.workflows.study_writer import StudyWriter, draft_of
 
 if TYPE_CHECKING:
     from agseg.inference.network import Parts, ReadyNetwork
     from agseg.inference.segment import Segmentation
+    from agseg.measure.review import SecondLook
+
+
+def draft_of(result: Segmentation, *, elapsed_s: float, second: SecondLook | None = None) -> Draft:
+    """A segmentation as it crosses to :meth:`agseg.workflows.study_writer.StudyWriter.write`.
+
+    Parameters
+    ----------
+    elapsed_s
+        Seconds that the model process took, all stages and what is between them.
+    second
+        What another network made of the organs, where one took a look.
+    """
+    facts: dict[str, Any] = {
+        "labels": [[label.index, label.name] for label in result.mask.label_set],
+        "probability": result.probability,
+        "components": result.components,
+        "warnings": [warned.to_dict() for warned in result.warnings],
+        "seconds": result.seconds,
+        "elapsed_s": elapsed_s,
+        **({} if second is None else {SECOND_LOOK: asdict(second)}),
+    }
+    return Draft(result.mask.labels, facts)
 
 
 class StudySegmenter:
@@ -88,6 +108,8 @@ class StudySegmenter:
         draft = draft_of(result, elapsed_s=time.perf_counter() - begun, second=second)
         if ATTENTION not in task.plan.write:
             return draft
+        from agseg.workflows.study_writer import StudyWriter
+
         writer = StudyWriter(self._config)
         return writer.write(task, volume, draft, stage, more=lambda folder: self._write_attention(folder, volume, draft))
 
@@ -121,6 +143,8 @@ class StudySegmenter:
     def _looked(self, volume: Volume, result: Segmentation) -> SecondLook:
         """What the second network makes of the organs that were found; its own mask is dropped."""
         from agseg.inference.by_entry import segment_with_entry
+        from agseg.measure.agreement import agreement
+        from agseg.measure.review import SecondLook
 
         second = self._config.second
         assert second is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agseg.batch import StudyFolder, StudyTask
 from agseg.batch.draft import Draft
@@ -28,31 +28,6 @@ from agseg.measure.volumes import measure, survey
 from agseg.report import Measurement, OrganStatus, StudyReport
 from agseg.volume import LabelMask, Volume, Warned
 from agseg.workflows.segmenter_config import SegmenterConfig
-
-if TYPE_CHECKING:
-    from agseg.inference.segment import Segmentation
-
-
-def draft_of(result: Segmentation, *, elapsed_s: float, second: SecondLook | None = None) -> Draft:
-    """A segmentation as it crosses to :meth:`StudyWriter.write`.
-
-    Parameters
-    ----------
-    elapsed_s
-        Seconds that the model process took, all stages and what is between them.
-    second
-        What another network made of the organs, where one took a look.
-    """
-    facts: dict[str, Any] = {
-        "labels": [[label.index, label.name] for label in result.mask.label_set],
-        "probability": result.probability,
-        "components": result.components,
-        "warnings": [warned.to_dict() for warned in result.warnings],
-        "seconds": result.seconds,
-        "elapsed_s": elapsed_s,
-        **({} if second is None else {SECOND_LOOK: asdict(second)}),
-    }
-    return Draft(result.mask.labels, facts)
 
 
 class StudyWriter:
