@@ -79,7 +79,7 @@ def keys_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict):
         yield prefix, content
         return
     for key, value in content.items():

@@ -93,6 +93,12 @@ def test_a_changed_recipe_has_no_row_and_gives_none_to_what_starts_from_it(setti
     assert experiment_of(trained) is None
 
 
+def test_a_network_that_was_narrowed_is_told_by_its_width_alone():
+    assert changed_keys(overridden(find_recipe("anu-net-lits-liver"), ["network.config.widths=[4, 8]"])) == (
+        "network.config.widths",
+    )
+
+
 def test_a_later_stage_must_come_from_the_papers_earlier_one():
     def staged(source):
         return beside(run("ag-sononet-8-fetal-us", source=source), "fetal-us", "scr", "papers")
