@@ -19,6 +19,7 @@ from agseg.batch.output import Output, claim_output
 from agseg.batch.signals import noting_signals
 from agseg.errors import AgsegError, Code, ExitCode, OutputError
 from agseg.io.finished import load_record
+from agseg.io.names import spelled_out
 from agseg.io.pacs.archive import Archive
 from agseg.io.pacs.query import PacsQuery
 from agseg.report import StudyStatus
@@ -156,7 +157,9 @@ def _step(report: NightReport, name: str) -> Iterator[None]:
     try:
         yield
     except AgsegError as error:
-        report.errors.append(StepError(name, str(error.code or Code.INTERNAL), error.sentence(), error.exit_code))
+        where = "" if error.path is None else f"{spelled_out(str(error.path))}: "
+        code = str(error.code or Code.INTERNAL)
+        report.errors.append(StepError(name, code, where + error.sentence(), error.exit_code, error.hint))
 
 
 def _cannot_write(report: NightReport) -> bool:

@@ -53,12 +53,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class StepError:
-    """A step that ended with an error, as a whole."""
+    """A step that ended with an error, as a whole; ``hint`` says what to do, to people, and is in no record."""
 
     step: str
     code: str
     message: str
     exit_code: ExitCode
+    hint: str | None = None
+
+    def lines(self) -> list[str]:
+        """What a mail says of it."""
+        return [f"{self.step}: {self.code} {self.message}", *([f"  {self.hint}"] if self.hint else [])]
 
 
 @dataclass
@@ -107,7 +112,7 @@ class NightReport:
 
     def lines(self) -> list[str]:
         """One mail's worth of text: nothing if nothing is new."""
-        said = [f"{error.step}: {error.code} {error.message}" for error in self.errors]
+        said = [line for error in self.errors for line in error.lines()]
         new = [failure for failure in self.failures if failure.new]
         together: dict[tuple[str, str, str], list[Failure]] = {}
         for failure in new:

@@ -192,6 +192,18 @@ def test_a_night_whose_archive_is_down_says_so_in_one_line_and_leaves_a_record(t
     assert json.loads((tmp_path / "out" / "night.json").read_text())["exit_code"] == ExitCode.NONE_DONE
 
 
+def test_a_night_names_the_file_that_it_cannot_use_and_says_what_to_do(tmp_path: Path) -> None:
+    secret = tmp_path / "pacs.yaml"
+    secret.write_text("user: a\npassword: b\n")
+    secret.chmod(0o644)
+    outcome = CliRunner().invoke(app, ["night", "--config", str(site(tmp_path, more=f", credentials: {secret}"))])
+    assert outcome.exit_code == ExitCode.USAGE
+    said, hint, *_ = outcome.output.splitlines()
+    assert said.startswith(f"pull main: E_USAGE {secret}: others may read the credentials file")
+    assert hint == f"  chmod 600 {secret}"
+    assert str(secret) in json.loads((tmp_path / "out" / "night.json").read_text())["errors"][0]["message"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_nights_against_a_real_orthanc(tmp_path: Path) -> None:
