@@ -86,3 +86,16 @@ def test_a_source_that_is_no_dicom_keeps_its_masks_and_says_why(kind: OutputType
     assert written[str(kind)].files == ()
     assert written[str(kind)].warnings
     assert "nifti" in written
+
+
+def test_a_series_of_other_weights_is_told_from_the_one_before_by_number_and_description() -> None:
+    roles = ("seg", "sr", "rtstruct", "sc", "pdf")
+    results = [result_of(weights=(replace(WEIGHTS[0], id=f"net-{number}", sha256=f"{number:064x}"),)) for number in range(12)]
+    numbers = [[result.series_number(role) for role in roles] for result in results]
+    assert all(9600 <= number <= 9999 for of_one in numbers for number in of_one)
+    assert all(len(set(of_one)) == len(roles) for of_one in numbers)
+    assert len({of_one[0] for of_one in numbers}) > 6  # of 40 numbers; by chance a few agree
+    assert numbers[0] == [result_of(weights=results[0].weights).series_number(role) for role in roles]
+    described = [result.series_description("Organs") for result in results]
+    assert len(set(described)) == len(results)
+    assert all("unreviewed" in text and len(text) <= 64 for text in described)
