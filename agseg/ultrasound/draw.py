@@ -107,6 +107,10 @@ def _with_heat(image: Image.Image, heat: Map, view: Box) -> Image.Image:
     return Image.composite(colour, image, strength)
 
 
+_FEW_FRAMES = 12
+"""A timeline of so many has the room to name each."""
+
+
 def _columns_max(values: NDArray[np.float32], span: int) -> NDArray[np.float32]:
     """The largest value that falls on each of ``span`` columns."""
     edges = np.linspace(0, len(values), span + 1)
@@ -132,10 +136,11 @@ def _draw_decided(draw: ImageDraw.ImageDraw, timeline: Timeline, y: int, span: i
 def _draw_axis(
     draw: ImageDraw.ImageDraw, timeline: Timeline, y: int, span: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> None:
-    """Six ticks with times, or with frame numbers where there are no times."""
+    """Ticks with times, or with frame numbers where there are no times: six, or one for each of a few frames."""
     count = len(timeline.indices)
-    for tick in range(6):
-        index = round(tick * (count - 1) / 5)
+    steps = max(count - 1, 1) if count <= _FEW_FRAMES else 5
+    for tick in range(steps + 1):
+        index = round(tick * (count - 1) / steps)
         x = _LEFT + round((index + 0.5) * span / count)
         time_s = timeline.times_s[index]
         text = f"#{timeline.indices[index]}" if time_s is None else f"{int(time_s // 60)}:{time_s % 60:05.2f}"

@@ -1,6 +1,8 @@
 """Pictures: the right size, the box where it belongs, and nothing else in the file."""
 
 import numpy as np
+import PIL.ImageDraw
+import pytest
 
 from agseg.ultrasound.draw import annotate, class_colour, draw_timeline
 from agseg.ultrasound.timeline import PLANES, FrameState, make_timeline
@@ -13,6 +15,18 @@ def test_the_timeline_is_drawn_for_one_frame_and_for_many():
         image = draw_timeline(found)
         assert image.size[0] == 1200
         assert image.info == {}
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (3, 3), (7, 7), (12, 12), (5000, 6)])
+def test_each_of_a_few_frames_is_named_below_the_timeline(monkeypatch, count, named):
+    said = []
+    draw = PIL.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        PIL.ImageDraw.ImageDraw, "text", lambda self, xy, text, *a, **k: (said.append(text), draw(self, xy, text, *a, **k))
+    )
+    rows = np.full((count, 14), 1 / 14, np.float32)
+    draw_timeline(make_timeline(rows, classes=PLANES, indices=range(count), times_s=[None] * count, moving=False))
+    assert len({text for text in said if text.startswith("#")}) == named
 
 
 def test_each_plane_has_a_colour_of_its_own():

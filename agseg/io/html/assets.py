@@ -37,7 +37,7 @@ th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending]
 .wide{overflow-x:auto;margin-bottom:1rem}
 .key{color:var(--soft);font-size:.9rem}
 .code{color:var(--soft);font-size:.85em}.whose{color:var(--soft);font-size:.9em;font-weight:400;overflow-wrap:anywhere}
-.volumes td,.volumes th{overflow-wrap:normal}.volumes th[scope=row]{overflow-wrap:anywhere;min-width:9rem;font-weight:500}
+.volumes td,.volumes th{overflow-wrap:normal}.volumes th[scope=row]{overflow-wrap:anywhere;min-width:10rem;font-weight:500}
 .volumes thead th{white-space:normal}
 .s-done,.s-skipped{color:var(--good)}.s-rejected,.s-failed{color:var(--bad);font-weight:600}.s-deferred{color:var(--warn)}
 .look{color:var(--warn);font-weight:600}
@@ -51,6 +51,7 @@ article{border:1px solid var(--line);border-radius:.4rem;padding:.8rem 1rem;marg
 article[hidden],tr[hidden]{display:none}
 article img{max-width:100%;height:auto;display:block;margin:.5rem 0;background:#000}
 article table{width:auto}article ul.look{margin:.3rem 0 .6rem;padding-left:1.2rem}
+.seen.planes{display:flex;flex-wrap:wrap;gap:0 .6rem}.seen.planes .picture:first-child{flex-basis:100%}
 .picture{display:block;width:fit-content;max-width:100%;cursor:zoom-in}
 dialog{border:1px solid var(--line);background:var(--paper);color:var(--ink);max-width:96vw;max-height:96vh;padding:.6rem}
 dialog img{width:min(92vw,1680px);height:auto;display:block;margin-top:.5rem}
@@ -70,8 +71,9 @@ article img{max-height:115mm;width:auto}article{padding:.4rem .6rem}article p,ar
 .seen.mosaic{display:grid;grid-template-columns:minmax(0,1fr) 115mm;grid-template-rows:min-content 1fr;column-gap:4mm}
 .seen.mosaic .picture{grid-column:1}.seen.mosaic .picture+.picture{grid-column:2;grid-row:1/span 2}
 .seen.mosaic tr>:nth-child(5){display:none}
+.seen.planes .picture img{max-height:40mm}.seen.planes .picture:first-child img{max-height:55mm}
 .running{display:block;position:fixed;bottom:0;left:0;right:0;text-align:center;margin:0;font-weight:600;background:#fff}
-main{padding-bottom:2rem}}
+main{padding-bottom:7mm;-webkit-box-decoration-break:clone;box-decoration-break:clone}}
 """
 
 SCRIPT = """

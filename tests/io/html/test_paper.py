@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,35 @@ from agseg.io.html.page import write_report
 from agseg.report import DISCLAIMER, StudyReport, StudyStatus
 from agseg.volume import Warned
 from tests.io.html.test_page import HOSTILE, browser, organ, report  # noqa: F401 - the fixture
+
+PLANES = ("Abdominal", "Brain (Cb.)", "Femur", "Kidneys", "LVOT", "Profile", "Spine (cor.)")
+
+
+def clip(folder: Path) -> StudyReport:
+    """Seven stills, each with its plane."""
+    (folder / "stills" / "attention").mkdir(parents=True)
+    PIL.Image.new("RGB", (1200, 340), (240, 240, 240)).save(folder / "stills" / "timeline.png")
+    best = []
+    for number, plane in enumerate(PLANES):
+        PIL.Image.new("RGB", (975, 735), (20, 60, 90)).save(folder / "stills" / "attention" / f"{plane}.png")
+        best.append({"plane": plane, "file": f"{plane}.tiff", "frame": number, "time_s": None, "probability": 0.9,
+                     "box": [1, 2, 3, 4], "picture": f"best/{plane}.png"})  # fmt: skip
+    extra = {"frames": 7, "states": {"plane": 7, "background": 0, "unsure": 0}, "best_frames": best}
+    files = ("timeline.png", *(f"attention/{plane}.png" for plane in PLANES))
+    return StudyReport("stills", StudyStatus.DONE, "stills", files=files, modality="US", extra=extra)
+
+
+def under_the_last_line(path: Path) -> list[str]:
+    """Words that lie where a sheet's last line does: the disclaimer must hide none."""
+    done = subprocess.run(["pdftotext", "-bbox", path, "-"], capture_output=True, text=True, check=True)
+    hidden = []
+    for sheet in done.stdout.split("<page ")[1:]:
+        words = re.findall(r'yMin="([\d.]+)" xMax="[\d.]+" yMax="([\d.]+)">([^<]*)<', sheet)
+        lowest = max(float(low) for low, _, _ in words)
+        own = set(DISCLAIMER.split())
+        hidden += [word for low, high, word in words if float(high) > lowest + 0.5 and word not in own]
+    return hidden
+
 
 BROKEN_WORDS = """() => {
   const broken = [];
@@ -106,3 +136,28 @@ def test_no_word_of_a_table_is_broken_and_no_row_is_a_column(browser: Any, tmp_p
     assert page.evaluate("Math.max(...[...document.querySelectorAll('tr')].map(row => row.offsetHeight))") < 350
     assert page.evaluate(TOO_WIDE, width) == []
     page.close()
+
+
+def test_planes_of_a_clip_stand_beside_each_other_and_share_a_sheet_or_two(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    write_report(tmp_path / "report.html", replace(report(), studies=(clip(tmp_path),)))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    tops = page.evaluate("[...document.querySelectorAll('article img')].map(e => Math.round(e.getBoundingClientRect().top))")
+    assert len(tops) == 8
+    assert tops[0] < tops[1] == tops[2] == tops[3]
+    page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
+    page.close()
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())) <= 3
+
+
+def test_the_line_at_the_foot_of_each_sheet_hides_nothing(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    if shutil.which("pdftotext") is None:
+        pytest.skip("needs pdftotext (apt-get install poppler-utils)")
+    message = "a line of its own " * 9
+    warnings = tuple(Warned(Code.MODALITY_ASSUMED, f"{message} {number}") for number in range(60))
+    write_report(tmp_path / "report.html", report(StudyReport("long", StudyStatus.DONE, warnings=warnings)))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
+    page.close()
+    assert under_the_last_line(tmp_path / "report.pdf") == []
