@@ -22,6 +22,7 @@ def full_network(dims: int, *, classes: int = 2) -> torch.nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_network_of_depth_d_is_head_d_of_the_full_network(dims, depth, tmp_path):
@@ -92,6 +93,7 @@ def test_shallower_weights_are_refused_with_their_missing_keys():
         load_strict(build("anu-net", {"width": 4, "classes": 2}), weights, prune=True)
 
 
+@pytest.mark.slow
 def test_depths_are_ordered_in_parameters_and_operations():
     networks = [build("anu-net", {"width": 8, "depth": depth}).eval() for depth in DEPTHS]
     parameters = [sum(p.numel() for p in network.parameters()) for network in networks]

@@ -125,6 +125,7 @@ def test_every_family_is_tested():
     assert {tiny.family for tiny in TINY} == set(FAMILIES)
 
 
+@pytest.mark.slow
 def test_the_catalogue_says_what_the_network_is(tiny):
     network = built(tiny)
     assert network.size_multiple == tiny.facts.size_multiple
@@ -169,6 +170,7 @@ def outputs(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return list(network.heads(x)) if hasattr(network, "heads") else [network(x)]
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_networks_are_equal(tiny, tmp_path):
     x = image(tiny, tiny.grids[0])
     network = with_statistics(built(tiny), x)
@@ -179,6 +181,7 @@ def test_saved_and_loaded_networks_are_equal(tiny, tmp_path):
         assert torch.equal(other(x), network(x))
 
 
+@pytest.mark.slow
 def test_evaluation_is_deterministic_and_building_follows_the_seed(tiny):
     first, second = built(tiny).eval(), built(tiny).eval()
     x = image(tiny, tiny.grids[0])
@@ -187,6 +190,7 @@ def test_evaluation_is_deterministic_and_building_follows_the_seed(tiny):
         assert torch.equal(first(x), second(x))
 
 
+@pytest.mark.slow
 def test_samples_of_a_batch_do_not_touch_each_other(tiny):
     x = image(tiny, tiny.grids[0])
     network = with_statistics(built(tiny), x)
@@ -196,6 +200,7 @@ def test_samples_of_a_batch_do_not_touch_each_other(tiny):
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * max(1.0, alone.abs().max().item()))
 
 
+@pytest.mark.slow
 def test_folding_batch_norm_changes_nothing(tiny):
     x = image(tiny, tiny.grids[0])
     network = with_statistics(built(tiny), x)

@@ -59,6 +59,7 @@ def count(architecture: str, config: dict | None = None) -> int:
         return sum(parameter.numel() for parameter in build(architecture, config).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_published_configurations_are_counted_exactly(name):
     assert count(name) == COUNTS[name]
@@ -80,6 +81,7 @@ def test_every_published_name_of_the_interface_is_there_in_order():
     assert list(PUBLISHED) == names.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_run_at_their_papers_input(name):
     published = PUBLISHED[name]

@@ -112,6 +112,7 @@ def test_box_iou_is_that_of_the_pixels(one, other):
     assert box_iou(one, other) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_frames_of_the_layout_are_recognised_and_real_fans_are_found(shared_data):
     for path in sorted((shared_data / "us/sononet_frames").glob("*.tiff")):

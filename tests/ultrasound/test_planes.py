@@ -72,6 +72,7 @@ def test_the_input_follows_from_the_weights():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["sononet-8", "ag-sononet-8", "ag-sononet-ft-8", "ag-sononet-ds-8"])
 def test_every_classifier_gives_probabilities_and_maps(architecture, rng):
     classifier = network(architecture)
@@ -96,6 +97,7 @@ def test_folded_batch_norms_change_nothing(rng):
     assert np.allclose(classifier.probabilities([frame]), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_evidence_is_told_where_its_scale_is_known_and_changes_no_probability():
     torch.manual_seed(0)
     module = build("sononet16-original", {}).eval()
