@@ -30,6 +30,7 @@ def test_promise_2_the_mask_has_the_sources_affine_and_ml_is_voxels_times_determ
     assert source.shape == mask.shape
 
 
+@pytest.mark.slow
 def test_promise_3_the_same_input_gives_the_same_bytes(night: Night, again, tmp_path: Path) -> None:
     assert again(out=tmp_path / "out").returncode == 3
     masks = sorted(path.relative_to(night.out) for path in night.out.rglob("*.nii.gz"))
@@ -60,6 +61,7 @@ def test_promise_17_a_finished_study_is_skipped(night: Night, again) -> None:
     assert contents(night.out / "axial") == before
 
 
+@pytest.mark.slow
 def test_promise_18_a_changed_study_is_done_again(night: Night, again, tmp_path: Path) -> None:
     slices = write_good(tmp_path / "in" / "one")
     write_good(tmp_path / "in" / "two", series=3)
@@ -70,6 +72,7 @@ def test_promise_18_a_changed_study_is_done_again(night: Night, again, tmp_path:
     assert statuses == {"one": "done", "two": "skipped"}
 
 
+@pytest.mark.slow
 def test_promise_19_arriving_studies_are_deferred(night: Night, again, tmp_path: Path) -> None:
     write_good(tmp_path / "in" / "fresh")
     done = again("--min-age", "3600", "--json", source=tmp_path / "in", out=tmp_path / "out")
@@ -78,6 +81,7 @@ def test_promise_19_arriving_studies_are_deferred(night: Night, again, tmp_path:
     assert not (tmp_path / "out" / "fresh").exists()
 
 
+@pytest.mark.slow
 def test_promise_23_unwritable_output_fails_first(night: Night, again, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     done = again(out=tmp_path / "out")
@@ -98,6 +102,7 @@ def test_promise_25_the_input_is_not_modified(night: Night) -> None:
     assert contents(night.source) == night.before
 
 
+@pytest.mark.slow
 def test_promise_27_cron_gets_silence_on_success_and_no_colour(night: Night, again, tmp_path: Path) -> None:
     write_good(tmp_path / "in" / "one")
     done = again(source=tmp_path / "in", out=tmp_path / "out")

@@ -103,6 +103,7 @@ def fill(source: Path) -> None:
     (source / "note.txt").write_text("hello")
 
 
+@pytest.mark.slow
 def test_promise_45_the_runs_own_process_opens_no_input_file(place: Place, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     fill(source)
@@ -120,6 +121,7 @@ def test_promise_45_the_runs_own_process_opens_no_input_file(place: Place, tmp_p
     assert {study["input"]: study["status"] for study in record["studies"]}["axial"] == "skipped"
 
 
+@pytest.mark.slow
 def test_promise_45_a_job_a_night_and_a_listener_open_none_either(place: Place, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     codes = phantoms.coded_affine("RAS", mutations.SHAPE, mutations.SPACING)
@@ -143,6 +145,7 @@ def test_promise_45_a_job_a_night_and_a_listener_open_none_either(place: Place, 
     assert (heard["opened"], heard["code"]) == ([], 143)
 
 
+@pytest.mark.slow
 def test_promise_45_a_cohort_is_checked_by_a_child(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "cohort"
     affine = phantoms.coded_affine("RAS", mutations.SHAPE, mutations.SPACING)
@@ -163,6 +166,7 @@ def test_promise_45_the_watch_sees_an_open_file(place: Place, tmp_path: Path) ->
     assert told["opened"] == [str((source / "note.txt").resolve())]
 
 
+@pytest.mark.slow
 def test_promise_45_clips_are_opened_by_a_child_too(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "in"
     fill(source)
@@ -172,6 +176,7 @@ def test_promise_45_clips_are_opened_by_a_child_too(place: Place, tmp_path: Path
     assert (tmp_path / "out" / "cine" / "planes.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", mutations.KINDS)
 def test_promise_46_every_changed_header_ends_in_a_record(place: Place, kind: str) -> None:
     """A few of the ten thousand that ``benchmarks/mutations.py`` tries."""
@@ -181,6 +186,7 @@ def test_promise_46_every_changed_header_ends_in_a_record(place: Place, kind: st
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_promise_48_a_run_that_is_killed_leaves_a_record_that_says_so(place: Place, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     write_good(source / "axial")
@@ -201,6 +207,7 @@ def test_promise_48_a_run_that_is_killed_leaves_a_record_that_says_so(place: Pla
     assert "has not finished" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_promise_49_no_control_character_reaches_a_terminal_a_log_or_a_table(place: Place, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     write_good(source / "a\x1b[2Jb\r=1+1")
@@ -221,6 +228,7 @@ def test_promise_49_no_control_character_reaches_a_terminal_a_log_or_a_table(pla
     assert {character for character in text if not character.isprintable()} <= set("\n\t")
 
 
+@pytest.mark.slow
 def test_what_a_decoder_prints_of_a_file_reaches_neither_terminal_nor_mail(place: Place, tmp_path: Path) -> None:
     """libjpeg writes its warnings to the standard error of whatever process it is in."""
     pytest.importorskip("gdcm")

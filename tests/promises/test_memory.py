@@ -64,6 +64,7 @@ STEPS: dict[str, Callable[[Volume, LabelMask, Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_allocates_more_than_a_tenth_of_the_volume(step: str, scene: tuple[Volume, LabelMask], tmp_path: Path) -> None:
     volume, mask = scene

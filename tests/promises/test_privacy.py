@@ -42,6 +42,7 @@ def test_promise_28_nothing_of_the_patient_leaves_the_headers(night: Night) -> N
         assert canary not in written, canary
 
 
+@pytest.mark.slow
 def test_promise_29_tracebacks_only_under_debug(tmp_path: Path) -> None:
     arguments = ["segment", "nowhere", "-o", tmp_path / "out"]
     for debug in (False, True):
@@ -68,6 +69,7 @@ def test_promises_33_34_no_shell_and_no_archive(night: Night) -> None:
     assert skipped.get("E_UNSUPPORTED_INPUT", 0) + skipped.get("E_UNSAFE_ARCHIVE", 0) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
 def test_promise_35_a_header_that_lies_costs_under_10_s_and_1500_mb(tmp_path: Path, kind: str) -> None:
     if kind == "nifti":
@@ -107,6 +109,7 @@ def test_promise_36_one_changed_byte_of_the_weights_is_exit_7(tmp_path: Path) ->
     assert "E_WEIGHTS_CHECKSUM" in done.stderr
 
 
+@pytest.mark.slow
 def test_promise_36_torch_files_are_loaded_with_weights_only() -> None:
     loads = [call for call in calls("load") if isinstance(call.func, ast.Attribute) and name_of(call.func.value) == "torch"]
     assert loads
@@ -154,6 +157,7 @@ def names_an_error(node: ast.Import | ast.ImportFrom) -> bool:
 CLUSTER = {ROOT / "agseg" / "batch" / "dask_executor.py", ROOT / "agseg" / "batch" / "node.py"}
 
 
+@pytest.mark.slow
 def test_promise_40_no_unsafe_yaml_no_pickle_no_eval_no_shell() -> None:
     imported = {
         alias.name.split(".")[0]
