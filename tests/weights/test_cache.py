@@ -165,6 +165,7 @@ def test_a_missing_local_file_is_said(tmp_path):
         opened(tmp_path).ensure(entry)
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_at_once_and_one_file_is_loaded(web, tmp_path):
     web.files["/net.bin"] = CONTENT
     web.delay_s = 1.0

@@ -53,6 +53,7 @@ def write_npz(path, arrays, *, order=None):
                 np.lib.format.write_array(stream, arrays[int(name[4:])], allow_pickle=True)
 
 
+@pytest.mark.slow
 def test_a_converted_sononet_layer_computes_what_lasagne_computes(tmp_path, rng):
     arrays = sononet_arrays(rng)
     write_npz(tmp_path / "net.npz", arrays)
@@ -171,6 +172,7 @@ def test_the_published_weights_load_strictly(shared_data, tmp_path, weights_id, 
         assert all((tensor > 0).all() for tensor in variances)
 
 
+@pytest.mark.slow
 def test_a_monai_bundle_goes_from_its_file_into_its_network(tmp_path):
     pytest.importorskip("monai", reason="the monai extra is not installed")
     packaged = Manifest.load().entry("monai-spleen")

@@ -56,6 +56,7 @@ def test_the_md5_is_checked_at_the_first_fetch(hub, tmp_path):
     assert not (tmp_path / "home/weights/trust").exists()
 
 
+@pytest.mark.slow
 def test_the_recorded_commit_is_what_a_later_fetch_asks_for(hub, tmp_path):
     manifest(tmp_path)
     agseg(tmp_path, hub, "fetch", "site-net")
@@ -65,6 +66,7 @@ def test_the_recorded_commit_is_what_a_later_fetch_asks_for(hub, tmp_path):
     assert all(f"/resolve/{COMMIT}/" in path for _, path, *_ in hub.asked)
 
 
+@pytest.mark.slow
 def test_a_moved_commit_is_refused_at_a_later_fetch(hub, tmp_path):
     manifest(tmp_path)
     agseg(tmp_path, hub, "fetch", "site-net")
@@ -78,6 +80,7 @@ def test_a_moved_commit_is_refused_at_a_later_fetch(hub, tmp_path):
     assert agseg(tmp_path, hub, "fetch", "site-net").returncode == 7
 
 
+@pytest.mark.slow
 def test_other_bytes_are_refused_at_a_later_fetch(hub, tmp_path):
     manifest(tmp_path)
     agseg(tmp_path, hub, "fetch", "site-net")
@@ -88,6 +91,7 @@ def test_other_bytes_are_refused_at_a_later_fetch(hub, tmp_path):
     assert "E_WEIGHTS_CHECKSUM" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_no_new_first_fetch(hub, tmp_path):
     manifest(tmp_path)
     agseg(tmp_path, hub, "fetch", "site-net")
@@ -110,6 +114,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_download_host(hub, tmp_path):
     assert "hf_secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["https://evil.test/blob", "http://10.0.0.1/blob"])
 def test_the_hub_cannot_send_us_anywhere(hub, tmp_path, target):
     manifest(tmp_path)
@@ -126,6 +131,7 @@ def test_plain_http_to_another_machine_is_refused_without_a_request(hub, tmp_pat
     assert "allowed hosts" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "environment"), [(["--offline"], {}), ([], {"HF_HUB_OFFLINE": "1"})])
 def test_offline_asks_nobody(hub, tmp_path, arguments, environment):
     manifest(tmp_path)
