@@ -21,6 +21,8 @@ from agseg.measure.volumes import measure, survey
 from agseg.volume import LabelMask, Volume
 from agseg.weights.entry import Cleanup
 
+pytestmark = pytest.mark.slow
+
 LABELS = LabelSet.from_mapping({1: "liver", 2: "spleen", 3: "pancreas"})
 SHAPE = (448, 400, 200)
 SHARE = 0.1
@@ -64,7 +66,6 @@ STEPS: dict[str, Callable[[Volume, LabelMask, Path], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_allocates_more_than_a_tenth_of_the_volume(step: str, scene: tuple[Volume, LabelMask], tmp_path: Path) -> None:
     volume, mask = scene

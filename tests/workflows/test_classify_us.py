@@ -118,6 +118,7 @@ def test_a_video_gives_every_file_of_the_interface(run, video, tmp_path):
     assert sorted(record["studies"][0]["files"]) == sorted(files_below(out / "scan"))
 
 
+@pytest.mark.slow
 def test_the_annotated_video_has_every_frame_at_its_time(run, tmp_path):
     import av
 
@@ -129,6 +130,7 @@ def test_the_annotated_video_has_every_frame_at_its_time(run, tmp_path):
     assert shown == pytest.approx([t / 1000 for t in times], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_every_nth_frame_is_that_of_the_whole(run, video, tmp_path):
     run(video)
     whole = {row["frame"]: row for row in rows_of(tmp_path / "out/scan")}
@@ -140,6 +142,7 @@ def test_every_nth_frame_is_that_of_the_whole(run, video, tmp_path):
         assert float(row["Femur"]) == pytest.approx(float(whole[row["frame"]]["Femur"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_clip_as_video_cine_and_stills_gives_the_same_probabilities(run, tmp_path):
     frames = frames_of(5)
     lossless = write_video(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="bgr0")
@@ -156,6 +159,7 @@ def test_the_same_clip_as_video_cine_and_stills_gives_the_same_probabilities(run
     assert [row["time_s"] for row in tables[2]] == [""] * 5
 
 
+@pytest.mark.slow
 def test_a_crop_overrides_the_fan(run, video, tmp_path):
     report = run(video, crop=(100, 50, 220, 150))
     assert report.studies[0].extra["views"] == ["given"]
@@ -167,6 +171,7 @@ def test_a_crop_overrides_the_fan(run, video, tmp_path):
     assert shown[~outside].any()
 
 
+@pytest.mark.slow
 def test_letters_beside_the_fan_are_in_no_picture(run, tmp_path):
     pixels = fan_frame((320, 240), box=(60, 60, 220, 210))
     clean = fan_frame((320, 240), box=(60, 60, 220, 210), text=False)
@@ -181,6 +186,7 @@ def test_letters_beside_the_fan_are_in_no_picture(run, tmp_path):
     assert shown.any()
 
 
+@pytest.mark.slow
 def test_a_broken_clip_costs_only_itself(run, video, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.avi").write_text("no video")
@@ -231,6 +237,7 @@ def run_troubled(ask, manifest):
     return run
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_costs_only_its_clip(run_troubled, video, tmp_path):
     crash = tmp_path / "crash.mp4"
     crash.write_bytes(video.read_bytes())
@@ -242,6 +249,7 @@ def test_a_decoder_that_crashes_costs_only_its_clip(run_troubled, video, tmp_pat
     assert not (tmp_path / "out/crash").exists()
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_clip_costs_only_that_clip_and_is_called_one(run_troubled, video, tmp_path):
     report = run_troubled(video, write_video(tmp_path / "other.mp4", frames_of(4)))
     assert statuses(report) == {"other": "failed", "scan": "done"}
@@ -260,6 +268,7 @@ def test_nothing_to_do_and_impossible_wishes(run, video, tmp_path):
         classify_us(ClassifyRequest((video,), tmp_path / "out", tmp_path / "home", offline=True, device="cpu"))
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_clip_says_what_was_there(manifest, tmp_path):
     (tmp_path / "in").mkdir()
     write_cine(tmp_path / "in" / "scan.dcm", np.zeros((1, 8, 8), np.uint8), photometric="MONOCHROME2", Modality="CT")
@@ -271,6 +280,7 @@ def test_a_folder_without_a_clip_says_what_was_there(manifest, tmp_path):
     assert subprocess.run([*command, "-q"], cwd=tmp_path, capture_output=True, text=True).stderr == ""
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_until_something_changes(run_quickly, video, tmp_path):
     first = run_quickly(video)
     record, (done,) = (tmp_path / "out/scan/study.json").read_bytes(), first.studies
@@ -290,6 +300,7 @@ def test_what_is_done_is_not_done_again_until_something_changes(run_quickly, vid
     assert statuses(run_quickly(video, step=2)) == {"scan": "skipped"}
 
 
+@pytest.mark.slow
 def test_an_output_that_is_asked_for_later_is_made_and_stays(run_quickly, video, tmp_path):
     run_quickly(video)
     assert statuses(run_quickly(video, annotated=True)) == {"scan": "done"}
@@ -300,6 +311,7 @@ def test_an_output_that_is_asked_for_later_is_made_and_stays(run_quickly, video,
     assert not (tmp_path / "out/scan/annotated.mp4").exists()
 
 
+@pytest.mark.slow
 def test_no_picture_of_an_earlier_result_stays(run_quickly, video, tmp_path):
     run_quickly(video, crop=(60, 30, 260, 230))
     assert files_below(tmp_path / "out/scan/best") == {"Kidneys.png"}
@@ -307,6 +319,7 @@ def test_no_picture_of_an_earlier_result_stays(run_quickly, video, tmp_path):
     assert files_below(tmp_path / "out/scan/best") == {"Femur.png"}
 
 
+@pytest.mark.slow
 def test_the_result_of_a_clip_that_is_now_broken_steps_aside(run_quickly, video, tmp_path):
     run_quickly(video)
     before, content = (tmp_path / "out/scan/planes.json").read_bytes(), video.read_bytes()
@@ -321,6 +334,7 @@ def test_the_result_of_a_clip_that_is_now_broken_steps_aside(run_quickly, video,
     assert (tmp_path / "out/scan/planes.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_result_of_other_weights_steps_aside(run_quickly, video, manifest, tmp_path):
     run_quickly(video)
     text = manifest.read_text()
@@ -332,6 +346,7 @@ def test_the_result_of_other_weights_steps_aside(run_quickly, video, manifest, t
     assert json.loads((tmp_path / "out/scan/study.json").read_text())["weights"]["id"] == "other-planes"
 
 
+@pytest.mark.slow
 def test_parts_of_a_run_share_the_clips_and_write_one_record(run_quickly, video, tmp_path):
     clips = [tmp_path / f"copy{number}.mp4" for number in range(4)]
     for clip in clips:
@@ -344,6 +359,7 @@ def test_parts_of_a_run_share_the_clips_and_write_one_record(run_quickly, video,
     assert {study["input"]: study["status"] for study in record["studies"]} == {f"copy{n}": "done" for n in range(4)}
 
 
+@pytest.mark.slow
 def test_a_clip_that_still_arrives_and_one_after_the_deadline_wait(run_quickly, video, tmp_path):
     young = run_quickly(video, limits=Limits(min_age_s=3600))
     assert [(study.status.value, study.code) for study in young.studies] == [("deferred", Code.CHANGED)]
@@ -359,6 +375,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(run, video, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_page_shows_planes_with_the_files_of_their_frames(run, video, tmp_path):
     (tmp_path / "stills").mkdir()
     for number, pixels in enumerate(frames_of(3)):
@@ -381,6 +398,7 @@ def test_the_page_shows_planes_with_the_files_of_their_frames(run, video, tmp_pa
     assert again == shown.replace(">done<", ">done earlier<").replace("s-done", "s-skipped").replace('"done"', '"skipped"')
 
 
+@pytest.mark.slow
 def test_results_are_private_and_no_name_is_in_any_of_them(run, video, tmp_path):
     cine = write_cine(tmp_path / "cine.dcm", np.stack(frames_of(4)), FrameTime=40)
     old = os.umask(0)
@@ -396,6 +414,7 @@ def test_results_are_private_and_no_name_is_in_any_of_them(run, video, tmp_path)
     assert "ZEBEDEE" not in json.dumps(report.to_dict())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(ask, manifest, tmp_path):
     """Frames alive at once stay few, however long the clip is."""
     import gc
@@ -416,6 +435,7 @@ def test_memory_does_not_grow_with_the_clip(ask, manifest, tmp_path):
     assert max(alive) <= 18
 
 
+@pytest.mark.slow
 def test_the_command_says_its_results_as_json_and_ends_when_told(manifest, video, tmp_path):
     environment = {**os.environ, "AGSEG_HOME": str(tmp_path / "home"), "LANG": "C"}
     base = [
@@ -456,6 +476,7 @@ def test_the_command_says_its_results_as_json_and_ends_when_told(manifest, video
     assert not [path for path in (tmp_path / "k").iterdir() if "tmp" in path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_planes_are_right_as_stills_and_as_a_video(shared_data, tmp_path):
     """SonoNet16 on its own example frames: each right as a still, and all in one H.264 video with 5 frames each."""

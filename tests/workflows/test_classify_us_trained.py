@@ -47,6 +47,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sononet-8-phantom-us", "ag-sononet-8-phantom-us"])
 def test_a_trained_network_classifies_as_it_did_in_training(name, runs, data, tmp_path):
     cohort = open_frames(data)
@@ -82,6 +83,7 @@ def test_a_trained_network_classifies_as_it_did_in_training(name, runs, data, tm
         assert np.allclose([float(row[plane]) for plane in PLANES], expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_clip_of_phantoms_is_annotated_with_a_trained_network(runs, data, tmp_path):
     cohort = open_frames(data)
     frames = [np.repeat(cohort.read(frame_id)[..., None], 3, axis=2) for frame_id in cohort.ids[:4]]

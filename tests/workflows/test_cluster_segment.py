@@ -13,6 +13,8 @@ import pytest
 from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed")
 
 SHAPE, SPACING = (44, 36, 24), (3.0, 3.0, 3.5)
@@ -35,7 +37,6 @@ def table(folder):
     return [{key: value for key, value in row.items() if key != "run"} for row in rows]
 
 
-@pytest.mark.slow
 def test_a_cluster_writes_the_same_masks_and_volumes(tmp_path):
     manifest = write_site_manifest(tmp_path / "site")
     affine = phantoms.dicom_affine("axial", SHAPE, SPACING)

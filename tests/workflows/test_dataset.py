@@ -74,6 +74,7 @@ def tcia(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tcia_pancreas(tcia, tmp_path):
     report = prepare_dataset("ct82", download=tcia, output=tmp_path / "out")
     assert report.cases == ("PANCREAS_0001", "PANCREAS_0002", "PANCREAS_0003", "PANCREAS_0004")
@@ -180,6 +181,7 @@ def test_isic(tmp_path):
     assert check_dataset(tmp_path / "out").problems == ()
 
 
+@pytest.mark.slow
 def test_lung(tmp_path):
     for folder in ("2d_images", "2d_masks"):
         (tmp_path / "in" / folder).mkdir(parents=True)

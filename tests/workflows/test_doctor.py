@@ -95,6 +95,7 @@ def test_the_archive_is_asked_where_there_is_one(tmp_path: Path) -> None:
     assert silent.facts["code"] == "E_PACS"
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_the_exit_code_says_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "agseg", "doctor", "--json", "--device", "gpu:99", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -83,6 +83,7 @@ def test_a_frame_that_stands_twice_is_refused_with_its_lines(tmp_path, side):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_table_7_comes_from_the_documented_commands(tmp_path):
     """classify-us --annotate draws a box at every frame of a plane; a truth that is half of each box has IoU one half."""
     pytest.importorskip("av")

@@ -73,6 +73,7 @@ def test_a_failure_leaves_nothing(trained: TrainedModel, tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", range(1, 7))
 def test_overwriting_that_fails_leaves_the_earlier_export(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int

@@ -49,6 +49,7 @@ def architecture(**keys) -> dict:
 # -- what is taken ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip", "old_plans", "deeper"])
 def test_a_model_becomes_an_entry_of_this_site(tmp_path, kind):
     folder = write_model(tmp_path / "model", plans=old_plans() if kind == "old_plans" else None)
@@ -112,6 +113,7 @@ def test_orientation_must_be_said_where_the_plan_does_not(tmp_path):
         imported(write_model(tmp_path / "other"), tmp_path / "home", orientation="LPS")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channel", "scheme", "said", "expected"),
     [
@@ -181,6 +183,7 @@ def command(*arguments: object, home: Path) -> int:
     return int(result.exception.exit_code) if isinstance(result.exception, AgsegError) else result.exit_code
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_masks_in_two_commands(tmp_path):
     write_model(tmp_path / "model", mirror=None)
     home, image = tmp_path / "home", scan(tmp_path / "in" / "case.nii.gz")
@@ -192,6 +195,7 @@ def test_from_a_folder_to_masks_in_two_commands(tmp_path):
     assert {organ["name"] for organ in record["studies"][0]["organs"]} == {"liver", "left_kidney", "spleen"}
 
 
+@pytest.mark.slow
 def test_the_four_commands_of_the_guide(tmp_path, monkeypatch):
     guide = Path(__file__).parents[2] / "docs" / "nnunet.md"
     lines = [line.split("#")[0].split() for line in guide.read_text().splitlines() if line.startswith("    agseg ")]
@@ -220,6 +224,7 @@ def composite(root: Path, home: Path):
     return imported(root, home, as_id="whole")
 
 
+@pytest.mark.slow
 def test_parts_are_merged_in_their_order_and_only_those_that_are_needed_run(tmp_path):
     from agseg.inference.by_entry import segment_with_entry
     from agseg.inference.network import load_entry
@@ -244,6 +249,7 @@ def test_parts_are_merged_in_their_order_and_only_those_that_are_needed_run(tmp_
     np.testing.assert_array_equal(labels(narrow, ["stomach"]) > 0, second == 3)
 
 
+@pytest.mark.slow
 def test_the_image_of_parts_that_see_the_same_is_prepared_once(tmp_path, monkeypatch):
     from agseg.inference import prepare
     from agseg.inference.by_entry import segment_with_entry
@@ -341,6 +347,7 @@ def test_hostile_archives_are_refused(tmp_path, name, content, mode):
     assert files_below(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_zip_of_something_else_is_no_model(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     assert command("weights", "import", tmp_path / "a.zip", "--as", "toy", home=tmp_path / "home") == 7

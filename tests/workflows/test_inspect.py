@@ -77,6 +77,7 @@ def breaks(study, points, *, note):
     return looked_at(study, points, note=note)
 
 
+@pytest.mark.slow
 def test_one_study_that_breaks_the_reader_does_not_hide_the_others(tmp_path, ct, monkeypatch):
     phantoms.write_dicom(tmp_path / "a", *ct)
     phantoms.write_dicom(tmp_path / "b", *ct, series=4)

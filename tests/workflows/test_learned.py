@@ -55,6 +55,7 @@ def going_on(data, begun, tmp_path):
     return RunPlace(tmp_path / "ct82", tmp_path / "run", fold=FOLD, device="cpu", resume=True)
 
 
+@pytest.mark.slow
 def test_a_fold_is_scored_on_its_own_test_side(data, begun, tmp_path):
     split = read_split(data, "5-fold", fold=FOLD)
     report = evaluate_run(RunRequest(begun, data=data), output=tmp_path / "out")
@@ -90,6 +91,7 @@ def test_cases_it_has_learned_from_are_refused(data, begun, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.slow
 def test_a_fold_of_frames_is_scored_on_its_own_test_side(tmp_path):
     make_phantom("us", cases=3, output=tmp_path / "us")
     recipe, path = find_recipe("sononet-8-fetal-us"), tmp_path / "us" / SPLITS_FILE
@@ -125,6 +127,7 @@ def test_an_equal_image_on_the_own_test_side_stands_in_the_record(data, tmp_path
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["about"]["same_image"] == {tested: learned}
 
 
+@pytest.mark.slow
 def test_an_equal_frame_on_the_own_test_side_stands_in_the_table(tmp_path):
     root = tmp_path / "us"
     make_phantom("us", cases=3, output=root)
@@ -143,6 +146,7 @@ def test_an_equal_frame_on_the_own_test_side_stands_in_the_table(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_lists_what_it_and_its_source_learned_from(data, tmp_path):
     make_phantom("ct150", cases=5, output=tmp_path / "ct150", coarsen=COARSE)
     first = tiny(SOURCE, steps=1, warmup_steps=0, validate_every=0)

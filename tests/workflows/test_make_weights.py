@@ -114,6 +114,7 @@ def test_a_recipe_becomes_a_weights_file_that_fits_its_network(scans: Path) -> N
     assert torch.isfinite(network(torch.rand(1, 1, 16, 16, 16))).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on_to_the_same_weights(scans: Path) -> None:
     recipe = recipe_of(scans)
     whole = made(recipe, data=scans, build=scans / "whole", workers=0)
@@ -124,6 +125,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_weights(scans: Path) -> None:
     assert same(weights_of(whole), weights_of(again))
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_finished_file_of_another_recipe(scans: Path) -> None:
     runs, first = scans / "runs", recipe_of(scans)
     (scans / "second.yaml").write_text(RECIPE.replace("name: tiny", "name: second\nstart: {recipe: tiny}\nstop_after: 1"))
@@ -138,6 +140,7 @@ def test_training_goes_on_from_the_finished_file_of_another_recipe(scans: Path) 
     assert near < far
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_finished_file_and_goes_on(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(news: Progress) -> None:
         if news.step == 1:
@@ -231,6 +234,7 @@ def test_every_packaged_case_can_be_read(shared_data: Path) -> None:
         assert case.structures is not None
 
 
+@pytest.mark.slow
 def test_phantoms_come_with_every_organ_and_their_kidneys_on_the_right_sides() -> None:
     recipe = replace(
         find_recipe("attention-unet-abdomen"),

@@ -107,6 +107,7 @@ def test_a_pipe_in_place_of_a_task_hangs_nothing(tmp_path: Path, asked: list[Seg
     assert job({"MERCURE_IN_DIR": str(source), "MERCURE_OUT_DIR": str(tmp_path / "out")}) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "code"),
     [({"AGSEG_SEGMENT_ORGAN": "livr"}, 2), ({"AGSEG_SEGMENT_COLOUR": "red"}, 2), ({"AGSEG_SEGMENT_OUTPUT": "/elsewhere"}, 2)],

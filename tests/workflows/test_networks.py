@@ -51,6 +51,7 @@ def request(site: Path, out: str, *organs: str, weights: tuple[str, ...] = (), *
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_organs_with_different_defaults_are_one_run_and_each_row_names_its_weights(site: Path) -> None:
     report = segment(request(site, "both", "liver", "pancreas"))
     assert [weights.id for weights in report.weights] == ["other", "tiny"]

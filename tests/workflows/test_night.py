@@ -181,6 +181,7 @@ def test_one_lock_for_the_whole_night(tmp_path: Path) -> None:
     assert isinstance(outcome.exception, LockedError)
 
 
+@pytest.mark.slow
 def test_a_night_whose_archive_is_down_says_so_in_one_line_and_leaves_a_record(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -65,6 +65,7 @@ def test_slices_of_mr_are_trained_exported_and_segmented(tmp_path):
     assert np.mean(found != open_run(run).segment(volume).labels) < 1e-3  # folded batch norms round otherwise
 
 
+@pytest.mark.slow
 def test_regions_are_trained_and_ignored_voxels_are_not(tmp_path):
     data = write_raw(tmp_path / "raw", cases=4)
     for number in range(4):
@@ -93,6 +94,7 @@ def test_regions_are_trained_and_ignored_voxels_are_not(tmp_path):
     assert "regions have a loss of their own" in told
 
 
+@pytest.mark.slow
 def test_a_new_organ_grows_on_an_old_trunk(tmp_path):
     data = write_raw(tmp_path / "raw", cases=4)
     recipe = planned(data)
@@ -146,6 +148,7 @@ def test_another_network_is_no_start(tmp_path):
         take_what_fits(build("attention-unet", {"classes": 2}), source, LabelSet.from_mapping({1: "liver"}))
 
 
+@pytest.mark.slow
 def test_pictures_of_ones_own_are_trained_and_their_masks_written(tmp_path, monkeypatch):
     data, rng = tmp_path / "raw", np.random.default_rng(0)
     for folder in ("imagesTr", "labelsTr"):
@@ -209,6 +212,7 @@ NNUNET = {
 }
 
 
+@pytest.mark.slow
 def test_an_imported_network_of_nnunets_is_a_start(tmp_path):
     data = write_raw(tmp_path / "raw", cases=4)
     planned(data)

@@ -10,6 +10,7 @@ from agseg.workflows.phantom import make_phantom
 COARSE = 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ct150", "ct82"])
 def test_a_cohort_passes_its_own_check(kind, tmp_path):
     made = make_phantom(kind, cases=4, output=tmp_path / "out", coarsen=COARSE)
@@ -27,6 +28,7 @@ def test_a_cohort_passes_its_own_check(kind, tmp_path):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "out")).read_bytes()
 
 
+@pytest.mark.slow
 def test_frames_are_listed_boxed_and_split_by_subject(tmp_path):
     make_phantom("us", cases=5, output=tmp_path / "out")
     cohort = open_frames(tmp_path / "out")

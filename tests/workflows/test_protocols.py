@@ -15,6 +15,7 @@ def folder(tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_six_rows_with_every_metric(folder):
     content = json.loads((folder / "protocols.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     rows = [(row["protocol"], row["model"]) for row in content["rows"]]

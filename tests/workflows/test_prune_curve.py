@@ -71,6 +71,7 @@ def curve(request_of):
     return prune_curve(request_of())
 
 
+@pytest.mark.slow
 def test_the_dice_of_a_depth_is_that_of_the_whole_networks_head(curve, site):
     entry = Manifest.load(site / "site/site.yaml").entry(ID)
     cohort = open_cohort(site / "data")
@@ -141,6 +142,7 @@ def test_the_files_say_what_was_measured(curve, site):
         assert len(picture.convert("L").getcolors()) > 20
 
 
+@pytest.mark.slow
 def test_depths_take_turns_and_times_are_medians_over_all_runs(request_of, monkeypatch):
     from agseg.workflows import prune_source as module
 
@@ -194,6 +196,7 @@ def test_a_missing_matplotlib_names_the_extra(request_of, monkeypatch):
     assert "agseg[train]" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_document(site):
     arguments = ["prune-curve", "--data", site / "data", "--manifest", site / "site/site.yaml", "--weights", ID, "--cases", 1]
     done = CliRunner().invoke(app, [*map(str, arguments), "-o", str(site / "cli"), "--device", "cpu", "--json"])
@@ -221,6 +224,7 @@ def run(site):
     return site / "runs/two-d"
 
 
+@pytest.mark.slow
 def test_a_run_by_slices_has_a_curve_and_its_deepest_point_is_its_evaluation(run, site):
     arguments = [
         "prune-curve",

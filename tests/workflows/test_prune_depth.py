@@ -60,6 +60,7 @@ def head_mask(site, depth):
     return segment_with_entry(scan(site), network, entry).mask.labels
 
 
+@pytest.mark.slow
 def test_depth_2_runs_and_its_mask_is_that_of_head_2(site):
     done = segment(site, site / "two", "--prune-depth", "2")
     assert done.returncode == 0, done.stderr
@@ -121,6 +122,7 @@ def test_weights_that_end_at_the_depth_are_enough(site):
     assert torch.equal(cut(x), whole(x))
 
 
+@pytest.mark.slow
 def test_other_architectures_exit_2_and_name_those_that_can(site):
     done = segment(site, site / "none", "--prune-depth", "2", weights="tiny-unet")
     assert done.returncode == 2
@@ -134,6 +136,7 @@ def test_other_architectures_exit_2_and_name_those_that_can(site):
     assert "anu-net" in str(caught.value.expected)
 
 
+@pytest.mark.slow
 def test_a_depth_that_does_not_exist_exits_2(site):
     done = segment(site, site / "none", "--prune-depth", "5")
     assert done.returncode == 2

@@ -68,6 +68,7 @@ def test_packaged_weights_are_never_preceded(manifest):
             assert scout_of(manifest, entry.id, entry.labels.names[:1]) is None
 
 
+@pytest.mark.slow
 def test_the_record_says_which_way_was_taken(tmp_path, manifest):
     from agseg.workflows.segment import SegmentRequest
 

@@ -52,6 +52,7 @@ def disagreements(study: StudyReport) -> dict[str, list[str]]:
     return {organ.name: [r for r in organ.review if r.startswith("networks disagree")] for organ in study.organs}
 
 
+@pytest.mark.slow
 def test_it_is_said_where_the_two_disagree_and_no_mask_changes(site: Path) -> None:
     segment(request(site, "alone", None))
     agreeing, opposed = (one(segment(request(site, name, name))) for name in ("twin", "swapped"))
@@ -72,6 +73,7 @@ def test_it_is_said_where_the_two_disagree_and_no_mask_changes(site: Path) -> No
     assert [weights["id"] for weights in record["all_weights"]] == ["tiny"]
 
 
+@pytest.mark.slow
 def test_a_study_is_looked_at_once_by_the_same_network_and_again_by_another(site: Path) -> None:
     first = one(segment(request(site, "again", None)))
     mask = (site / "again" / "scan" / "pancreas.nii.gz").read_bytes()
@@ -89,6 +91,7 @@ def test_a_study_is_looked_at_once_by_the_same_network_and_again_by_another(site
     assert not list((site / "again" / "scan").glob("earlier-*"))
 
 
+@pytest.mark.slow
 def test_an_organ_that_joins_later_is_looked_at_too(site: Path) -> None:
     segment(request(site, "later", "swapped", "pancreas"))
     both = one(segment(request(site, "later", "swapped")))

@@ -64,6 +64,7 @@ def run(tmp_path_factory):
     return root, out, done
 
 
+@pytest.mark.slow
 def test_a_mixed_folder_ends_with_one_record_per_study(run):
     _, out, done = run
     assert done.returncode == 3, done.stderr
@@ -128,6 +129,7 @@ def test_everything_is_private_to_its_owner(run):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again_and_overwrite_gives_the_same_bytes(run):
     root, out, _ = run
     site = ("--manifest", root / "site" / "site.yaml", "--weights", "tiny", "--json", "--precision", "fp32")
@@ -140,6 +142,7 @@ def test_a_second_run_does_nothing_again_and_overwrite_gives_the_same_bytes(run)
     assert (root / "out2" / "axial" / "pancreas.nii.gz").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("was", "corrected"),
     [
@@ -175,6 +178,7 @@ def test_multilabel_and_single_organ(run, tmp_path):
     assert "preview.png" not in study["files"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -194,6 +198,7 @@ def test_a_wrong_command_line_exits_2_and_says_what_to_do(run, tmp_path, argumen
     assert words in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_streams_that_lead_nowhere_cost_no_result(run, tmp_path):
     root, _, _ = run
@@ -204,6 +209,7 @@ def test_streams_that_lead_nowhere_cost_no_result(run, tmp_path):
     assert (record["exit_code"], record["counts"]["done"]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_no_study_exits_5(run, tmp_path):
     root, _, _ = run
     (tmp_path / "empty").mkdir()
@@ -211,6 +217,7 @@ def test_no_study_exits_5(run, tmp_path):
     assert done.returncode == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -236,6 +243,7 @@ def test_a_run_that_did_nothing_says_why_without_a_terminal(run, tmp_path, argum
     assert done.stderr.splitlines()[-1:] == ([line for line in done.stderr.splitlines() if said in line] if said else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -15,6 +15,8 @@ from tests import phantoms
 from tests.tiny_weights import write_site_manifest
 from tests.workflows.test_segment import agseg
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (44, 36, 24), (3.0, 3.0, 3.5)
 OUTPUTS = [word for kind in ("nifti", "dicom-seg", "dicom-sr", "rtstruct") for word in ("--output-type", kind)]
 

@@ -16,6 +16,8 @@ from agseg.workflows.segment import SegmentRequest, segment
 from tests import phantoms
 from tests.workflows.test_networks import SHAPE, SPACING, two_entries
 
+pytestmark = pytest.mark.slow
+
 D, S = StudyStatus.DONE, StudyStatus.SKIPPED
 
 

@@ -84,6 +84,7 @@ def test_a_run_leaves_everything_that_is_needed_to_use_it(runs):
     assert trained.labels.names == ("spleen", "pancreas", "kidney")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(sites, runs, tmp_path):
     recipe = tiny(SOURCE, validate_every=3)
     place = RunPlace(sites / "ct150", tmp_path / "run", device="cpu")
@@ -99,6 +100,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(sites, runs, tmp
         run_training(recipe, place)
 
 
+@pytest.mark.slow
 def test_with_a_cache_a_run_is_the_same_and_the_next_one_reads_no_scan(sites, runs, tmp_path, monkeypatch):
     recipe = tiny(SOURCE)
     read = []
@@ -142,6 +144,7 @@ def test_fine_tuning_starts_from_the_source_and_leaves_the_dropped_logits_alone(
     assert trained.labels.names == ("pancreas",)
 
 
+@pytest.mark.slow
 def test_protocols_are_told_apart(sites, runs, tuned, tmp_path):
     data, split = sites / "ct82", "61-21"
     source = open_run(runs / SOURCE)
@@ -176,6 +179,7 @@ def _with_every_name(data, predictions):
     return predictions
 
 
+@pytest.mark.slow
 def test_the_exported_entry_segments_like_the_run(sites, runs, tuned, tmp_path):
     data = sites / "ct82"
     report = evaluate_run(RunRequest(tuned, data=data), output=tmp_path / "scores", masks=True)
@@ -220,6 +224,7 @@ def test_the_exported_entry_segments_like_the_run(sites, runs, tuned, tmp_path):
     assert (found == expected).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_weights_entry_is_a_source_too(sites, runs, tmp_path):
     made = export_run(open_run(runs / SOURCE), weights_id="phantom-organs", output=tmp_path / "w")
     source = source_network(
@@ -233,6 +238,7 @@ def test_a_weights_entry_is_a_source_too(sites, runs, tmp_path):
     assert trained.recipe.published is None  # the published row belongs to the published network
 
 
+@pytest.mark.slow
 def test_what_has_not_been_trained_is_said_with_the_command(tmp_path):
     with pytest.raises(RecipeError) as caught:
         default_run("ct150", "unet3d", runs=tmp_path)
@@ -251,6 +257,7 @@ def _frames(root):
     return root / "us"
 
 
+@pytest.mark.slow
 def test_frames_are_trained_in_stages_and_evaluated(tmp_path):
     data = _frames(tmp_path)
     for name, source in (("sononet-8-fetal-us", None), ("ag-sononet-8-fetal-us", "sononet-8-fetal-us")):
@@ -309,6 +316,7 @@ run_training(recipe, RunPlace(data, output, device="cpu", processes=processes))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one_with_twice_the_batch(sites, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(TWO)

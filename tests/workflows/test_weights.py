@@ -76,6 +76,7 @@ def test_show_says_what_an_entry_is_worth_and_whose_it_is(agseg, site):
     assert [file["filename"] for file in shown["files"]] == ["part0", "part1"]
 
 
+@pytest.mark.slow
 def test_an_entry_is_available_once_all_its_files_are_in(agseg, site, tmp_path):
     def available():
         rows = json.loads(agseg("list", "--json", "--manifest", site, home=tmp_path / "home").stdout)
@@ -114,6 +115,7 @@ def test_missing_weights_are_seven_and_nothing_is_exported(agseg, site, tmp_path
     assert not (tmp_path / "home/weights/blobs").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_no_entry_is_refused(agseg, site, tmp_path):
     (tmp_path / "stranger").write_bytes(b"stranger")
     for arguments in ([], ["--as", "site-net"]):

@@ -104,12 +104,14 @@ def test_an_organ_that_the_labels_do_not_know_is_not_scored(recipe: Recipe, tmp_
     assert [score.organ for score in evaluate_left_out(partial, tmp_path, _finds())] == ["spleen"]
 
 
+@pytest.mark.slow
 def test_what_is_invented_is_said_in_ml(recipe: Recipe, tmp_path: Path) -> None:
     found = {item.name: item.found_ml for item in evaluate_negatives(recipe, tmp_path, _finds(HALF_SPLEEN))}
     assert found.pop("nothing") == pytest.approx(3 * 6 * 6 * 0.008)
     assert set(found) == {"made-up head", "made-up thighs", "made-up shapeless", "made-up table"}
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_per_scan_and_means_by_phase(recipe: Recipe, tmp_path: Path) -> None:
     segment = _finds(LIVER, HALF_SPLEEN)
     lines = table(evaluate_left_out(recipe, tmp_path, segment), evaluate_negatives(recipe, tmp_path, segment)).splitlines()
