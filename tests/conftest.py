@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -69,9 +70,23 @@ def _offline_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "guard"), prepend=os.pathsep)
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Numbered here: pytest looks through all of its folders for the next number, and each test has one of these."""
+    folder = tmp_path_factory.mktemp("agseg-homes")
+
+    def made() -> Iterator[Path]:
+        for number in itertools.count():
+            home = folder / str(number)
+            home.mkdir(mode=0o700)
+            yield home
+
+    return made()
+
+
 @pytest.fixture(autouse=True)
-def _fresh_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("AGSEG_HOME", str(tmp_path_factory.mktemp("agseg-home")))
+def _fresh_home(monkeypatch: pytest.MonkeyPatch, _homes: Iterator[Path]) -> None:
+    monkeypatch.setenv("AGSEG_HOME", str(next(_homes)))
     for name in ("HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
 

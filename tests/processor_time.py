@@ -1,7 +1,7 @@
 """What each test costs in processor time, its child processes included: the measure by which tests are marked slow.
 
 Wall time says more of the machine's other users than of a test, so it is not asked. Nothing fails here: a run ends with the
-names of tests that should be marked, and ``--processor-times FILE`` writes what each one took.
+names of tests that should be marked, and ``--processor-times=FILE`` writes what each one took.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # one of several processes: the one that collects their reports tells
     found = sorted(_costs, key=lambda cost: -cost[1])
     unmarked = [cost for cost in found if cost[1] > SLOW_S and not cost[2]]
     if unmarked:

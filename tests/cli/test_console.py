@@ -130,6 +130,7 @@ def test_the_version_says_what_a_report_needs():
     assert re.search(r"attention-unet-abdomen [0-9a-f]{12}", lines[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_are_told_how_to_complete(shell):
     environment = os.environ | {"_AGSEG_COMPLETE": f"source_{shell}"}

@@ -69,6 +69,7 @@ def test_a_wrong_name_is_called_what_it_is(command: str, words: tuple[str, ...])
     assert all(word in text for word in words), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
 @pytest.mark.parametrize(
     "command",
@@ -124,6 +125,7 @@ def test_organs_are_understood_as_people_write_them(typed: list[str]) -> None:
     assert json.loads(outcome.stdout)["parameters"]["organs"] == ["liver", "kidney_left"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("typed", "words"),

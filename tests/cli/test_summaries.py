@@ -45,6 +45,7 @@ def test_commands_and_every_option_of_a_long_page_have_one_place() -> None:
     assert len(placed) == len(set(placed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_are_commands_that_exist_and_fit_the_page(name: str) -> None:
     text = help_of(*name.split())

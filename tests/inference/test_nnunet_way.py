@@ -144,6 +144,7 @@ def test_labels_are_those_of_nnunet(name):
     assert agreement(ours(volume, spec, networks), theirs(volume, spec, networks)) > 0.9995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", ["ASR", "KJI", "JKI"])
 def test_transposed_axes(codes):
     volume, networks = scan((30, 26, 24), (2.0, 2.2, 2.5), codes="LPS"), (network(),)
@@ -247,6 +248,7 @@ def test_which_axis_has_thick_slices(current, new, expected):
     assert coarse_axis(current, new) == expected
 
 
+@pytest.mark.slow
 def test_tiles_are_spread_evenly_and_blended_as_nnunet_does():
     tiles = plan((110, 50, 64), tile=(64, 64, 64), overlap=0.5, placement=Placement.SPREAD)
     assert tiles.starts == ((0, 23, 46), (0,), (0,))

@@ -83,6 +83,7 @@ def test_only_the_box_is_computed_and_its_labels_are_those_of_the_whole_scan():
     assert len(calls) < tiles / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "volume",
     [

@@ -216,6 +216,7 @@ class TestSeries:
         assert only(found).rejected.code is Code.TRUNCATED
         assert_ledger(found, tmp_path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("where", ["start", "middle", "end", "all but three"])
     @pytest.mark.parametrize("suffix", [".dcm", "", ".1"])
     @pytest.mark.parametrize("target", ["outside", "beside", "nowhere"])

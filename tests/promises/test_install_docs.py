@@ -146,6 +146,7 @@ def test_every_step_of_the_installation_works(machine: Machine) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["", "agseg.", "agseg-night", "agseg-listen", "agseg"])
 def test_whatever_a_hospital_has_set_up_is_removed_and_its_data_stay(machine: Machine, which: str) -> None:
     placed = [machine.root / path[1:] for path in PLACED if which and f"/{which}" in path]

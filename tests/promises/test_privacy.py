@@ -35,6 +35,7 @@ def everything_written(folder: Path) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.slow
 def test_promise_28_nothing_of_the_patient_leaves_the_headers(night: Night) -> None:
     written = everything_written(night.out) + night.done.stdout + night.done.stderr
     uids = {pydicom.dcmread(path).StudyInstanceUID for path in (night.source / "axial").glob("IM*.dcm")}
@@ -51,6 +52,7 @@ def test_promise_29_tracebacks_only_under_debug(tmp_path: Path) -> None:
         assert ("Traceback" in done.stderr) is debug
 
 
+@pytest.mark.slow
 def test_promises_31_32_links_are_not_followed_and_pipes_not_opened(night: Night) -> None:
     # A pipe that is opened for reading waits for ever; the run has ended.
     inputs = {study["input"] for study in json.loads((night.out / "run.json").read_bytes())["studies"]}

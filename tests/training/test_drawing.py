@@ -77,6 +77,7 @@ def test_organs_have_a_density_of_some_phase_and_air_is_around_the_body(labelled
     assert float(_draw(whole, 3)[torch.from_numpy(labelled == SPINE)].mean()) > 100
 
 
+@pytest.mark.slow
 def test_gas_collects_in_front(labelled: np.ndarray) -> None:
     whole = enclose(labelled)
     front, back = 0, 0

@@ -155,6 +155,7 @@ def test_frozen_batch_norms_keep_their_statistics(tmp_path: Path) -> None:
     assert not torch.equal(before, moving)
 
 
+@pytest.mark.slow
 def test_the_best_network_is_kept_apart_from_the_last(tmp_path: Path) -> None:
     scores = iter([0.2, 0.9, 0.5])
     modes: list[bool] = []

@@ -59,6 +59,7 @@ def test_soft_dice_by_hand():
     assert soft_dice_loss(torch.zeros(1, 2, 1, 2), labels).item() == pytest.approx(1 - 1.01 / 2.01, abs=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_soft_dice_lies_between_zero_and_one(seed):

@@ -164,6 +164,7 @@ def test_workers_and_a_late_start_change_no_batch() -> None:
     )
 
 
+@pytest.mark.slow
 def test_cases_are_drawn_by_weight() -> None:
     light, heavy = box(), box()
     cases = [Case("light", light.image, light.labels, weight=1.0), Case("heavy", heavy.image, heavy.labels, weight=9.0)]
@@ -232,6 +233,7 @@ def test_contrast_changes_only_where_the_recipe_says_what_the_labels_look_like(c
         assert livers.tolist() == pytest.approx([(60 + 200) / 500] * 8, abs=0.01)
 
 
+@pytest.mark.slow
 def test_made_up_scans_without_organs_lie_among_the_cohorts(cohort: Path) -> None:
     recipe = replace(RECIPE, scenes={Scene.THIGHS: 1000.0}, scenes_each=1)
     batch = next(batches_of(recipe, cohort, Split(("a", "b"))).batches(0, 1))

@@ -7,6 +7,7 @@ from agseg.training.phantom import SITES, make_case, make_cohort
 COARSE = 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_a_case_depends_on_site_seed_and_index_alone(site):
     again = make_case(site, index=2, seed=5, coarsen=COARSE)
@@ -19,6 +20,7 @@ def test_a_case_depends_on_site_seed_and_index_alone(site):
     assert other.volume.grid != again.volume.grid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_organs_are_plausible_and_vary(site):
     cohort = list(make_cohort(site, cases=4, coarsen=COARSE))

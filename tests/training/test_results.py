@@ -87,6 +87,7 @@ def test_regions_are_scored_as_unions_and_ignored_voxels_not_at_all(tmp_path: Pa
     assert found["a", "core"] == 0
 
 
+@pytest.mark.slow
 def test_the_surface_dice_is_at_the_tolerance_that_is_asked_for(tmp_path: Path, truth: np.ndarray) -> None:
     for case in ("a", "b", "c"):
         save(tmp_path / f"p/{case}.nii.gz", np.roll(truth, 1, axis=0))  # 2 mm aside

@@ -62,6 +62,7 @@ def test_recoloured_organs_lie_in_the_range_of_some_phase_and_keep_their_texture
     assert max(seen) - min(seen) > 30
 
 
+@pytest.mark.slow
 def test_fat_and_tissue_stay_apart_in_every_anatomical_look() -> None:
     _, structures = scan()
     for step in range(15):

@@ -157,6 +157,7 @@ def test_a_sites_own_safetensors_are_used_where_they_are(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("weights_id", "folder"), [("obelisk-tcia", "obelisk_tcia"), ("sononet16", "sononet")])
 def test_the_published_weights_load_strictly(shared_data, tmp_path, weights_id, folder):

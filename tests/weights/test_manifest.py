@@ -133,6 +133,7 @@ def test_a_missing_key_is_refused(tmp_path, key):
         loaded(tmp_path, yaml.safe_dump(document))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [

@@ -166,6 +166,7 @@ def five_parts(tmp_path_factory) -> list[bytes]:
     return made
 
 
+@pytest.mark.slow
 def test_an_entry_of_five_parts_travels_to_a_place_without_a_network(site, web, five_parts, tmp_path):
     web.files |= {f"/releases/part{number}.zip": content for number, content in enumerate(five_parts)}
     manifest, cache = site(whole=model(web, *range(5)))
@@ -187,6 +188,7 @@ def test_an_entry_of_five_parts_travels_to_a_place_without_a_network(site, web, 
     assert len(web.asked) == asked
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_of_an_entry_leaves_nothing_behind(site, web, tmp_path):
     manifest, cache = site(toy=model(web, 0))
     fetch_weights(manifest, cache, ["toy"])
@@ -204,6 +206,7 @@ def test_a_damaged_bundle_of_an_entry_leaves_nothing_behind(site, web, tmp_path)
     assert not list(home.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_what_publishers_set_beside_the_plans_makes_entries_that_hold(site, web):
     """Every combination of the packaged list, on a model as nnU-Net writes it."""
     published = Manifest.load().published

@@ -47,6 +47,7 @@ def test_a_file_comes_from_the_hub_and_its_commit_and_digest_are_recorded(hub, t
     assert [method for method, *_ in hub.asked] == ["HEAD", "GET"]
 
 
+@pytest.mark.slow
 def test_the_md5_is_checked_at_the_first_fetch(hub, tmp_path):
     manifest(tmp_path, content=CONTENT[::-1])
     done = agseg(tmp_path, hub, "fetch", "site-net")
@@ -100,6 +101,7 @@ def test_a_damaged_record_is_no_new_first_fetch(hub, tmp_path):
     assert agseg(tmp_path, hub, "fetch", "site-net").returncode == 7
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_and_not_to_its_download_host(hub, tmp_path):
     manifest(tmp_path)
     path = f"/{REPOSITORY}/resolve/main/models/model.pt"
@@ -124,6 +126,7 @@ def test_the_hub_cannot_send_us_anywhere(hub, tmp_path, target):
     assert "allowed hosts" in done.stderr
 
 
+@pytest.mark.slow
 def test_plain_http_to_another_machine_is_refused_without_a_request(hub, tmp_path):
     manifest(tmp_path)
     done = agseg(tmp_path, hub, "fetch", "site-net", HF_ENDPOINT="http://192.0.2.1:8080")
@@ -141,6 +144,7 @@ def test_offline_asks_nobody(hub, tmp_path, arguments, environment):
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_file_that_the_hubs_own_cache_has_is_taken_from_there(hub, tmp_path):
     manifest(tmp_path)
     folder = tmp_path / "hf/hub/models--MONAI--spleen_ct_segmentation"
@@ -157,6 +161,7 @@ def test_a_file_that_the_hubs_own_cache_has_is_taken_from_there(hub, tmp_path):
     assert record["commit"] == COMMIT
 
 
+@pytest.mark.slow
 def test_a_repository_that_is_not_there_is_said(hub, tmp_path):
     manifest(tmp_path, hub="{repository: MONAI/none, revision: main, path: model.pt}")
     done = agseg(tmp_path, hub, "fetch", "site-net")
@@ -164,6 +169,7 @@ def test_a_repository_that_is_not_there_is_said(hub, tmp_path):
     assert "404" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_hub_download_is_taken_up(hub, tmp_path):
     manifest(tmp_path)
     hub.break_off_after = [20_000]

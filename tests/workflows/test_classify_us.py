@@ -257,6 +257,7 @@ def test_a_bug_in_one_clip_costs_only_that_clip_and_is_called_one(run_troubled, 
     assert PATIENT not in json.dumps(report.to_dict())
 
 
+@pytest.mark.slow
 def test_nothing_to_do_and_impossible_wishes(run, video, tmp_path):
     (tmp_path / "nothing").mkdir()
     assert run(tmp_path / "nothing").exit_code is ExitCode.NO_STUDY

@@ -111,6 +111,7 @@ def test_a_scan_without_labels_is_an_error(tcia, tmp_path):
         prepare_dataset("ct82", download=tcia, output=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_lits(tmp_path):
     for number in (0, 2, 10):
         hu, labels = scan(number)
@@ -155,6 +156,7 @@ def test_chaos(tmp_path):
     assert not patients[1] & patients[2]
 
 
+@pytest.mark.slow
 def test_isic(tmp_path):
     generator = np.random.default_rng(0)
     number = 0
@@ -217,6 +219,7 @@ def test_fetal_frames(tmp_path):
         prepare_dataset("fetal-us", download=tmp_path / "in", output=tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong(tcia, tmp_path):
     out = tmp_path / "out"
     prepare_dataset("ct82", download=tcia, output=out)
@@ -233,6 +236,7 @@ def test_check_says_what_is_wrong(tcia, tmp_path):
     assert "splits.json names PANCREAS_0004" in said
 
 
+@pytest.mark.slow
 def test_nnunet_cohorts_are_read_as_they_are(tmp_path):
     for number in range(3):
         hu, labels = scan(number)

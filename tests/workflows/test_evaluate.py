@@ -42,6 +42,7 @@ def dice(truth: Path, prediction: Path, output: Path) -> list[float]:
     return [found.values(organ, "dice")["a"] for organ in found.organs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("described", [True, False])
 def test_a_scaled_and_a_resampled_mask_score_like_the_plain_one(tmp_path, described):
     truth, prediction, labels = masks(tmp_path)

@@ -25,6 +25,8 @@ from agseg.workflows.worst_cases import WorstCases, gathered
 from tests.io.html.test_accessibility import CONTRAST, NAMELESS
 from tests.io.html.test_page import Page, browser  # noqa: F401 - the fixture
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</title><script>document.title='owned'</script>"
 """A method's name, as somebody may give it."""
 
@@ -61,7 +63,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
-@pytest.mark.slow
 def test_the_worst_come_first_and_all_is_said_without_a_script(out: Path) -> None:
     text = (out / "report.html").read_text()
     for said in (
@@ -193,7 +194,6 @@ def test_without_pictures_the_page_says_so(tmp_path: Path) -> None:
     assert "There are no pictures" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_frames_that_were_surely_taken_for_another_class_come_first(tmp_path: Path) -> None:
     rows = (("a/1", "Femur", "Femur", 0.9), ("a/2", "Femur", "Brain", 0.6), ("b/1", "Brain", "Femur", 0.99))
     table = FrameTable("net", ("Femur", "Brain"), tuple(FrameScore(*row) for row in rows))

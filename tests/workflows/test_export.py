@@ -58,6 +58,7 @@ def test_a_name_that_cannot_be_had_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["_entry", "model_card", "flush"])
 def test_a_failure_leaves_nothing(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def fail(*_: object) -> None:

@@ -101,6 +101,7 @@ def test_folds_are_all_taken_or_those_that_were_asked_for(tmp_path):
     assert len(list((tmp_path / "home" / "weights" / "imported").iterdir())) == 1  # the earlier import's files are gone
 
 
+@pytest.mark.slow
 def test_orientation_must_be_said_where_the_plan_does_not(tmp_path):
     folder = write_model(
         tmp_path / "model", plans=PLANS | {"image_reader_writer": "SimpleITKIO", "transpose_forward": [1, 0, 2]}
@@ -324,6 +325,7 @@ def hostile_zip(path: Path, name: str, content: bytes = b"x", *, mode: int = 0o6
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "mode"),
     [

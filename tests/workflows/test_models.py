@@ -11,6 +11,8 @@ import pytest
 from agseg.models.published import PUBLISHED, Published
 from agseg.workflows.models import agreement
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rows():
@@ -37,7 +39,6 @@ def test_agreement_by_hand(parameters, entry, expected):
     assert agreement(parameters, entry) == expected
 
 
-@pytest.mark.slow
 def test_only_the_networks_that_cannot_agree_with_print_do_not(rows):
     apart = {row["name"] for row in rows if "%" in row["agreement"]}
     assert apart == {"attention-unet3d-proj", "anu-net-l1", "anu-net-l2", "anu-net-l3", "anu-net-l4"}

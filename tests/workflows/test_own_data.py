@@ -23,7 +23,7 @@ from agseg.training.trained_model import open_run
 from agseg.weights.manifest import Manifest
 from tests.workflows.own_phantoms import AFFINE, case_labels, write_raw
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TOY = ["--set", "network.config.widths=[4, 6]", "--set", "input.tile=[16, 16, 8]", "--set", "loop.validate_every=0"]
 NAMES = ["--label", "1=liver", "--label", "2=tumour", "--label", "3=cyst"]
@@ -66,7 +66,6 @@ def test_every_command_of_the_page_exists_with_its_options():
         assert {word for word in rest if word.startswith("-")} <= known, words
 
 
-@pytest.mark.slow
 def test_the_plan_says_why_and_is_a_recipe_of_its_own_data(place):
     text = (place / "lesions.yaml").read_text()
     recipe = yaml.safe_load(text)
@@ -90,7 +89,6 @@ def test_folds_hold_every_case_once_and_are_nnunets_too(place):
     assert max(without_cyst) - min(without_cyst) <= 1
 
 
-@pytest.mark.slow
 def test_pooled_folds_stand_beside_nnunets_predictions_with_a_test(place, tmp_path):
     data, pooled = place / "Dataset501_Lesions", place / "evaluation/all"
     agseg("evaluate", *(w for f in range(3) for w in ("--pool", place / f"evaluation/fold-{f}")), "-o", pooled, "-q")
@@ -149,7 +147,6 @@ def test_folds_export_as_one_entry_that_says_what_it_learned_from(place, exporte
         export_run([first, first], weights_id="twice", output=place / "no")
 
 
-@pytest.mark.slow
 def test_weights_are_scored_too_but_not_on_what_they_learned_from(place, exported, tmp_path):
     data, words = place / "Dataset501_Lesions", ["--manifest", exported, "--device", "cpu"]
     told = agseg("evaluate", "--run", "lesions", "--data", data, *words, "-o", tmp_path / "ev", code=2)
@@ -170,7 +167,6 @@ def test_weights_are_scored_too_but_not_on_what_they_learned_from(place, exporte
     assert "which cases the weights of lesions learned from is not recorded" in table
 
 
-@pytest.mark.slow
 def test_segment_joins_the_channels_and_finds_what_evaluate_found(place, exported, tmp_path):
     studies, out = tmp_path / "imagesTs", tmp_path / "out"
     studies.mkdir()

@@ -5,6 +5,8 @@ import pytest
 
 from agseg.workflows.protocols import ProtocolsPlan, run_protocols
 
+pytestmark = pytest.mark.slow
+
 PLAN = ProtocolsPlan(source_cases=4, target_cases=6, coarsen=5.0, steps=1, processes=1)
 
 
@@ -15,7 +17,6 @@ def folder(tmp_path_factory):
     return output
 
 
-@pytest.mark.slow
 def test_six_rows_with_every_metric(folder):
     content = json.loads((folder / "protocols.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     rows = [(row["protocol"], row["model"]) for row in content["rows"]]

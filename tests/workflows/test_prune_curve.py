@@ -91,6 +91,7 @@ def test_the_dice_of_a_depth_is_that_of_the_whole_networks_head(curve, site):
     assert len(means) == len(DEPTHS), "heads that agree would show nothing"
 
 
+@pytest.mark.slow
 def test_parameters_and_bytes_are_those_of_the_nodes_up_to_the_depth(curve, site):
     assert [point.depth for point in curve.points] == list(DEPTHS)
     for point in curve.points:

@@ -80,6 +80,7 @@ def test_a_mixed_folder_ends_with_one_record_per_study(run):
     assert next(s["code"] for s in record["studies"] if s["input"] == "gap") == "E_MISSING_SLICES"
 
 
+@pytest.mark.slow
 def test_masks_lie_on_the_source_grid_for_a_second_reader(run):
     root, out, _ = run
     source = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(root / "studies" / "axial")))

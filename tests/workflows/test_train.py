@@ -134,6 +134,7 @@ def test_training_never_opens_a_test_case(sites, tmp_path, monkeypatch):
     assert split.test
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_source_and_leaves_the_dropped_logits_alone(runs, tuned):
     source, after = open_run(runs / SOURCE).bare().state_dict(), open_run(tuned, best=False).bare().state_dict()
     assert source["head.weight"].shape[0] == 4

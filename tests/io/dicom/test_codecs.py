@@ -31,6 +31,7 @@ def outcome(folder: Path, syntax: str, **changed: object) -> Code | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 @pytest.mark.parametrize(
     "changed",

@@ -89,6 +89,7 @@ def test_deep_nesting_costs_neither_time_nor_a_crash(tmp_path, axial):
     assert time.process_time() - before < 10
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_damage_is_an_input_error_and_tells_nothing(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("ct")

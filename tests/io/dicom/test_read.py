@@ -96,6 +96,7 @@ class TestGeometry:
         assert not volume.grid.is_rectangular
         assert_world_values(volume)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("step", "decimals"), [(0.625, 2), (0.703, 2), (1.25, 1), (0.33, 2), (0.8125, 3), (0.6, 1)])
     def test_positions_may_be_printed_with_few_decimals(self, tmp_path, step, decimals):
         shape = (14, 12, 40)
@@ -282,6 +283,7 @@ def _twin(dataset, k):
 
 
 class TestRefusals:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "code"),
         [

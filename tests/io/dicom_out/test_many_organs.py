@@ -115,6 +115,7 @@ def test_the_report_measures_each_on_the_segment_that_holds_it(written, result, 
     assert found == places
 
 
+@pytest.mark.slow
 def test_contours_fill_to_every_organ(result, tmp_path):
     write_rtstruct(tmp_path / "rtstruct.dcm", result)
     regions = read_rtstruct(tmp_path / "rtstruct.dcm", result)

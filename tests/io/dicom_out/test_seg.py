@@ -403,6 +403,7 @@ def validate(path: Path) -> list[str]:
     return [line for line in lines if line.startswith(("Error", "Abort"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["axial", "oblique"])
 def test_promise_4_objects_validate_without_errors(orientation: str, tmp_path: Path) -> None:
     series = make_series(orientation)

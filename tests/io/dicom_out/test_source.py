@@ -50,6 +50,7 @@ def carried(source: DicomSource, keyword: str = "PatientName") -> str:
     return str(back.get(keyword, ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", ["PatientName", "StudyDescription"])
 @pytest.mark.parametrize(
     ("charset", "encoding", "name", "is_odd"),

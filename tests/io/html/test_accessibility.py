@@ -162,6 +162,7 @@ def test_the_viewer_shows_contours_and_says_which_side_is_which(pages: tuple[Pat
     assert places["A"]["y"] < middle_y < places["P"]["y"]
 
 
+@pytest.mark.slow
 def test_a_long_scan_is_thinned_out(tmp_path: Path) -> None:
     grid = Grid((8, 8, MOST_SLICES + 100), np.eye(4))
     mask = LabelMask(np.zeros(grid.shape, dtype=np.uint8), grid, LabelSet.from_mapping({1: "liver"}))

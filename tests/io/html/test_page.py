@@ -263,6 +263,7 @@ def test_the_keyboard_reaches_what_the_mouse_reaches(seen: Any) -> None:
     assert rows(seen)[-1] == "alpha"
 
 
+@pytest.mark.slow
 def test_it_can_be_read_without_javascript_and_printed_whole(browser: Any, written: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(written.as_uri())
@@ -282,6 +283,7 @@ def test_a_click_enlarges_a_picture_and_escape_closes_it(seen: Any) -> None:
     assert not seen.locator("dialog").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_follows_the_systems_colours(seen: Any, scheme: str) -> None:
     seen.emulate_media(color_scheme=scheme)

@@ -68,6 +68,7 @@ TOO_WIDE = """width => document.documentElement.scrollWidth <= width ? [] : [...
   .filter(e => e.getBoundingClientRect().right > width && !e.closest(".wide")).map(e => e.outerHTML.slice(0, 200))"""
 
 
+@pytest.mark.slow
 def test_every_column_and_the_disclaimer_are_printed(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     if shutil.which("pdftotext") is None:
         pytest.skip("needs pdftotext (apt-get install poppler-utils)")
@@ -89,6 +90,7 @@ def test_every_column_and_the_disclaimer_are_printed(browser: Any, tmp_path: Pat
     assert all(f"{100.0 + number:.1f}" in tables for number in range(20))
 
 
+@pytest.mark.slow
 def test_a_study_is_printed_on_one_sheet_with_its_pictures_and_its_table(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     if shutil.which("pdftotext") is None:
         pytest.skip("needs pdftotext (apt-get install poppler-utils)")

@@ -111,6 +111,7 @@ def test_an_incomplete_series_does_not_appear(archive: Running, tmp_path: Path, 
     assert not list(tmp_path.rglob("*.dcm"))
 
 
+@pytest.mark.slow
 def test_a_series_that_grew_is_pulled_anew(archive: Running, tmp_path: Path) -> None:
     headers = make_series().headers
     for header in headers[:-1]:
@@ -160,6 +161,7 @@ def test_own_results_in_a_series_are_left_out(archive: Running, tmp_path: Path, 
     assert pull(there, query=DAY, output=tmp_path / "in").records[0].instances == SLICES
 
 
+@pytest.mark.slow
 def test_what_a_killed_pull_left_is_swept_away(archive: Running, tmp_path: Path) -> None:
     fill(archive.shelf)
     there = archive.open()
