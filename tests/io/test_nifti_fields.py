@@ -55,7 +55,7 @@ def as_nibabel_lays_it_out(dtype, grid, *, with_qform):
 @given(affines, st.sampled_from([np.uint8, np.float32]))
 def test_a_header_of_ours_is_nibabels_byte_for_byte(affine, dtype):
     grid = Grid((7, 8, 9), affine)
-    ours = _header_bytes(np.dtype(dtype), grid)
+    ours = _header_bytes(np.dtype(dtype), grid, b"")
     has_qform = int.from_bytes(ours[252:254], "little") == 1
     assert ours == as_nibabel_lays_it_out(dtype, grid, with_qform=has_qform)
 

@@ -24,6 +24,8 @@ from agseg.study import Source
 from agseg.volume import LabelMask, Volume
 from tests.io.html.test_page import REVIEW, browser, report  # noqa: F401 - the fixture
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '</script><script>document.title="owned"</script>'
 
 CONTRAST = """() => {
@@ -162,7 +164,6 @@ def test_the_viewer_shows_contours_and_says_which_side_is_which(pages: tuple[Pat
     assert places["A"]["y"] < middle_y < places["P"]["y"]
 
 
-@pytest.mark.slow
 def test_a_long_scan_is_thinned_out(tmp_path: Path) -> None:
     grid = Grid((8, 8, MOST_SLICES + 100), np.eye(4))
     mask = LabelMask(np.zeros(grid.shape, dtype=np.uint8), grid, LabelSet.from_mapping({1: "liver"}))
@@ -170,7 +171,6 @@ def test_a_long_scan_is_thinned_out(tmp_path: Path) -> None:
     assert (tmp_path / VIEWER_HTML).read_text().count('"position"') == MOST_SLICES
 
 
-@pytest.mark.slow
 def test_one_patients_volumes_stand_together_oldest_first() -> None:
     page = render_report(patient_report())
     section = page[page.index("One patient") : page.index("<footer>")]

@@ -18,6 +18,8 @@ from agseg.report import DISCLAIMER, StudyReport, StudyStatus
 from agseg.volume import Warned
 from tests.io.html.test_page import HOSTILE, browser, organ, report  # noqa: F401 - the fixture
 
+pytestmark = pytest.mark.slow
+
 PLANES = ("Abdominal", "Brain (Cb.)", "Femur", "Kidneys", "LVOT", "Profile", "Spine (cor.)")
 
 
@@ -68,7 +70,6 @@ TOO_WIDE = """width => document.documentElement.scrollWidth <= width ? [] : [...
   .filter(e => e.getBoundingClientRect().right > width && !e.closest(".wide")).map(e => e.outerHTML.slice(0, 200))"""
 
 
-@pytest.mark.slow
 def test_every_column_and_the_disclaimer_are_printed(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     if shutil.which("pdftotext") is None:
         pytest.skip("needs pdftotext (apt-get install poppler-utils)")
@@ -90,7 +91,6 @@ def test_every_column_and_the_disclaimer_are_printed(browser: Any, tmp_path: Pat
     assert all(f"{100.0 + number:.1f}" in tables for number in range(20))
 
 
-@pytest.mark.slow
 def test_a_study_is_printed_on_one_sheet_with_its_pictures_and_its_table(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     if shutil.which("pdftotext") is None:
         pytest.skip("needs pdftotext (apt-get install poppler-utils)")
@@ -121,7 +121,6 @@ def test_a_study_is_printed_on_one_sheet_with_its_pictures_and_its_table(browser
         assert sheet.count("right kidney") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 700, 1200])
 def test_no_word_of_a_table_is_broken_and_no_row_is_a_column(browser: Any, tmp_path: Path, width: int) -> None:  # noqa: F811
     reasons = ("uneven density (21 % of its voxels are more than 60 HU from its median, usually at most 20 %)",) * 2
