@@ -206,12 +206,18 @@ async def _download(response: httpx2.Response, take: Sink, most_bytes: int, move
 
 
 def _close(runner: asyncio.Runner, client: httpx2.AsyncClient) -> None:
+    """Close connections and event loop; called wherever the client happens to be collected.
+
+    That may be inside a lock of :mod:`threading`. So this must not wait for a thread, as ``asyncio.Runner.close`` does for
+    those that look up names: they end by themselves.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         with suppress(RuntimeError):  # at the end of the process the loop may be gone already
             runner.run(client.aclose())
-        runner.close()
+            runner.get_loop().close()
+            asyncio.set_event_loop(None)
     # Else it was collected while another loop runs: its sockets close as they are collected too.
 
 

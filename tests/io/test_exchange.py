@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,3 +166,23 @@ def test_redirections_are_not_followed(client: HttpClient) -> None:
 
     with server(elsewhere) as url:
         assert client.ask("GET", url, most_bytes=10).status == 302
+
+
+COLLECTED_INSIDE_A_LOCK = """
+import asyncio, gc, threading
+from agseg.io.exchange import HttpClient, Pace, trusted
+
+client = HttpClient(pace=Pace(silence_s=1.0, grace_s=1.0), verify=trusted())
+client._runner.run(asyncio.to_thread(int))  # as a look-up of a name leaves a thread behind
+with threading._active_limbo_lock:  # as threading.enumerate() holds it
+    del client
+    gc.collect()
+print("closed")
+"""
+
+
+def test_a_client_that_is_collected_inside_a_lock_of_threading_waits_for_no_thread() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTED_INSIDE_A_LOCK], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "closed\n", done.stderr

@@ -35,7 +35,7 @@ def test_people_get_a_page_and_a_picture(folder):
 
 
 def test_a_second_run_gives_the_same_numbers_and_tells_every_training(folder, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="agseg"):
         again = run_protocols(tmp_path, PLAN)
     told = [record.getMessage().partition(" trained")[0] for record in caplog.records if " trained in " in record.getMessage()]
     assert told == [f"{model}: {part}" for model in ("unet3d", "attention-unet3d") for part in ("source", "AFT", "SCR")]
