@@ -79,7 +79,7 @@ def write_records(report: BatchReport, output: Output, tables: Collection[str], 
 def write_begun(report: BatchReport, output: Output) -> None:
     """Write run.json of a run that has begun, and say so on the last run's page: should it die, nothing tells of success.
 
-    Where there is no page yet none is written: making one takes a tenth of a small study's time, with nothing to show.
+    Where there is no page yet none is written: it would have nothing to show, and the first study would wait for it.
 
     Raises
     ------
