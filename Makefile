@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test test-fast check docs lock bench protocols weights weights-eval clean
+.PHONY: demo test test-fast check docs lock bench protocols weights weights-eval weights-folds clean
 
 demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask per good study, a reason for the bad one
 	@rm -rf agseg-out
@@ -44,6 +44,9 @@ weights: $(STAMPS)/dev  ## repeat the training of the packaged weights from ../s
 
 weights-eval: $(STAMPS)/dev  ## a packaged network (NETWORK=id or file, RECIPE=name) on left-out scans: build/weights-eval/
 	$(BIN)/python -m agseg.workflows.weights_eval $(NETWORK) $(if $(RECIPE),--recipe $(RECIPE))
+
+weights-folds: $(STAMPS)/dev  ## train a packaged network (NETWORK=id) once per fold of patients and score each on its own: build/weights-folds/
+	$(BIN)/python -m agseg.workflows.weights_folds $(NETWORK) $(foreach fold,$(FOLD),--fold $(fold))
 
 clean:
 	rm -rf build dist site agseg-out .pytest_cache .mypy_cache .ruff_cache

@@ -28,8 +28,12 @@ def segment_with_entry(
     settings: Settings | None = None,
     progress: TileProgress | None = None,
     box: Box | None = None,
+    keep_certainty: bool = False,
 ) -> Segmentation:
-    """Segment one volume with the input, labels and clean-up of an entry; its parts are merged, where it has some."""
+    """Segment one volume with the input, labels and clean-up of an entry; its parts are merged, where it has some.
+
+    ``keep_certainty`` keeps each voxel's winning probability of a network without parts.
+    """
     if isinstance(network, Parts):
         return _segment_parts(volume, network, entry, organs=organs, settings=settings, progress=progress, box=box)
     return segment_volume(
@@ -41,6 +45,8 @@ def segment_with_entry(
         settings=settings,
         cleanup=entry.cleanup,
         largest_of=entry.largest_of,
+        calibration=entry.calibration,
+        keep_certainty=keep_certainty,
         progress=progress,
         box=box,
     )
@@ -68,6 +74,7 @@ def _segment_parts(
             spec=part.input,
             labels=part.labels,
             settings=settings,
+            calibration=entry.calibration,
             progress=progress,
             prepared=prepared,
             box=box,

@@ -17,6 +17,7 @@ from torch import Tensor
 from agseg.errors import Code, InferenceError
 from agseg.inference.axis import Interpolation
 from agseg.inference.body import Box, body_extents, median_box
+from agseg.inference.certainty import Calibrations, calibrated
 from agseg.inference.model_grid import ModelGrid
 from agseg.inference.normalise import normalise
 from agseg.inference.predict import probabilities
@@ -70,8 +71,11 @@ def segment_in_boxes(
     labels: LabelSet,
     *,
     progress: Callable[[int, int], None] | None = None,
+    calibrations: Calibrations | None = None,
 ) -> Restored:
     """Label a volume with a fixed-shape network; argmax of the blended probabilities on the source grid.
+
+    ``calibrations`` are those of classes whose mean probability is to be a calibrated one.
 
     Raises
     ------
@@ -101,8 +105,9 @@ def segment_in_boxes(
             index = [slice(None)] * 3
             index[axis] = slice(low, high)
             found[tuple(index)] = label
-            won += np.bincount(label.reshape(-1), minlength=256)
-            total += np.bincount(label.reshape(-1), weights=best.reshape(-1), minlength=256)
+            classes, values = calibrated(torch.from_numpy(label), torch.from_numpy(best), calibrations or {})
+            won += np.bincount(classes.numpy(), minlength=256)
+            total += np.bincount(classes.numpy(), weights=values.numpy(), minlength=256)
     return Restored(found, {int(c): float(total[c] / won[c]) for c in np.flatnonzero(won) if c != 0})
 
 

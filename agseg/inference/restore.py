@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agseg.inference.certainty import Calibrations, calibrated
 from agseg.inference.decide import ByProbability, Rule, lines_with
 from agseg.inference.device import to_host
 from agseg.inference.model_grid import ModelGrid
@@ -30,11 +31,16 @@ class Restored:
     labels
         uint8 (i, j, k), the winning class per voxel.
     probability
-        Mean winning probability per class index over the voxels that it won; empty where it won none.
+        Mean winning probability per class index over the voxels that it won, calibrated where the class has a calibration;
+        empty where it won none.
+    certainty
+        The winning probability of each voxel as the network gave it, float32 (i, j, k), 0 where background was never
+        questioned; None where nobody asked for it.
     """
 
     labels: NDArray[np.uint8]
     probability: dict[int, float]
+    certainty: NDArray[np.float32] | None = None
 
 
 class Restorer:
@@ -53,10 +59,24 @@ class Restorer:
         Source axes from slowest to fastest in memory; the label map is laid out the same way.
     rule
         How scores become labels.
+    calibrations
+        Of classes whose mean probability is to be a calibrated one.
+    keep_certainty
+        Keep the winning probability of every voxel too.
     """
 
-    def __init__(self, model_grid: ModelGrid, *, tiles: TilePlan, order: Sequence[int], rule: Rule | None = None) -> None:
+    def __init__(
+        self,
+        model_grid: ModelGrid,
+        *,
+        tiles: TilePlan,
+        order: Sequence[int],
+        rule: Rule | None = None,
+        calibrations: Calibrations | None = None,
+        keep_certainty: bool = False,
+    ) -> None:
         self._rule = rule or ByProbability()
+        self._calibrations, self._keeps = calibrations or {}, keep_certainty
         self._model_grid = model_grid
         self._tiles = tiles
         self._loop = tiles.order
@@ -75,7 +95,8 @@ class Restorer:
             If any score is not a finite number.
         """
         if self._found is None:
-            self._found = _Found([self._model_grid.source.shape[axis] for axis in self._order], block.scores.device)
+            shape = [self._model_grid.source.shape[axis] for axis in self._order]
+            self._found = _Found(shape, block.scores.device, self._calibrations, keep_certainty=self._keeps)
         scores, start = self._with_halo(block)
         arranged = scores.permute(0, *(axis + 1 for axis in self._model_axes))
         hits, known = self._asked(block, scores, arranged)
@@ -107,7 +128,10 @@ class Restorer:
         """The label map in (i, j, k) order and the mean winning probabilities."""
         if self._found is None:
             return Restored(np.zeros(self._model_grid.source.shape, dtype=np.uint8), {})
-        return Restored(to_host(self._found.labels).transpose(np.argsort(self._order)), self._found.means())
+        back = np.argsort(self._order)
+        kept = self._found.certainty
+        certainty = None if kept is None else to_host(kept).transpose(back)
+        return Restored(to_host(self._found.labels).transpose(back), self._found.means(), certainty)
 
     def _asked(
         self, block: Block, scores: Tensor, arranged: Tensor
@@ -157,7 +181,9 @@ class Restorer:
 class _Found:
     """The label map so far, in source memory order, and how probable each class was where it won."""
 
-    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+    def __init__(self, shape: Sequence[int], device: torch.device, calibrations: Calibrations, *, keep_certainty: bool) -> None:
+        self._calibrations = calibrations
+        self.certainty = torch.zeros(tuple(shape), device=device) if keep_certainty else None
         self.labels = torch.zeros(tuple(shape), dtype=torch.uint8, device=device)
         # A class has 8 bits. float64 counts exactly, and adds without losing what is small.
         self._won = torch.zeros(256, dtype=torch.float64, device=device)
@@ -166,7 +192,9 @@ class _Found:
     def add(self, where: tuple[slice, slice, slice], label: Tensor, best: Tensor) -> None:
         """Take a box of labels (uint8) and their probabilities (float32)."""
         self.labels[where] = label
-        classes, values = label.flatten().to(torch.int64), best.flatten().double()
+        if self.certainty is not None:
+            self.certainty[where] = best
+        classes, values = calibrated(label, best, self._calibrations)
         self._won.scatter_add_(0, classes, torch.ones_like(values))
         self._sum.scatter_add_(0, classes, values)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agseg.errors import Code, InferenceError
+from agseg.inference.certainty import Calibrations
 from agseg.inference.cleanup import clean_up, keep_largest, keep_only
 from agseg.inference.clock import Clock
 from agseg.inference.crop import Box, body_grid, box_grid
@@ -23,6 +25,7 @@ from agseg.inference.straighten import labels_on, needs_straightening, straighte
 from agseg.inference.tiling import TilePlan, plan, sweep
 from agseg.labels import LabelSet
 from agseg.laterality import left_right_pairs
+from agseg.measure.calibration import Calibration
 from agseg.models.precision import Precision
 from agseg.slabs import memory_order
 from agseg.volume import LabelMask, Quantity, Volume, Warned
@@ -72,13 +75,15 @@ class Segmentation:
     mask
         Labels on the volume's own grid.
     probability
-        Mean winning probability per organ name, over the organ's voxels.
+        Mean winning probability per organ name, over the organ's voxels; a calibrated one where the weights have a calibration.
     components
         Number of connected components per organ name, before any clean-up.
     seconds
         Per stage: prepare, predict, restore.
     warnings
         Fallbacks that were taken.
+    certainty
+        Each voxel's winning probability as the network gave it, where it was asked for (:func:`segment_volume`).
     """
 
     mask: LabelMask
@@ -86,6 +91,7 @@ class Segmentation:
     components: dict[str, int]
     seconds: dict[str, float]
     warnings: tuple[Warned, ...] = field(default=())
+    certainty: NDArray[np.float32] | None = None
 
 
 def segment_volume(
@@ -98,6 +104,8 @@ def segment_volume(
     settings: Settings | None = None,
     cleanup: Mapping[str, Cleanup] | None = None,
     largest_of: Sequence[Sequence[str]] = (),
+    calibration: Mapping[str, Calibration] | None = None,
+    keep_certainty: bool = False,
     progress: TileProgress | None = None,
     prepared: PreparedOnce | None = None,
     box: Box | None = None,
@@ -118,6 +126,10 @@ def segment_volume(
         The rule of each organ that has one.
     largest_of
         Sets of organs of which, taken together, only the largest component stays; done first, whatever organs are wanted.
+    calibration
+        What the winning probability of an organ is worth, where that was measured.
+    keep_certainty
+        Keep each voxel's winning probability; not for networks that see a box of their own, nor for oblique scans.
     prepared
         Shares the prepared image between networks that see the same.
     box
@@ -141,7 +153,9 @@ def segment_volume(
         subject = straighten(volume, finest_mm=finest)
         clock.lap("prepare")
     box = box if subject is volume else None
-    job = _Job(subject, spec, labels, settings, clock, progress, prepared or PreparedOnce(), box)
+    calibrations = {labels[name].index: one for name, one in (calibration or {}).items() if name in labels}
+    keeps = keep_certainty and subject is volume
+    job = _Job(subject, spec, labels, settings, clock, progress, prepared or PreparedOnce(), box, calibrations, keeps)
     restored, warnings = _with_fallbacks(job, network)
     for together in largest_of:
         keep_largest(restored.labels, [labels[name].index for name in together])
@@ -161,6 +175,7 @@ def segment_volume(
         {names[c]: n for c, n in components.items() if c in names},
         clock.seconds,
         warnings,
+        restored.certainty,
     )
 
 
@@ -176,6 +191,8 @@ class _Job:
     progress: TileProgress | None
     prepared: PreparedOnce
     box: Box | None
+    calibrations: Calibrations
+    keep_certainty: bool
 
 
 def _with_fallbacks(job: _Job, network: Predictor) -> tuple[Restored, tuple[Warned, ...]]:
@@ -211,7 +228,7 @@ def _with_fallbacks(job: _Job, network: Predictor) -> tuple[Restored, tuple[Warn
 def _run(job: _Job, network: Predictor) -> Restored:
     volume, spec = job.volume, job.spec
     if spec.body_box:
-        restored = segment_in_boxes(volume, network, spec, job.labels, progress=job.progress)
+        restored = segment_in_boxes(volume, network, spec, job.labels, progress=job.progress, calibrations=job.calibrations)
         job.clock.lap("predict")
         return restored
     model_grid = None
@@ -231,7 +248,14 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     rule: Rule = ByProbability()
     if carries_logits:
         rule = ByRegion(spec.regions) if spec.regions else ByLogit()
-    restorer = Restorer(prepared.model_grid, tiles=tiles, order=memory_order(job.volume.voxels.strides), rule=rule)
+    restorer = Restorer(
+        prepared.model_grid,
+        tiles=tiles,
+        order=memory_order(job.volume.voxels.strides),
+        rule=rule,
+        calibrations=job.calibrations,
+        keep_certainty=job.keep_certainty,
+    )
     left_right = tuple(axis for axis, code in enumerate(spec.axis_codes) if code in "LR")
     mirror = spec.mirror_axes if carries_logits else left_right
     # Training mirrored nnU-Net's scans under the same labels; of all others a mirrored left kidney is a right one.

@@ -14,6 +14,7 @@ from typing import Any
 
 from agseg.errors import FieldError
 from agseg.labels import LabelSet
+from agseg.measure.calibration import Calibration
 from agseg.weights.checks import check_enum
 from agseg.weights.files import WeightsFile
 from agseg.weights.input_spec import InputSpec
@@ -124,6 +125,8 @@ class WeightsEntry:
         Organs of other weights around which the publisher's program computes and nowhere else; a scout looks for them.
     learned
         What it was trained and validated on, its starts included; None where nobody recorded it.
+    calibration
+        Per organ what its winning probability is worth, where that was measured on patients left out; changes no mask.
 
     Raises
     ------
@@ -152,6 +155,7 @@ class WeightsEntry:
     parts: tuple[WeightsPart, ...] = ()
     crop_to: tuple[str, ...] = ()
     learned: tuple[Learned, ...] | None = None
+    calibration: dict[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not WEIGHTS_ID.fullmatch(self.id):
@@ -172,6 +176,7 @@ class WeightsEntry:
         for name, named in (
             ("default_for", self.default_for),
             ("cleanup", tuple(self.cleanup)),
+            ("calibration", tuple(self.calibration)),
             ("largest_of", together),
             ("parts", tuple(organ for part in self.parts for organ in part.labels.names)),
         ):
@@ -206,6 +211,7 @@ class WeightsEntry:
                 default_for=(),
                 cleanup={},
                 largest_of=(),
+                calibration={},
             )
             for part in self.parts
         )

@@ -31,12 +31,15 @@ NETWORK_FILE = "network.safetensors"
 """The finished network in a run's folder, half precision, as it is packaged."""
 
 
-def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -> Path | None:
+def make_weights(
+    recipe: Recipe, *, data: Path, build: Path, workers: int = 1, source: TrainedModel | None = None
+) -> Path | None:
     """Train a recipe in a folder of its name, or go on with it there; returns the finished network's file.
 
     None if a signal ended the run, with a checkpoint to go on from.
 
-    A recipe that starts from another one starts from its finished file, as whoever has only the packaged weights would.
+    A recipe that starts from another one starts from its finished file, as whoever has only the packaged weights would, or from
+    ``source``.
 
     Parameters
     ----------
@@ -46,10 +49,13 @@ def make_weights(recipe: Recipe, *, data: Path, build: Path, workers: int = 1) -
         The folder of all runs.
     workers
         Processes that draw samples.
+    source
+        The network that the recipe's start stands for, where no run in ``build`` is it.
     """
     folder = build / recipe.name
     place = RunPlace(data=data, output=folder, workers=workers, resume=(folder / LAST).exists())
-    source = None if recipe.start is None else _finished(build / recipe.start.recipe)
+    if source is None and recipe.start is not None:
+        source = _finished(build / recipe.start.recipe)
     report = run_training(recipe, place, source=source, progress=_log_progress)
     if report.interrupted:
         return None

@@ -8,8 +8,8 @@ import io
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ from agseg.inference.by_entry import segment_with_entry
 from agseg.inference.network import load_network
 from agseg.inference.segment import Segmentation
 from agseg.labels import LabelSet
+from agseg.measure.calibration import AS_IT_IS, Calibration
 from agseg.measure.overlap import overlap
+from agseg.measure.reliability import Tally, curve
 from agseg.measure.surface import surface_dice, surface_distance
 from agseg.training.anatomy import structures_on
 from agseg.training.cases import IGNORE
@@ -56,7 +58,8 @@ class OrganScore:
     """One organ of one scan that training did not see; voxels whose label is open are not counted.
 
     ``sure`` is the mean winning probability over the organ's voxels, as in every record, and ``right`` the part of them that
-    the labels agree with: a network whose probabilities can be trusted has both alike. ``sure`` alone counts open voxels too.
+    the labels agree with: a network whose probabilities can be trusted has both alike. ``sure`` alone counts open voxels too,
+    and those that clean-up took away. ``tally`` counts right and wrong voxels by the network's own probability.
     """
 
     case: str
@@ -69,6 +72,7 @@ class OrganScore:
     found_ml: float
     sure: float
     right: float
+    tally: Tally | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def score_case(case: OpenCase, recipe: Recipe, labels: Path, volume: Volume, fou
                 found_ml=float(mask.sum()) * grid.voxel_volume_ml,
                 sure=found.probability.get(label.name, math.nan),
                 right=float((mask & wanted).sum() / mask.sum()) if mask.any() else math.nan,
+                tally=None if found.certainty is None else Tally.of(found.certainty[mask], wanted[mask]),
             )
         )
     return scores
@@ -136,7 +141,9 @@ def evaluate_negatives(recipe: Recipe, data: Path, segment: Segment) -> list[Inv
     return found
 
 
-def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
+def table(
+    scores: Sequence[OrganScore], negatives: Sequence[Invented], calibration: Mapping[str, Calibration] | None = None
+) -> str:
     """Dice / S2S (mm) / surface Dice per scan and organ, means, how sure and how right, and what was invented (Markdown)."""
     organs = list(dict.fromkeys(score.organ for score in scores))
     lines = ["| scan | phase | " + " | ".join(organs) + " |", "|---" * (len(organs) + 2) + "|"]
@@ -151,9 +158,24 @@ def table(scores: Sequence[OrganScore], negatives: Sequence[Invented]) -> str:
     for name, value in (("mean winning probability", "sure"), ("part of what is found that is right", "right")):
         means = [_mean(getattr(s, value) for s in scores if s.organ == organ) for organ in organs]
         lines.append(f"| {name} | " + " | ".join(_number(mean) for mean in means) + " |")
+    lines += _calibration_lines(scores, organs, calibration or {})
     lines += ["", "| without organs | found (ml) |", "|---|---|"]
     lines += [f"| {item.name} | {item.found_ml:.1f} |" for item in negatives]
     return "\n".join(lines) + "\n"
+
+
+def _calibration_lines(
+    scores: Sequence[OrganScore], organs: Sequence[str], calibration: Mapping[str, Calibration]
+) -> Iterator[str]:
+    """The expected calibration error over scans, of what the network says and of what records say."""
+    tallies = {organ: [s.tally for s in scores if s.organ == organ and s.tally is not None] for organ in organs}
+    if not any(tallies.values()):
+        return
+    before = [curve(tallies[organ]).error if tallies[organ] else math.nan for organ in organs]
+    yield "| calibration error of the network | " + " | ".join(_number(error) for error in before) + " |"
+    if calibration:
+        after = [curve(tallies[o], calibration.get(o, AS_IT_IS)).error if tallies[o] else math.nan for o in organs]
+        yield "| calibration error of what is recorded | " + " | ".join(_number(error) for error in after) + " |"
 
 
 def _cell(score: OrganScore) -> str:
@@ -218,14 +240,15 @@ def main(arguments: Sequence[str]) -> None:
     network = load_network(entry, paths, device=torch.device("cpu"))
 
     def segment(volume: Volume) -> Segmentation:
-        return segment_with_entry(volume, network, entry)
+        return segment_with_entry(volume, network, entry, keep_certainty=True)
 
     scores, negatives = evaluate_left_out(recipe, OPEN_SCANS, segment), evaluate_negatives(recipe, OPEN_SCANS, segment)
     output = OUTPUT / (entry.id if file is None else file.stem)
     output.mkdir(parents=True, exist_ok=True)
     (output / "scores.csv").write_text(_rows(scores), encoding="utf-8")
-    (output / "table.md").write_text(table(scores, negatives), encoding="utf-8")
-    _log.info("%s\n%s", output, table(scores, negatives))
+    text = table(scores, negatives, entry.calibration)
+    (output / "table.md").write_text(text, encoding="utf-8")
+    _log.info("%s\n%s", output, text)
 
 
 if __name__ == "__main__":

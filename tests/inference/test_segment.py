@@ -20,6 +20,7 @@ from agseg.inference.predict import tile_scores
 from agseg.inference.segment import Settings, segment_volume
 from agseg.inference.tiling import plan
 from agseg.labels import LabelSet
+from agseg.measure.calibration import Calibration
 from agseg.models.precision import Precision
 from agseg.volume import HU_MIN, Volume
 from agseg.weights.entry import Cleanup
@@ -227,6 +228,19 @@ def test_tiles_carry_every_channel():
     for corner, scores in zip(tiles.corners(), seen, strict=True):
         where = tuple(slice(c, c + 4) for c in corner)
         assert torch.equal(scores, image[(slice(None), *where)])
+
+
+def test_a_calibration_changes_what_is_said_of_its_organ_and_no_mask():
+    volume, half = scan(ras_grid()), Calibration(0.5, -0.4)
+    plain = segment_volume(volume, network(), spec=SPEC, labels=LABELS, keep_certainty=True)
+    told = segment_volume(volume, network(), spec=SPEC, labels=LABELS, calibration={"kidney_left": half})
+    assert told.mask.labels.tobytes("A") == plain.mask.labels.tobytes("A")
+    assert told.probability["kidney_right"] == plain.probability["kidney_right"]
+    sure = plain.certainty[plain.mask.of("kidney_left")]
+    assert plain.probability["kidney_left"] == pytest.approx(sure.mean(), rel=1e-5)
+    assert told.probability["kidney_left"] == pytest.approx(half.of(sure).mean(), rel=1e-5)
+    assert told.probability["kidney_left"] < plain.probability["kidney_left"] - 0.05
+    assert told.certainty is None  # nobody asked
 
 
 def test_only_the_organ_that_has_a_rule_is_cleaned_up():

@@ -9,6 +9,7 @@ import pytest
 
 from agseg.errors import FieldError, RecipeError
 from agseg.io.resources import resource_path
+from agseg.measure.calibration import Calibration
 from agseg.training.recipe import find_recipe, recipe_names
 from agseg.weights.entry import Cleanup
 from agseg.weights.files import FileSource, SourceKind, WeightsFile
@@ -108,6 +109,7 @@ def test_a_source_that_leads_nowhere_cannot_be_built(kind, places):
         ("default_for", ("heart",)),
         ("cleanup", {"heart": Cleanup.LARGEST_COMPONENT}),
         ("cleanup", {"liver": "most"}),
+        ("calibration", {"heart": Calibration(0.5)}),
         ("classes", ("a", "a")),
     ],
 )
