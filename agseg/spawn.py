@@ -9,6 +9,7 @@ Only modules of the standard library that start quickly are imported here.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -124,12 +125,22 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def begin(parent: int) -> None:
-    """What every child does first: leave Ctrl-C to the parent, keep its files private, end with the parent."""
+    """What every child does first: leave Ctrl-C to the parent, keep its files private, end with the parent.
+
+    Nothing is collected until :func:`ready`: imports leave no garbage, and looking for it takes a tenth of their time.
+    """
+    gc.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(PRIVATE_UMASK)
     end_with(parent)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 - pathlib takes 10 ms to import
         score.write(_OOM_SCORE)
+
+
+def ready() -> None:
+    """What every child does after its imports: collect again, but never look at what they made."""
+    gc.freeze()
+    gc.enable()
 
 
 def end_with(parent: int) -> None:

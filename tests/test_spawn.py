@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from agseg import spawn
-from agseg.__main__ import MODEL_IMPORTS, expected_imports
+from agseg.__main__ import MODEL_IMPORTS, THREADS, expected_imports
 from agseg.batch.crew import Crew
 from tests.batch.fakes import job
 
@@ -144,3 +144,17 @@ def processes_in(folder: Path) -> Iterator[psutil.Process]:
         with suppress(psutil.Error):
             if process.cwd() == str(folder):
                 yield process
+
+
+@pytest.mark.parametrize("own", [{}, dict.fromkeys(THREADS, "user's")], ids=["nothing said", "the user's own"])
+def test_children_learn_how_threads_wait_unless_the_user_says_it(own: dict[str, str], tmp_path: Path) -> None:
+    """What a child of the command sees, started where the command starts its own."""
+    program = (
+        "import os, sys; from agseg import __main__ as command; sys.argv = ['agseg', '--version']\n"
+        "try: command.main()\n"
+        "except SystemExit: pass\n"
+        "print(os.popen('env').read())"
+    )
+    around = {name: value for name, value in os.environ.items() if name not in THREADS}
+    done = subprocess.run([sys.executable, "-c", program], env=around | own, capture_output=True, text=True, check=True)
+    assert {f"{name}={value}" for name, value in (own or THREADS).items()} <= set(done.stdout.splitlines())

@@ -27,6 +27,7 @@ from agseg.batch.marker import Marker
 from agseg.batch.memory import virtual_bytes
 from agseg.batch.outcome import failure_of
 from agseg.io.video.frames import FrameSource
+from agseg.spawn import ready
 
 
 class Role(StrEnum):
@@ -86,6 +87,7 @@ class ChildSpec:
 
 def main(descriptor: int) -> None:
     """Serve until the parent closes the pipe; :func:`agseg.spawn.begin` has run before."""
+    ready()
     connection = Connection(descriptor)
     with suppress(EOFError, ConnectionError):
         spec: ChildSpec = connection.recv()

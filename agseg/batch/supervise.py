@@ -24,6 +24,7 @@ from agseg.batch.stations import Drafted, Ready
 from agseg.batch.worker import ChildExited, Worker
 from agseg.errors import Code, UsageError
 from agseg.report import StudyReport, StudyStatus
+from agseg.spawn import kill
 
 _TICK_S = 0.25
 """How often clocks and memory are looked at while no child speaks."""
@@ -285,6 +286,8 @@ class Supervisor:
 
     def close(self) -> None:
         """End every child at once."""
+        for worker in self._crew.all():
+            kill(worker.process)  # all before the first is waited for: a network's memory takes a moment to be given back
         for worker in self._crew.all():
             worker.end(at_once=True)
             self._remove(worker)
