@@ -108,7 +108,11 @@ def test_importing_the_command_line_does_not_import_torch():
         ("model", "agseg.workflows.study_segmenter agseg.inference.segment agseg.inference.network", "scipy skimage nibabel"),
         ("reader of NIfTI", "agseg.io.read", "torch scipy nibabel agseg.io.html.page"),
         ("writer", "agseg.workflows.study_writer", "torch scipy nibabel agseg.io.html.page"),
-        ("parent", "agseg.workflows.segment", "torch scipy nibabel distributed"),
+        (
+            "parent",
+            "agseg.workflows.segment",
+            "torch scipy nibabel distributed asyncio jinja2 PIL agseg.io.discover agseg.io.html.page",
+        ),
     ],
 )
 def test_each_process_of_a_run_imports_what_it_uses(process, modules, heavy):

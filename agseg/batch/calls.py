@@ -71,8 +71,8 @@ class Calls:
         self._worker: Worker | None = None
         self._marker = Marker()
 
-    def start(self) -> None:
-        """Start the child, so that it is ready when the first question comes."""
+    def start(self, *, first: str | None = None) -> None:
+        """Start the child, so that it is ready when the first question comes; ``first`` is a module that it imports at once."""
         if self._worker is None:
             size = self._limits.memory_bytes
             self._marker.value = NO_FILE
@@ -83,6 +83,7 @@ class Calls:
                 address_space_bytes=size,
                 debug=self._debug,
                 marker=self._marker.descriptor,
+                first=first,
             )
 
     def ask(self, function: Callable[..., Any], *arguments: Any, limit_s: float | None = None) -> Any:

@@ -21,9 +21,7 @@ from agseg.batch.fingerprint import input_fingerprint
 from agseg.batch.found import discovery_from_json, discovery_to_json
 from agseg.batch.memory import machine_memory_bytes, virtual_bytes
 from agseg.errors import AgsegError, Code, InputError
-from agseg.io.discover import find_studies, listed
-from agseg.io.video.clips import clip_kinds, find_clips
-from agseg.io.walk import FoundFile
+from agseg.io.walk import FoundFile, listed
 from agseg.io.watch import NO_FILE, Watch
 from agseg.study import Discovery, Rejected, Skipped
 
@@ -69,7 +67,7 @@ class Intake:
 
     def start(self) -> None:
         """Start the child now, so that it is ready when it is asked."""
-        self._calls.start()
+        self._calls.start(first="agseg.io.discover")
 
     def discover(
         self,
@@ -98,6 +96,8 @@ class Intake:
 
     def find_clips(self, inputs: Iterable[Path]) -> Discovery:
         """The ultrasound clips below the inputs, as :func:`agseg.io.video.clips.find_clips` finds them."""
+        from agseg.io.video.clips import find_clips
+
         self.start()
         return find_clips(inputs, kinds_of=self._clip_kinds)
 
@@ -159,7 +159,7 @@ class Intake:
         return {str(name): str(value) for name, value in told.items()} if isinstance(told, dict) else {}
 
 
-# -- in the child ---------------------------------------------------------------------------------------------------------
+# -- in the child: what opens files is imported there alone ----------------------------------------------------------------
 
 
 def _found(
@@ -170,12 +170,16 @@ def _found(
     *,
     note: Callable[[int], None],
 ) -> dict[str, Any]:
+    from agseg.io.discover import find_studies
+
     with memory_limited(FINDING_BYTES + BYTES_PER_FILE * len(files)):
         found = find_studies(files, skipped, modalities=modalities, watch=Watch(note, lost, FILE_CPU_S))
     return discovery_to_json(found, files)
 
 
 def _kinds(paths: Sequence[Path], lost: dict[int, Rejected], *, note: Callable[[int], None]) -> list[str]:
+    from agseg.io.video.clips import clip_kinds
+
     with memory_limited(FINDING_BYTES + BYTES_PER_FILE * len(paths)):
         return clip_kinds(paths, watch=Watch(note, lost, FILE_CPU_S))
 

@@ -9,48 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agseg.batch.decide import FAILURES
 from agseg.batch.exit_code import united_exit_code
-from agseg.batch.holdings import held_results
-from agseg.batch.job import REPORT_HTML, VOLUMES_CSV, Part
+from agseg.batch.job import REPORT_HTML, Part
 from agseg.batch.json_text import json_text
 from agseg.batch.output import Output, make_folders
-from agseg.batch.run_id import RUN_JSON, load_run, open_run, part_record, record_turn
+from agseg.batch.run_id import EARLIER_RUNS, RUN_JSON, load_run, open_run, part_record, record_turn
+from agseg.batch.style import DEFAULT_STYLE, Style
 from agseg.errors import Code, ExitCode, UsageError
 from agseg.io.atomic import output_error, write_bytes, write_text
-from agseg.io.html.page import mark_unfinished, write_report
-from agseg.io.tables import TableStyle, write_volumes
-from agseg.measure.review import review_list
+from agseg.io.html.unfinished import mark_unfinished
 from agseg.report import BatchReport, StudyReport, StudyStatus
-
-EARLIER_RUNS = "runs"
-"""Folder of the records of earlier runs that measured something; the report draws the trend from it."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How tables and page are written.
-
-    Parameters
-    ----------
-    identified
-        They may name patients.
-    table
-        For whom volumes.csv is.
-    """
-
-    identified: bool = False
-    table: TableStyle = TableStyle.PLAIN
-
-
-DEFAULT_STYLE = Style()
-
-TREND_RUNS = 60
-"""How many of them are read for the trend: two months of nights."""
 
 
 def write_records(report: BatchReport, output: Output, tables: Collection[str], *, style: Style = DEFAULT_STYLE) -> None:
@@ -72,7 +45,7 @@ def write_records(report: BatchReport, output: Output, tables: Collection[str], 
         _keep_earlier(output.root, whole.run_id)
         if whole.run_id != report.run_id:
             _join_filed(output.root, report)
-        _write_tables(whole, output, tables, style=style)
+        _write_tables(whole, output, tables, style)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
@@ -128,7 +101,7 @@ def write_unlooked(report: BatchReport, output: Output, tables: Collection[str],
     with _turn(report, output) as whole:
         _keep_earlier(output.root, whole.run_id)
         if not all((output.root / name).is_file() for name in tables):
-            _write_tables(whole, output, tables, style=style)
+            _write_tables(whole, output, tables, style)
         write_text(output.root / RUN_JSON, json_text(whole.to_dict()))
 
 
@@ -169,20 +142,17 @@ def _turn(report: BatchReport, output: Output) -> Iterator[BatchReport]:
         yield _united(report, output)
 
 
-def _write_tables(whole: BatchReport, output: Output, tables: Collection[str], *, style: Style) -> None:
-    """The tables show all that the folder holds: a study that was done before, and is no more in the input, keeps its rows."""
-    own = {study.output for study in whole.studies if study.output is not None}
-    held = tuple(held_results(output.root, besides=own, identified=style.identified))
-    if VOLUMES_CSV in tables:
-        # A clip has no volume, and no row.
-        with_organs = tuple(study for study, _ in held if study.organs)
-        everything = replace(whole, studies=(*whole.studies, *with_organs))
-        write_volumes(output.root / VOLUMES_CSV, everything, style=style.table)
-    names = {study.input for study in whole.studies}
-    gone = tuple(study for study, is_current in held if is_current and study.input not in names)
-    whole = replace(whole, studies=(*whole.studies, *gone))
-    review = {item.study.input: item.reasons for item in review_list(whole)}
-    write_report(output.root / REPORT_HTML, whole, review=review, earlier=_earlier_runs(output.root))
+def prepare_tables() -> None:
+    """Import what the tables are made with: 0.1 s, best spent while a writer works."""
+    import agseg.batch.tables
+
+    agseg.batch.tables.prepare()
+
+
+def _write_tables(whole: BatchReport, output: Output, tables: Collection[str], style: Style) -> None:
+    from agseg.batch.tables import write_tables
+
+    write_tables(whole, output, tables, style=style)
 
 
 def _united(report: BatchReport, output: Output) -> BatchReport:
@@ -233,15 +203,3 @@ def _join_filed(root: Path, report: BatchReport) -> None:
 def _id_of(run: dict[str, Any]) -> str:
     """The id of a run; a record that was written before runs had one is known by its content."""
     return str(run.get("run_id") or hashlib.sha256(json_text(run).encode()).hexdigest()[:16])
-
-
-def _earlier_runs(root: Path) -> tuple[dict[str, Any], ...]:
-    """The newest earlier runs' records, oldest first."""
-    newest = sorted((root / EARLIER_RUNS).glob("run-*.json"))[-TREND_RUNS:]
-    loaded = [load_run(path) for path in newest]
-    return tuple(sorted((run for run in loaded if run is not None), key=_order))
-
-
-def _order(run: dict[str, Any]) -> tuple[int, str]:
-    """Runs are counted; those of before that come first, by their clock."""
-    return int(run.get("run_number", 0)), str(run.get("finished"))

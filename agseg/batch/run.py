@@ -21,11 +21,12 @@ from agseg.batch.ledger import file_ledger
 from agseg.batch.outcome import Fault
 from agseg.batch.outdated import OUTDATED, set_aside
 from agseg.batch.output import Output
-from agseg.batch.record import Style, undone_if_refused, unlooked, write_begun, write_records, write_unlooked
+from agseg.batch.record import prepare_tables, undone_if_refused, unlooked, write_begun, write_records, write_unlooked
 from agseg.batch.run_aborted import RunAborted
 from agseg.batch.run_id import RUN_JSON, begin_run
 from agseg.batch.signals import noting_signals
 from agseg.batch.sources import source_of
+from agseg.batch.style import Style
 from agseg.batch.supervise import Supervisor
 from agseg.errors import Code, ExitCode, OutputError
 from agseg.report import BatchReport, StudyReport, StudyStatus
@@ -214,6 +215,8 @@ class _Run:
     def _stage(self, task: StudyTask, stage: str) -> None:
         if stage == "read":
             self._event(EventKind.STARTED, study=task.study.id)
+        elif stage == "write":
+            prepare_tables()
         self._event(EventKind.STAGE, study=task.study.id, stage=stage)
 
     def _ended(self, task: StudyTask, report: StudyReport, blame: Fault) -> None:

@@ -19,6 +19,9 @@ from agseg.report import new_run_id
 
 RUN_JSON = "run.json"
 
+EARLIER_RUNS = "runs"
+"""Folder of the records of earlier runs that measured something; the report draws the trend from it."""
+
 OPEN_RUN = ".agseg.run"
 """The run that parts join, in the output folder."""
 

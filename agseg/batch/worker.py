@@ -35,6 +35,8 @@ class Worker:
         See :class:`agseg.batch.child.ChildSpec`.
     memory_bytes
         Beyond this the supervisor ends it; a reader also limits its own address space.
+    first
+        A module that it imports before it listens.
     child
         A process that was started before, with the same ``debug``; None starts one.
     """
@@ -48,6 +50,7 @@ class Worker:
         address_space_bytes: int | None,
         debug: bool,
         marker: int | None = None,
+        first: str | None = None,
         child: Child | None = None,
     ) -> None:
         self.role = role
@@ -58,7 +61,7 @@ class Worker:
         self.due = float("inf")
         self.studies = 0
         if child is None:
-            child = start_child(debug=debug, inherited=() if marker is None else (marker,))
+            child = start_child(debug=debug, first=first, inherited=() if marker is None else (marker,))
         self.process = child.process
         self.connection = Connection(child.descriptor)
         with suppress(BrokenPipeError, ConnectionError):

@@ -30,12 +30,12 @@ from agseg.io.opening import open_regular
 from agseg.io.readers import FoundVolume, Reader, claimed_by_suffix
 from agseg.io.sniff import Content, sniff
 from agseg.io.video.containers import FileKind, kind_of
-from agseg.io.walk import CLIP_NOTE, UNSEEN, FoundFile, walk
+from agseg.io.walk import CLIP_NOTE, UNSEEN, FoundFile, listed
 from agseg.io.watch import Watch
 from agseg.report import STUDY_JSON
 from agseg.study import Discovery, Reason, Rejected, Skipped, Study, StudyKind
 
-__all__ = ["discover", "find_studies", "listed"]
+__all__ = ["discover", "find_studies"]
 
 
 @dataclass
@@ -80,15 +80,6 @@ def discover(
     return find_studies(files, skipped, modalities=modalities)
 
 
-def listed(
-    inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()
-) -> tuple[tuple[FoundFile, ...], tuple[Skipped, ...]]:
-    """The files below the inputs, and what else is there; nothing is opened. Arguments as :func:`discover`."""
-    items = tuple(walk(inputs, include=include, exclude=exclude))
-    files = tuple(item for item in items if isinstance(item, FoundFile))
-    return files, tuple(item for item in items if isinstance(item, Skipped))
-
-
 def find_studies(
     files: Sequence[FoundFile],
     skipped: Sequence[Skipped],
@@ -101,7 +92,7 @@ def find_studies(
     Parameters
     ----------
     files, skipped
-        From :func:`listed`.
+        From :func:`agseg.io.walk.listed`.
     modalities
         Of the scans that are looked for, ``"CT"`` and ``"MR"``. Formats that carry none are taken for the first.
     watch

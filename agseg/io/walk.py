@@ -79,6 +79,15 @@ def walk(inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterab
                 yield item
 
 
+def listed(
+    inputs: Sequence[Path], *, include: Iterable[str] = (), exclude: Iterable[str] = ()
+) -> tuple[tuple[FoundFile, ...], tuple[Skipped, ...]]:
+    """The files below the inputs, and what else is there; nothing is opened. Arguments and errors as :func:`walk`."""
+    items = tuple(walk(inputs, include=include, exclude=exclude))
+    files = tuple(item for item in items if isinstance(item, FoundFile))
+    return files, tuple(item for item in items if isinstance(item, Skipped))
+
+
 def _below(item: FoundFile | Skipped, root: Path) -> str | None:
     """The path below INPUT of what globs and hidden names decide about: files, links, and files that cannot be examined."""
     if isinstance(item, FoundFile):

@@ -22,16 +22,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import agseg
 from agseg.errors import Code, WeightsError
 from agseg.io.atomic import make_folder, replacing, write_text
 from agseg.weights.digest import Digest, refuse_unless, short
-from agseg.weights.download import Progress, no_progress
 from agseg.weights.entry import WeightsEntry, WeightsFormat
 from agseg.weights.files import SourceKind, WeightsFile
-from agseg.weights.sources import Fetched, fetch
+from agseg.weights.progress import Progress, no_progress
 from agseg.weights.trust import TrustRecord, TrustStore, coordinates
+
+if TYPE_CHECKING:
+    from agseg.weights.sources import Fetched
 
 LOCK_TIMEOUT_S = 3600.0
 """How long a process waits for another that is fetching the same file."""
@@ -197,6 +200,9 @@ class WeightsCache:
     def _fetch(self, weights_id: str, file: WeightsFile) -> Path:
         record = self.trust.get(file)
         partial = self.root / "partial" / _key(file)
+        # Most runs have their weights, and what speaks HTTP is not imported for them.
+        from agseg.weights.sources import fetch
+
         fetched = fetch(
             file,
             partial,

@@ -20,9 +20,7 @@ from agseg.errors import Code, OutputError, WeightsError
 from agseg.io.atomic import FILE_MODE, make_folder
 from agseg.io.connection import why_no_connection
 from agseg.io.exchange import Answer, HttpClient, Pace, TooLongError, TooSlowError, is_loopback, trusted
-
-Progress = Callable[[int, int | None, str], None]
-"""``progress(bytes done, bytes in all if known, file name)``."""
+from agseg.weights.progress import Progress, no_progress
 
 ATTEMPTS = 4
 """How often a download that breaks off is taken up before giving up."""
@@ -45,10 +43,6 @@ MAX_BYTES = 2 * 1024**3
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 NETWORK_HINT = "Behind a proxy set HTTPS_PROXY; without a network bring a bundle: agseg weights import."
-
-
-def no_progress(done: int, total: int | None, name: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ from agseg.weights.download import (
     NETWORK_HINT,
     TRANSIENT_STATUS,
     HostRules,
-    Progress,
     Remote,
     download,
-    no_progress,
     pause,
 )
 from agseg.weights.files import SourceKind, WeightsFile
+from agseg.weights.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata

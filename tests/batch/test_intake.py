@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -17,7 +18,8 @@ from agseg.batch.found import discovery_from_json, discovery_to_json
 from agseg.batch.intake import Intake
 from agseg.errors import AgsegError, Code, InputError, UsageError
 from agseg.io import discover as discovering
-from agseg.io.discover import discover, listed
+from agseg.io.discover import discover
+from agseg.io.walk import listed
 from agseg.study import Rejected
 from tests import phantoms
 
@@ -57,6 +59,10 @@ def broken_find(files, skipped, modalities, lost, *, note: Callable[[int], None]
         return module._found(files, skipped, modalities, lost, note=note)
     finally:
         discovering._looked_at = real
+
+
+def collection(*, note):
+    return gc.isenabled(), gc.get_freeze_count()
 
 
 def echo(value, *, note):
@@ -175,6 +181,13 @@ def test_calls_answer_and_go_on_after_a_death():
         assert calls.ask(echo, 2) == 2
     finally:
         calls.close()
+
+
+def test_a_child_that_serves_collects_its_garbage_and_none_of_its_imports():
+    with Intake() as intake:
+        collects, frozen = intake.ask(collection)
+    assert collects
+    assert frozen > 0
 
 
 def test_a_question_about_one_study_ends_as_its_reason():

@@ -7,9 +7,8 @@ JavaScript; with it, it can be sorted, filtered and enlarged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from agseg.io.html.thumbnail import PICTURES
 from agseg.io.html.trend import trend_of
 from agseg.labels import Label
 from agseg.report import BatchReport, StudyReport, StudyStatus
+
+TEMPLATE = "report.html.j2"
 
 PREVIEWS_EMBEDDED = 200
 """Studies whose pictures are in the page, the review list's first; the others link to their files. Keeps the page small."""
@@ -54,10 +55,6 @@ _MEANING = {
 }
 
 
-_UNFINISHED = '<p class="disclaimer" role="status">'
-_MARKED = re.compile(f"<main>{re.escape(_UNFINISHED)}[^<]*</p>")
-
-
 def write_report(
     path: Path, report: BatchReport, *, review: Review | None = None, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> None:
@@ -82,24 +79,6 @@ def write_report(
     write_text(path, render_report(report, review=review, earlier=earlier, root=path.parent))
 
 
-def mark_unfinished(path: Path, *, started: str) -> None:
-    """Say on a page that a later run has begun; that run's own page takes its place when it ends.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    said = f"{_UNFINISHED}A run began at {escape(started)} and has not finished. What follows is of an earlier one.</p>"
-    marked = f"<main>{said}".join(_MARKED.sub("<main>", text).split("<main>", 1))
-    if marked != text:
-        write_text(path, marked)
-
-
 def render_report(
     report: BatchReport, *, review: Review | None = None, earlier: Sequence[Mapping[str, Any]] = (), root: Path | None = None
 ) -> str:
@@ -108,10 +87,13 @@ def render_report(
     ordered = _in_order(report, review)
     with_pictures = [study for study in ordered if {*PICTURES, TIMELINE} & set(study.files)][:PREVIEWS_EMBEDDED]
     embedded = {id(study) for study in with_pictures}
-    views = {
-        id(study): view(study, f"study-{number}", review.get(study.input, ()), root if id(study) in embedded else None)
-        for number, study in enumerate(ordered, 1)
-    }
+
+    def viewed(number: int, study: StudyReport) -> StudyView:
+        return view(study, f"study-{number}", review.get(study.input, ()), root if id(study) in embedded else None)
+
+    # Side by side: each has pictures to be made small, for which Pillow leaves Python's lock.
+    with ThreadPoolExecutor() as pool:
+        views = dict(zip(map(id, ordered), pool.map(viewed, range(1, len(ordered) + 1), ordered), strict=True))
     shown = [views[id(study)] for study in report.studies if id(study) in views]
     # Ultrasound that a run for scans refuses is no row of a table of planes.
     clips = [study for study in shown if study.is_clip]
@@ -120,7 +102,7 @@ def render_report(
     details = [views[id(study)] for study in ordered]
     organs = [Organ(name, Label(1, name).title) for name in dict.fromkeys(o.name for s in report.studies for o in s.organs)]
     return render(
-        "report.html.j2",
+        TEMPLATE,
         version=report.version,
         finished=local_time(report.finished) if report.finished else "not finished",
         facts=_facts(report),
