@@ -17,6 +17,9 @@ from agseg.volume import HU_MAX, HU_MIN, Warned
 
 INT16 = np.iinfo(np.int16)
 
+_LARGEST_FACTOR = 1 << 14
+"""A 16-bit value times this, plus this, fits into 32 bits."""
+
 SLAB_VOXELS = 4_000_000
 """Voxels converted at a time."""
 
@@ -109,12 +112,18 @@ _SIGNAL = _Range(None, 0, "")
 def _as_values(
     stored: NDArray[Any], scale: tuple[float, float] | None, of: _Range
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
+    if scale == (1.0, 0.0) and stored.dtype.kind in "iu":
+        scale = None
     bad = 0
     whole = _may_be_whole(stored.dtype, scale)
     voxels: NDArray[Any] = np.empty(stored.shape, dtype=np.int16 if whole else np.float32, order="F")
     for slab in _slabs(stored.shape):
         values = stored[slab]
-        if scale is not None or values.dtype.kind == "f":
+        if scale is not None and _is_exact_in_int32(stored.dtype, scale):
+            values = values.astype(np.int32)
+            values *= np.int32(scale[0])
+            values += np.int32(scale[1])
+        elif scale is not None or values.dtype.kind == "f":
             values = values.astype(np.float64)
             if scale is not None:
                 values = values * scale[0] + scale[1]
@@ -201,6 +210,12 @@ def _may_be_whole(dtype: np.dtype[Any], scale: tuple[float, float] | None) -> bo
     if dtype.kind == "f":
         return True
     return scale is None or all(number == round(number) for number in scale)
+
+
+def _is_exact_in_int32(dtype: np.dtype[Any], scale: tuple[float, float]) -> bool:
+    """Whether scaled values are whole and fit, as nearly all CT's do: 16 bits by a slope of 1. Much faster than in float64."""
+    is_small = dtype.kind in "iu" and dtype.itemsize <= 2
+    return is_small and all(number == round(number) and abs(number) <= _LARGEST_FACTOR for number in scale)
 
 
 def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agseg.errors import Code, InputError
 from agseg.io.voxels import LABEL_TOLERANCE, as_hounsfield, as_labels, check_looks_like_hu
+from agseg.volume import HU_MAX, HU_MIN
 from tests import phantoms
 
 SHAPE = (4, 3, 5)
@@ -158,3 +159,23 @@ def test_values_clipped_to_a_window_are_taken_where_it_holds_fat_and_the_range_o
     voxels, _ = as_hounsfield(np.asfortranarray(np.clip(scan(), *window_hu)), None)
     with nullcontext() if is_taken else pytest.raises(InputError, match="do not look like HU"):
         check_looks_like_hu(voxels)
+
+
+STORED = [np.int8, np.uint8, np.int16, np.uint16, np.int32]
+SCALES = st.one_of(
+    st.sampled_from([None, (1.0, 0.0), (1.0, -1024.0), (-1.0, 5.0), (0.0, 7.0), (16384.0, 16384.0), (16385.0, 0.0)]),
+    st.tuples(st.integers(-70_000, 70_000).map(float), st.integers(-70_000, 70_000).map(float)),
+    st.tuples(st.floats(-4, 4), st.floats(-2000, 2000)),
+)
+
+
+@given(st.sampled_from(STORED), SCALES, st.integers(0, 2**32 - 1))
+def test_hu_are_those_of_float64_whatever_arithmetic_makes_them(dtype, scale, seed):
+    rng, of = np.random.default_rng(seed), np.iinfo(dtype)
+    stored = np.asfortranarray(rng.integers(of.min, of.max, (3, 4, 5), dtype=dtype, endpoint=True))
+    stored.flat[0], stored.flat[1] = of.min, of.max
+    slope, intercept = scale or (1.0, 0.0)
+    expected = np.clip(stored.astype(np.float64) * slope + intercept, HU_MIN, HU_MAX)
+    voxels, warnings = as_hounsfield(stored, scale)
+    assert warnings == ()
+    np.testing.assert_array_equal(voxels, expected.astype(voxels.dtype))
