@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from agseg.errors import OutputError
 from agseg.grid import Grid
 from agseg.io.atomic import write_text
 from agseg.io.outputs import LABELS, MASK_FORMS, NIFTI, OutputFiles
-from agseg.labels import LabelSet
+from agseg.labels import Label, LabelSet
 from agseg.volume import LabelMask
 
 LABELS_NII = "labels.nii.gz"
 LABELS_JSON = "labels.json"
 """The key of :data:`LABELS_NII`: organ names by label value, as text, ``{"1": "spleen", ...}``."""
+
+_FILES_AT_ONCE = 4
 
 
 def organ_file(name: str) -> str:
@@ -31,8 +34,13 @@ def write_organs(folder: Path, mask: LabelMask) -> tuple[str, ...]:
     """A file per organ, uint8 0 and 1; returns their names."""
     from agseg.io.nifti_write import write_mask
 
-    for label in mask.label_set:
+    def write_one(label: Label) -> None:
         write_mask(folder / organ_file(label.name), mask.labels, mask.grid, value=label.index)
+
+    # Packing, reading back and the disk leave Python's lock.
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        for _ in pool.map(write_one, mask.label_set):
+            pass
     return tuple(organ_file(name) for name in mask.label_set.names)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,16 +153,23 @@ class StudyWriter:
     def _write(self, folder: Path, result: Result, write: Sequence[str]) -> tuple[dict[str, OutputFiles], tuple[Warned, ...]]:
         """The outputs of the study; returns their files, and what could not be written and why."""
         organs = result.mask.label_set.names
-        written = write_all(folder, result, write=write)
+        # One thread draws while this one packs masks: after the last study of a run there is a processor for each.
+        with ThreadPoolExecutor(1) as pool:
+            drawn = pool.submit(_draw, folder, result) if PREVIEW in write else None
+            written = write_all(folder, result, write=write)
         outputs = {name: OutputFiles(one.files, organs) for name, one in written.items()}
         if STATISTICS in write:
             write_statistics(folder, result.measurements, result.mask.grid)
             outputs[STATISTICS] = OutputFiles((STATISTICS_JSON,), organs)
-        if PREVIEW in write:
-            write_preview(folder / PREVIEW_PNG, result.volume, result.mask, result.measurements)
-            write_mosaic(folder / MOSAIC_PNG, result.volume, result.mask, result.measurements)
+        if drawn is not None:
+            drawn.result()
             outputs[PREVIEW] = OutputFiles((PREVIEW_PNG, MOSAIC_PNG), organs)
         return outputs, tuple(warned for one in written.values() for warned in one.warnings)
+
+
+def _draw(folder: Path, result: Result) -> None:
+    write_preview(folder / PREVIEW_PNG, result.volume, result.mask, result.measurements)
+    write_mosaic(folder / MOSAIC_PNG, result.volume, result.mask, result.measurements)
 
 
 def _second_look(facts: dict[str, Any]) -> SecondLook | None:
