@@ -7,7 +7,7 @@ values take the raw bytes and whether the file's pixels are signed. Source: DICO
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from agseg.errors import Code, InputError
@@ -134,6 +134,7 @@ WANTED: dict[int, tuple[str, _Parser]] = {
 """The tags that are kept: field of :class:`~agseg.io.dicom.slice_header.SliceHeader`, parser."""
 
 META_CLASS, META_UID, META_SYNTAX = 0x00020002, 0x00020003, 0x00020010
+META = (META_CLASS, META_UID, META_SYNTAX)
 
 
 class OddError(Exception):
@@ -150,10 +151,9 @@ _long = struct.Struct("<I").unpack_from
 
 
 def walk(
-    data: bytes, start: int, file_bytes: int, *, explicit: bool, meta: bool
+    data: bytes, start: int, file_bytes: int, *, explicit: bool, meta: bool = False, wanted: Collection[int] = WANTED
 ) -> tuple[dict[int, bytes], PixelSpan | None, int]:
     """Raw values of the wanted tags, the pixels, and where the walk ended; ``meta`` walks group 0002 only."""
-    wanted = (META_CLASS, META_UID, META_SYNTAX) if meta else WANTED
     values: dict[int, bytes] = {}
     at, end, depth, last, items = start, len(data), 0, 0, 0
     # Inside a value of unknown representation everything is implicit (PS3.5, 6.2.2): from which depth on.

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from agseg.errors import Code, InputError
 from agseg.io.dicom.dataset import open_dataset
 from agseg.io.dicom.elements import (
+    META,
     META_CLASS,
     META_SYNTAX,
     META_UID,
@@ -54,16 +56,22 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
-def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
+def _meta(path: Path, data: bytes, file_bytes: int) -> tuple[dict[int, bytes], str, int]:
+    """The file's meta information, its transfer syntax, and where its data set begins, if that can be walked."""
     if data[128:132] != DICOM_MAGIC:
         raise OddError
-    meta, _, start = walk(data, PREAMBLE_BYTES, file_bytes, explicit=True, meta=True)
+    meta, _, start = walk(data, PREAMBLE_BYTES, file_bytes, explicit=True, meta=True, wanted=META)
     syntax = as_text(meta.get(META_SYNTAX, b""), False)
     if syntax == DEFLATED:
         _check_deflated(path, start)
     if syntax in ("", DEFLATED, EXPLICIT_BIG_ENDIAN):
         raise OddError
-    raw, pixels, end = walk(data, start, file_bytes, explicit=syntax != IMPLICIT_LITTLE_ENDIAN, meta=False)
+    return meta, syntax, start
+
+
+def _parse(path: Path, data: bytes, file_bytes: int) -> SliceHeader:
+    meta, syntax, start = _meta(path, data, file_bytes)
+    raw, pixels, end = walk(data, start, file_bytes, explicit=syntax != IMPLICIT_LITTLE_ENDIAN)
     signed = as_short(raw.get(0x00280103, b""), False) == 1
     fields: dict[str, Any] = {name: parse(raw[tag], signed) for tag, (name, parse) in WANTED.items() if tag in raw}
     if not fields.get("sop_uid"):
@@ -185,6 +193,22 @@ def read_header(path: Path, *, head: bytes | None = None, file_bytes: int | None
         raise InputError(
             f"the DICOM header cannot be read ({type(error).__name__})", code=Code.UNREADABLE_FILE, path=path
         ) from None
+
+
+def raw_values(path: Path, tags: Collection[int]) -> dict[int, bytes] | None:
+    """The bytes of a file's top-level elements of these tags, those that are there; None where pydicom has to read it."""
+    size, count = path.stat().st_size, FIRST_READ_BYTES
+    while True:
+        data = _first_bytes(path, count)
+        try:
+            _, syntax, start = _meta(path, data, size)
+            return walk(data, start, size, explicit=syntax != IMPLICIT_LITTLE_ENDIAN, wanted=tags)[0]
+        except NeedMoreError:
+            if count >= LONGEST_HEADER_BYTES or count >= size:
+                return None
+            count *= 8
+        except (OddError, InputError):
+            return None
 
 
 def check_unpacked_size(path: Path) -> None:
