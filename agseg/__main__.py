@@ -10,17 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from agseg.threads import settle_threads
+
 MODEL_IMPORTS = {"segment": "agseg.workflows.model_imports"}
 """What the model process of a command imports."""
-
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-"""What this process and its children tell the libraries below torch and numpy about their threads, where the user does not.
-
-By default a thread that waits for the others spins, which takes the processor from the process that it waits for: with one
-other busy process on two cores a network took 1.4 to 2.6 times as long, alone no less (docs/performance.md). numpy's OpenBLAS
-starts threads at its import, and they spin too, for 0.1 s of processor time in each of a run's five processes; the only large
-matrices here are torch's.
-"""
 
 _OBJECTS_BEFORE_COLLECTION = 20_000
 """Imports make many objects and no garbage; at Python's own threshold, 700, looking for it takes a tenth of their time."""
@@ -30,8 +23,7 @@ _WITHOUT_MODEL = frozenset({"-h", "--help", "--dry-run", "--cluster"})
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for name, value in THREADS.items():
-        os.environ.setdefault(name, value)
+    settle_threads()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     first = expected_imports(sys.argv[1:])
     try:

@@ -4,7 +4,7 @@ A child can be started *ahead*, before the command line has been read: importing
 run, so it is done beside everything that this process has to import itself. Whoever needs a child of that kind takes it
 (:func:`take_ahead`) and tells it its role as any other; one that nobody takes is ended.
 
-Only modules of the standard library that start quickly are imported here.
+Only modules that start quickly are imported here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+
+from agseg.threads import settle_threads
 
 PRIVATE_UMASK = 0o077
 """Nothing for group and others."""
@@ -68,6 +70,7 @@ def start_child(*, debug: bool, first: str | None = None, inherited: tuple[int, 
     inherited
         Descriptors that it keeps.
     """
+    settle_threads()  # a cluster's worker, or a notebook, does not begin with the command
     ours, theirs = socket.socketpair()
     boot = _BOOT.format(
         path=sys.path, descriptor=theirs.fileno(), parent=os.getpid(), first="" if first is None else f"import {first}; "

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from agseg import spawn
-from agseg.__main__ import MODEL_IMPORTS, THREADS, expected_imports
+from agseg.__main__ import MODEL_IMPORTS, expected_imports
 from agseg.batch.crew import Crew
+from agseg.threads import THREADS
 from tests.batch.fakes import job
 
 SEGMENT = MODEL_IMPORTS["segment"]
