@@ -22,7 +22,8 @@ LABELS_NII = "labels.nii.gz"
 LABELS_JSON = "labels.json"
 """The key of :data:`LABELS_NII`: organ names by label value, as text, ``{"1": "spleen", ...}``."""
 
-_FILES_AT_ONCE = 4
+_FILES_AT_ONCE = 2
+"""More would gain little beside a network, and each thread takes 70 MB of the addresses that its process is limited to."""
 
 
 def organ_file(name: str) -> str:
