@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from agseg.batch import EventKind, Limits, Part, claim_output, run_batch
 from agseg.batch.exit_code import exit_code_of, united_exit_code
 from agseg.errors import Code, ExitCode, UsageError, WeightsError
 from agseg.io.read import read_volume
-from agseg.io.walk import walk
+from agseg.io.walk import listed
 from agseg.report import BatchReport, StudyReport, StudyStatus
 from tests import phantoms
 from tests.batch.fakes import NETWORK, MakeThreshold, job, read_well, write_study
@@ -330,13 +329,14 @@ def test_a_slice_renamed_while_studies_are_found_defers_its_series_to_the_next_r
     before = {path: path.read_bytes() for path in (tmp_path / "out" / "ct").iterdir()}
     partial = slices[-1].rename(tmp_path / "in" / "ct" / "ct.part")
 
-    def walk_and_rename(*given: Any, **more: Any) -> Iterator[Any]:
-        yield from list(walk(*given, **more))
+    def list_and_rename(*given: Any, **more: Any) -> Any:
+        found = listed(*given, **more)
         if partial.exists():
             partial.rename(slices[-1])
+        return found
 
     with monkeypatch.context() as patched:
-        patched.setattr("agseg.io.discover.walk", walk_and_rename)
+        patched.setattr("agseg.batch.intake.listed", list_and_rename)
         report = run(tmp_path / "in", tmp_path / "out", read=read_volume)
     (record,) = report.studies
     assert (record.status, record.code, record.extra, report.exit_code) == (W, Code.CHANGED, {}, ExitCode.OK)

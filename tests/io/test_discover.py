@@ -289,13 +289,14 @@ class TestSeries:
     def test_a_file_renamed_before_it_is_opened_means_that_the_series_still_arrives(self, tmp_path, series, monkeypatch, name):
         paths = phantoms.write_dicom(tmp_path, *series)
         paths[2].rename(tmp_path / name)
-        real = discover_module.walk
+        real = discover_module.listed
 
-        def walk_and_rename(*given, **more):
-            yield from list(real(*given, **more))
+        def list_and_rename(*given, **more):
+            found = real(*given, **more)
             (tmp_path / name).rename(paths[2])
+            return found
 
-        monkeypatch.setattr(discover_module, "walk", walk_and_rename)
+        monkeypatch.setattr(discover_module, "listed", list_and_rename)
         found = discover([tmp_path])
         assert only(found).rejected.code is Code.CHANGED
         assert found.skipped_reasons == {"E_CHANGED": 1}
