@@ -12,7 +12,16 @@ matrices here are torch's.
 """
 
 
+_said: set[str] = set()
+
+
 def settle_threads() -> None:
     """Say it, to whatever is imported or started from now on."""
-    for name, value in THREADS.items():
-        os.environ.setdefault(name, value)
+    for name in THREADS.keys() - os.environ.keys():
+        os.environ[name] = THREADS[name]
+        _said.add(name)
+
+
+def users_environment() -> dict[str, str]:
+    """The environment without what was said here: for programs that are not agseg's."""
+    return {name: value for name, value in os.environ.items() if name not in _said}

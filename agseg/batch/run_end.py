@@ -17,6 +17,7 @@ from agseg.errors import ExitCode, OutputError, UsageError
 from agseg.io.atomic import write_text
 from agseg.measure.review import review_list
 from agseg.report import BatchReport, StudyReport
+from agseg.threads import users_environment
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def run_command(command: str, report: BatchReport, record: Path) -> None:
         If it cannot be started, fails, or takes longer than :data:`COMMAND_S`. The run itself is done.
     """
     environment = {
-        **os.environ,
+        **users_environment(),
         "AGSEG_EXIT_CODE": str(int(report.exit_code)),
         "AGSEG_RUN_JSON": str(record),
         "AGSEG_NEW_FAILURES": str(len(_new_failures(report))),

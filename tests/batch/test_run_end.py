@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import socket
 import stat
@@ -24,6 +25,7 @@ from agseg.io.exchange import Pace
 from agseg.io.tables import TableStyle, table_text, write_volumes
 from agseg.io.webhook import check_address, post
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus
+from agseg.threads import THREADS, settle_threads
 from tests.batch.fakes import write_study
 from tests.batch.test_run import run
 
@@ -77,6 +79,20 @@ def test_the_command_gets_the_record_and_no_shell(tmp_path: Path) -> None:
     )
     run_command(f"{sys.executable} {script} '$(touch pwned); x'", REPORT, tmp_path / "run.json")
     assert json.loads(said.read_text()) == [["$(touch pwned); x", str(tmp_path / "run.json")], "3", "1"]
+
+
+def test_the_command_is_not_told_how_agsegs_threads_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ours, users) = THREADS
+    monkeypatch.setattr("agseg.threads._said", set())
+    monkeypatch.delenv(ours, raising=False)
+    monkeypatch.setenv(users, "7")
+    settle_threads()
+    said = tmp_path / "said"
+    script = tmp_path / "hook.py"
+    script.write_text(f"import os; open({str(said)!r}, 'w').write(repr([os.environ.get(n) for n in {tuple(THREADS)}]))")
+    run_command(f"{sys.executable} {script}", REPORT, tmp_path / "run.json")
+    assert said.read_text() == repr([None, "7"])
+    assert os.environ[ours] == THREADS[ours]
 
 
 @pytest.mark.parametrize("command", ["/nowhere/at/all", f"{sys.executable} -c 'raise SystemExit(5)'"])
