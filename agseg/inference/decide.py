@@ -89,7 +89,16 @@ class ByProbability:
 
 @dataclass(frozen=True)
 class ByLogit:
-    """The largest interpolated logit wins; its probability is the softmax of the model voxels, interpolated."""
+    """The largest interpolated logit wins; its probability is the softmax of the model voxels, interpolated.
+
+    Parameters
+    ----------
+    compared_in
+        Number format that interpolated logits are rounded to before they are compared. Rounding keeps order, so that what
+        cannot win still cannot.
+    """
+
+    compared_in: torch.dtype = torch.float32
 
     def are_finite(self, scores: Tensor) -> Tensor:
         """See :class:`Rule`."""
@@ -106,14 +115,14 @@ class ByLogit:
     def decide(self, scores: Tensor, coordinates: Coordinates, known: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See :class:`Rule`."""
         whole = Interpolation(coordinates, like=scores)
-        best = whole(scores[0].contiguous())
+        best = whole(scores[0].contiguous()).to(self.compared_in)
         label = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
         for index, above in enumerate(known.reshape(-1, sum(scores.shape[1:])), start=1):
             around = _around(above, scores.shape[1:], coordinates)
             if around is None:
                 continue
             part = scores[index][around.model].contiguous()
-            value = Interpolation(around.coordinates, like=part)(part)
+            value = Interpolation(around.coordinates, like=part)(part).to(self.compared_in)
             best_here = best[around.source]
             _paint(label[around.source], value > best_here, index)
             torch.maximum(value, best_here, out=best_here)
@@ -122,7 +131,7 @@ class ByLogit:
 
 @dataclass(frozen=True)
 class ByRegion:
-    """Each head paints its label where its logit is above 0, in order; a later one overwrites.
+    """Each head paints its label where its logit is above 0, in order; a later one overwrites. Rounding changes no sign.
 
     Parameters
     ----------

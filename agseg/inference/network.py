@@ -74,14 +74,27 @@ class ReadyNetwork:
             return Scores.RAW_LOGITS
         return Scores.PROBABILITIES if len(self.modules) > 1 else Scores.LOGITS
 
+    @property
+    def folds(self) -> tuple[ReadyNetwork, ...]:
+        """Each member by itself, see :class:`~agseg.inference.predictor.FoldedPredictor`."""
+        if len(self.modules) == 1:
+            return (self,)
+        return tuple(self._of([module], self.device, self.precision, owned=True) for module in self.modules)
+
     def moved(self, device: torch.device, precision: Precision) -> ReadyNetwork:
         """The same network elsewhere."""
+        return self._of(self.modules, device, precision)
+
+    def _of(
+        self, modules: Sequence[nn.Module], device: torch.device, precision: Precision, *, owned: bool = False
+    ) -> ReadyNetwork:
         return ReadyNetwork(
-            self.modules,
+            modules,
             device=device,
             precision=precision,
             averages_logits=self.averages_logits,
             in_channels=self.in_channels,
+            owned=owned,
         )
 
     @torch.inference_mode()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,14 @@ def tile_scores(
         only = [scores[0]]
         del scores
         yield only.pop()
+
+
+def fold_scores(folds: Sequence[Predictor], tensor: Tensor, tiles: TilePlan, **how: Any) -> Iterator[Tensor]:
+    """:func:`tile_scores` of several networks: for each tile one after the other, so that each can be blended by itself."""
+    streams = [tile_scores(fold, tensor, tiles, **how) for fold in folds]
+    for _ in range(tiles.count):
+        for stream in streams:
+            yield next(stream)
 
 
 def cut_tiles(tensor: Tensor, tiles: TilePlan, *, padding: Padding) -> Iterator[Tensor]:

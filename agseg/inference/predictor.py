@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from agseg.models.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import Tensor
 
@@ -56,6 +58,16 @@ class Predictor(Protocol):
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Scores (batch, classes, *tile) of a batch (batch, channels, *tile); float32 or the precision's type."""
+        ...
+
+
+@runtime_checkable
+class FoldedPredictor(Protocol):
+    """A predictor whose raw logits are the mean of several folds', which can be had one by one."""
+
+    @property
+    def folds(self) -> Sequence[Predictor]:
+        """The folds; a single one is the predictor itself."""
         ...
 
 

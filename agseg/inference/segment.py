@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from agseg.inference.clock import Clock
 from agseg.inference.crop import Box, body_grid, box_grid
 from agseg.inference.decide import ByLogit, ByProbability, ByRegion, Rule
 from agseg.inference.fixed_box import segment_in_boxes
-from agseg.inference.predict import as_probabilities, tile_scores
-from agseg.inference.predictor import Predictor
+from agseg.inference.half_sums import sweep_in_half
+from agseg.inference.predict import as_probabilities, fold_scores
+from agseg.inference.predictor import FoldedPredictor, Predictor
 from agseg.inference.prepare import ModelInput, PreparedOnce, model_grid_of
 from agseg.inference.restore import Restored, Restorer
 from agseg.inference.score_checks import NonFiniteScoresError, check_classes, check_heads
@@ -247,7 +249,8 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     carries_logits = spec.carry is not Carry.PROBABILITIES
     rule: Rule = ByProbability()
     if carries_logits:
-        rule = ByRegion(spec.regions) if spec.regions else ByLogit()
+        compared_in = torch.float16 if spec.carry is Carry.HALF_LOGITS else torch.float32
+        rule = ByRegion(spec.regions) if spec.regions else ByLogit(compared_in)
     restorer = Restorer(
         prepared.model_grid,
         tiles=tiles,
@@ -261,8 +264,10 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
     # Training mirrored nnU-Net's scans under the same labels; of all others a mirrored left kidney is a right one.
     swaps = settings.mirror and bool(mirror) and not carries_logits
     pairs = left_right_pairs({label.name: label.index for label in labels}) if swaps else ()
-    outputs = tile_scores(
-        network,
+    in_half = spec.tiles is Placement.SPREAD
+    folds = network.folds if in_half and carries_logits and isinstance(network, FoldedPredictor) else (network,)
+    outputs = fold_scores(
+        folds,
         prepared.tensor,
         tiles,
         padding=spec.padding,
@@ -270,8 +275,9 @@ def _tiled(job: _Job, prepared: ModelInput, network: Predictor) -> Restored:
         mirror=mirror if settings.mirror else (),
         swap=pairs,
     )
+    blend = partial(sweep_in_half, folds=len(folds)) if in_half else sweep
     progress = job.progress
-    for block in sweep(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
+    for block in blend(tiles, outputs, on_tile=(lambda done: progress(done, tiles.count)) if progress else None):
         job.clock.lap("predict")
         if carries_logits:
             check_heads(block.scores.shape[0], labels, regions=spec.regions)

@@ -9,7 +9,7 @@ yields every other voxel as soon as it is final. With 105 classes that is the di
 
 All sums are made in float32. What is kept from one layer of tiles to the next is float16 where the network's own output is
 half precision: its 11 bits are no coarser than fp16's and finer than bf16's 8, and with many classes it is the largest part
-of all memory.
+of all memory. Networks of nnU-Net are blended as nnU-Net does it, see :mod:`agseg.inference.half_sums`.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class TilePlan:
     starts
         First index of each tile per axis, ascending.
     order
-        Axes from outermost to innermost loop; the longest axis is outermost, so that what is held is smallest.
-    placement
-        By whose rule tiles lie and are blended.
+        Axes from outermost to innermost loop.
     """
 
     shape: tuple[int, int, int]
@@ -64,7 +62,6 @@ class TilePlan:
     tile: tuple[int, int, int]
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     order: tuple[int, int, int]
-    placement: Placement = Placement.STEPS
 
     @property
     def count(self) -> int:
@@ -75,6 +72,10 @@ class TilePlan:
         """How many voxels along ``axis`` are final once tile ``n`` is in: up to the next tile, or to the end."""
         starts = self.starts[axis]
         return (starts[n + 1] if n + 1 < len(starts) else starts[n] + self.tile[axis]) - starts[n]
+
+    def indices(self) -> Iterator[Corner]:
+        """Number of every tile along (order[0], order[1], order[2]), in lexicographic order."""
+        yield from product(*(range(len(self.starts[axis])) for axis in self.order))
 
     def corners(self) -> Iterator[Corner]:
         """First index of every tile in the order in which :func:`sweep` consumes them."""
@@ -117,6 +118,9 @@ def plan(
 
     The last one is moved back to fit, or all are spread evenly (nnU-Net's ``compute_steps_for_sliding_window``). A grid smaller
     than the tile is padded evenly on both sides (MONAI's rule, and nnU-Net's).
+
+    The longest axis is the outermost loop, so that what is held is smallest. For nnU-Net, whose sums depend on their order, the
+    loops are its own; an axis with a single tile may go anywhere, and goes inside.
     """
     padded = tuple(max(n, t) for n, t in zip(shape, tile, strict=True))
     before = tuple((p - n) // 2 for p, n in zip(padded, shape, strict=True))
@@ -130,16 +134,15 @@ def plan(
         step = max(1, int(extent * (1.0 - overlap)))
         count = 1 + -(-(size - extent) // step)
         starts.append(tuple(dict.fromkeys(min(n * step, size - extent) for n in range(count))))
-    order = tuple(sorted(range(3), key=lambda axis: (-padded[axis], -axis)))
-    return TilePlan(padded, before, shape, tile, tuple(starts), order, placement)  # type: ignore[arg-type]
-
-
-def importance(
-    tile: tuple[int, int, int], *, placement: Placement = Placement.STEPS, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Blending weights of a tile, float32: a Gaussian around its centre with a floor."""
     if placement is Placement.SPREAD:
-        return _nnunet_importance(tile).to(device)
+        order = tuple(sorted(range(3), key=lambda axis: (len(starts[axis]) == 1, axis)))
+    else:
+        order = tuple(sorted(range(3), key=lambda axis: (-padded[axis], -axis)))
+    return TilePlan(padded, before, shape, tile, tuple(starts), order)  # type: ignore[arg-type]
+
+
+def importance(tile: tuple[int, int, int], *, device: torch.device | str = "cpu") -> Tensor:
+    """Blending weights of a tile, float32: a Gaussian around its centre with a floor."""
     weights = torch.ones((), dtype=torch.float32, device=device)
     for axis, extent in enumerate(tile):
         x = torch.arange(extent, dtype=torch.float32, device=device) - (extent - 1) / 2
@@ -148,18 +151,6 @@ def importance(
         shape[axis] = extent
         weights = weights * profile.reshape(shape)
     return weights.clamp_min(MINIMAL_IMPORTANCE)
-
-
-def _nnunet_importance(tile: tuple[int, int, int]) -> Tensor:
-    """nnU-Net's ``compute_gaussian``: around voxel ``size // 2``, cut off at four deviations, 10 at most, in float16."""
-    weights = np.ones((), dtype=np.float64)
-    for extent in tile:
-        sigma = GAUSSIAN_SIGMA * extent
-        x = np.arange(extent) - extent // 2
-        profile = np.where(np.abs(x) <= int(4 * sigma + 0.5), np.exp(-0.5 * (x / sigma) ** 2), 0.0)
-        weights = weights[..., None] * profile
-    scaled = torch.from_numpy(10 * weights).half().float()
-    return scaled.masked_fill(scaled == 0, float(scaled[scaled > 0].min()))
 
 
 def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int], None] | None = None) -> Iterator[Block]:
@@ -183,7 +174,7 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
         scores = next(source)
         if memory is None:
             memory = _Memory(tiles, classes=scores.shape[0], dtype=scores.dtype, device=scores.device)
-        for weighted, score in _pieces(memory.tile[:-1], scores):
+        for weighted, score in pieces(memory.tile[:-1], scores):
             torch.mul(score, memory.weights, out=weighted)
         del scores
         memory.tile[-1] = memory.weights
@@ -204,7 +195,7 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
             for key, piece in descend(level + 1):
                 if memory is not None and (shared or rest):
                     scores, weights = memory.held(level, key)
-                    for ours, held in (*_pieces(piece[:-1], scores), (piece[-1], weights)):
+                    for ours, held in (*pieces(piece[:-1], scores), (piece[-1], weights)):
                         at = ours.ndim - SPATIAL + axis
                         ours.narrow(at, 0, shared).add_(held.narrow(at, 0, shared))
                         held.narrow(at, 0, rest).copy_(ours.narrow(at, kept, rest))
@@ -216,7 +207,7 @@ def sweep(tiles: TilePlan, outputs: Iterable[Tensor], *, on_tile: Callable[[int]
             yield _finished(tiles, (index[0], index[1], index[2]), memory.room)
 
 
-def _pieces(ours: Tensor, theirs: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+def pieces(ours: Tensor, theirs: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     """Two stacks of maps in the pieces that one operation takes: class by class on the CPU, where an operation on mixed types
     makes a float32 copy of all of its operand; all at once on a GPU, where each operation costs a launch and none a copy.
     """
@@ -232,12 +223,10 @@ class _Memory:
 
     def __init__(self, tiles: TilePlan, *, classes: int, dtype: torch.dtype, device: torch.device) -> None:
         self._tiles = tiles
-        self.weights = importance(tiles.tile, placement=tiles.placement, device=device)
+        self.weights = importance(tiles.tile, device=device)
         self.room = torch.empty((classes + 1, *(extent + 1 for extent in tiles.tile)), device=device)
         self.tile = self.room[:, 1:, 1:, 1:]
-        # nnU-Net's weights fall to 6e-8: times a score they would be lost in half precision.
-        halved = dtype in (torch.float16, torch.bfloat16) and tiles.placement is Placement.STEPS
-        kept_as = torch.float16 if halved else torch.float32
+        kept_as = torch.float16 if dtype in (torch.float16, torch.bfloat16) else torch.float32
         extents = [self._extent(level) for level in range(3)]
         self._scores = [torch.empty((classes, *extent), dtype=kept_as, device=device) for extent in extents]
         self._weights = [torch.empty(extent, device=device) for extent in extents]

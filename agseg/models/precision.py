@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Precision(StrEnum):
-    """Number format of the network's arithmetic; scores are always blended in float32."""
+    """Number format of the network's arithmetic; how scores are blended does not depend on it."""
 
     AUTO = "auto"
     FP32 = "fp32"

@@ -93,7 +93,10 @@ class Carry(StrEnum):
 
     PROBABILITIES = "probabilities"
     LOGITS = "logits"
-    """Scores as the network gives them, averaged over folds and mirror images (nnU-Net)."""
+    """Scores as the network gives them, averaged over folds and mirror images (nnU-Net's ``resample_torch_fornnunet``)."""
+    HALF_LOGITS = "half_logits"
+    """The same, rounded to 16 bits once they lie on the scan's grid, before they are compared; on a tie the lower label wins
+    (nnU-Net's usual ``resample_data_or_seg_to_shape``)."""
     LABELS = "labels"
     """Labels are decided on the model grid and go back to the nearest voxel (TotalSegmentator)."""
 
@@ -104,7 +107,7 @@ class Placement(StrEnum):
     STEPS = "steps"
     """Fixed steps, the last tile moved back to fit; a Gaussian around the tile's centre with a floor (MONAI)."""
     SPREAD = "spread"
-    """Evenly spread; a Gaussian around voxel ``size // 2`` (nnU-Net)."""
+    """Evenly spread; a Gaussian around voxel ``size // 2``; sums of tiles and of folds in 16 bits, in nnU-Net's order."""
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,8 @@ class InputSpec:
             check_numbers("mean_std", self.mean_std[1:], 1, above=0.0)
         if len(set(self.mirror_axes)) != len(self.mirror_axes) or not set(self.mirror_axes) <= {0, 1, 2}:
             raise FieldError("mirror_axes", "not axes", value=list(self.mirror_axes), expected="some of 0, 1 and 2")
-        if self.regions and self.carry is not Carry.LOGITS:
-            raise FieldError("regions", "regions need carry: logits", value=self.carry)
+        if self.regions and self.carry not in (Carry.LOGITS, Carry.HALF_LOGITS):
+            raise FieldError("regions", "regions need carry: logits or half_logits", value=self.carry)
         if self.normalise_first and self.truncate:
             raise FieldError("truncate", "normalised values cannot be whole numbers")
         if self.grid is not GridRule.FIRST_VOXEL and (self.antialias or self.body_box):

@@ -1,8 +1,8 @@
 """nnU-Net's own steps on whole arrays, with scikit-image and SciPy: the law that agseg's second way is held to.
 
 Written from nnU-Net 2.8.1's behaviour: transpose, crop to non-zero, normalise, resample (cubic, slices apart where they are
-thick), evenly spread tiles under a Gaussian, mean logits over folds and mirror images, logits back by linear interpolation,
-then labels. Nothing here is shared with agseg.
+thick), evenly spread tiles under a Gaussian, summed in float16 one after the other, mean logits over folds (float16 too) and
+mirror images, logits back by linear interpolation and rounded to float16, then labels. Nothing here is shared with agseg.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Steps:
     mirror: tuple[int, ...] = ()
     regions: tuple[int, ...] = ()
     step: float = 0.5
+    carried: Any = np.float16
 
     def labels(self, stored: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
         """Labels of an image (z, y, x) of some spacing, on its own grid."""
@@ -45,7 +46,7 @@ class Steps:
         crop = ((crop - np.float32(self.mean_std[0])) / np.float32(self.mean_std[1])).astype(np.float32)
         shape = [round(o / n * size) for o, n, size in zip(old, new, crop.shape, strict=True)]
         scores = self.logits(torch.from_numpy(resampled(crop, shape, old, new, order=3))).numpy()
-        logits = np.stack([resampled(channel, crop.shape, new, old, order=1) for channel in scores])
+        logits = np.stack([resampled(channel, crop.shape, new, old, order=1).astype(self.carried) for channel in scores])
         if self.regions:
             found = np.zeros(crop.shape, dtype=np.uint8)
             for channel, label in zip(logits, self.regions, strict=True):
@@ -58,7 +59,13 @@ class Steps:
 
     @torch.inference_mode()
     def logits(self, image: torch.Tensor) -> torch.Tensor:
-        """Blended logits (heads, z, y, x) of the prepared image."""
+        """Blended logits (heads, z, y, x) of the prepared image: the mean of the folds' own."""
+        mean = self.logits_of(self.networks[0], image)
+        for network in self.networks[1:]:
+            mean += self.logits_of(network, image)
+        return (mean / len(self.networks)).float()
+
+    def logits_of(self, network: Network, image: torch.Tensor) -> torch.Tensor:
         flat = len(self.patch) == 2
         patch = (1, *self.patch) if flat else self.patch
         total = [max(size, side) for size, side in zip(image.shape, patch, strict=True)]
@@ -68,15 +75,14 @@ class Steps:
         padded[inside] = image
         weights = gaussian(self.patch)
         weights = weights[None] if flat else weights
-        summed: Any = 0.0
-        divisor: Any = 0.0
+        summed = divisor = torch.zeros(())
         for corner in itertools.product(*(starts(t, side, self.step) for t, side in zip(total, patch, strict=True))):
             where = tuple(slice(c, c + side) for c, side in zip(corner, patch, strict=True))
             tile = padded[where][None, None]
-            scores = torch.stack([self.mirrored(network, tile[:, :, 0] if flat else tile) for network in self.networks]).mean(0)
+            scores = self.mirrored(network, tile[:, :, 0] if flat else tile)
             scores = scores[:, None] if flat else scores
-            if not isinstance(divisor, torch.Tensor):
-                summed, divisor = torch.zeros(len(scores), *total), torch.zeros(total)
+            if not divisor.ndim:
+                summed, divisor = torch.zeros(len(scores), *total).half(), torch.zeros(total).half()
             summed[(slice(None), *where)] += scores * weights
             divisor[where] += weights
         return (summed / divisor)[(slice(None), *inside)]
@@ -98,7 +104,7 @@ def gaussian(patch: tuple[int, ...]) -> torch.Tensor:
     weights = gaussian_filter(impulse, [side / 8 for side in patch], 0, mode="constant")
     half = torch.from_numpy(weights / weights.max() * 10).half()
     half[half == 0] = half[half != 0].min()
-    return half.float()
+    return half
 
 
 def resampled(image: np.ndarray, shape, old, new, *, order: int) -> np.ndarray:

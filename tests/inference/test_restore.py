@@ -141,7 +141,11 @@ def labels_of(scores, model_grid, rule, device="cpu"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [ByProbability(), ByLogit(), ByRegion((2, 1, 3, 5))], ids=["probability", "logit", "region"])
+@pytest.mark.parametrize(
+    "rule",
+    [ByProbability(), ByLogit(), ByLogit(torch.float16), ByRegion((2, 1, 3, 5))],
+    ids=["probability", "logit", "half_logit", "region"],
+)
 def test_a_gpu_gives_the_same_labels_and_is_waited_for_once_a_block(rule):
     model_grid = ModelGrid.at_spacing(
         grid_of("LIP", (13, 17, 11), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0)
@@ -155,6 +159,25 @@ def test_a_gpu_gives_the_same_labels_and_is_waited_for_once_a_block(rule):
     assert there.probability == pytest.approx(here.probability, rel=1e-12)
     assert len(there.probability) > 1
     assert gpu.waits <= blocks + 2  # the labels and their sums, once, in the end
+
+
+def test_logits_rounded_to_half_are_compared_as_such_and_ties_go_to_the_lower_label():
+    model_grid = ModelGrid.at_spacing(
+        grid_of("LIP", (26, 34, 22), (1.1, 0.8, 2.3)), axis_codes="RAS", spacing_mm=(2.0, 2.0, 3.0)
+    )
+    logits = smooth_scores(model_grid.shape, 4, 1).logit() / 50 + 30  # numbers that 16 bits tell apart by 1/64
+    coordinates = tuple(model_grid.model_coordinates(axis) for axis in (2, 1, 0))
+    arranged = logits.permute(0, *(axis + 1 for axis in model_grid.model_order((2, 1, 0))))
+    rounded = Interpolation(coordinates, like=arranged)
+    expected = torch.stack([rounded(score.contiguous()).half() for score in arranged]).float().numpy()
+    best = np.sort(expected, axis=0)
+    assert 0.02 < (best[-1] == best[-2]).mean() < 0.9, "the test needs ties"
+    found = {}
+    for compared_in in (torch.float16, torch.float32):
+        rule = ByLogit(compared_in)
+        found[compared_in] = rule.decide(arranged, coordinates, rule.survey(arranged).numpy())[0].numpy()
+    np.testing.assert_array_equal(found[torch.float16], expected.argmax(axis=0))
+    assert (found[torch.float32] != found[torch.float16]).mean() > 0.005
 
 
 def test_the_fake_gpu_counts_what_makes_a_host_wait():

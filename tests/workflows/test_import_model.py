@@ -166,6 +166,15 @@ def test_a_configuration_inherits(tmp_path):
     assert (entry.input.spacing_mm, entry.input.tile) == ((5.0, 5.0, 5.0), (8, 16, 12))
 
 
+@pytest.mark.parametrize(
+    ("function", "carry"), [("resample_data_or_seg_to_shape", "half_logits"), ("resample_torch_fornnunet", "logits")]
+)
+def test_scores_are_rounded_where_the_plans_function_rounds_them(tmp_path, function, carry):
+    separate = {"is_seg": False, "force_separate_z": None}
+    plans = changed(resampling_fn_probabilities=function, resampling_fn_probabilities_kwargs={**separate, "order": 1})
+    assert imported(write_model(tmp_path / "model", plans=plans), tmp_path / "home").input.carry == carry
+
+
 # -- from the folder to masks ----------------------------------------------------------------------------------------
 
 

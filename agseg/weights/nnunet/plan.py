@@ -207,7 +207,6 @@ def _input(plans: Facts, section: Facts, channel: str, *, dims: int) -> dict[str
         "normalisation": normalisation,
         "normalise_first": True,
         "grid": "edges",
-        "carry": "logits",
         "tiles": "spread",
         "crop_nonzero": True,
         "as_stored": True,
@@ -243,4 +242,7 @@ def _resampling(section: Facts) -> dict[str, Any]:
         raise section.refuse(
             "resampling_fn_data_kwargs", "has force_separate_z that is not supported", value=separate, expected="null"
         )
-    return {"interpolation": _ORDERS[orders[0]], "separate_z": separate[0] is None}
+    # The usual function writes what it interpolates into an array of its input's type, float16; the other gives float32.
+    back = section.take("resampling_fn_probabilities", str, _RESAMPLERS[0])
+    carry = "half_logits" if back == _RESAMPLERS[0] else "logits"
+    return {"interpolation": _ORDERS[orders[0]], "separate_z": separate[0] is None, "carry": carry}
