@@ -233,7 +233,11 @@ def after(mask: LabelMask, volume: Volume, facts: dict[str, dict[str, float]] | 
     walked = survey(mask, volume)
     components = {name: int(count) for name, count in facts["components"].items()}
     evidence = collect(mask, volume, walked)
-    return reviews(measure(mask, volume, walked), evidence, probability=facts["probability"], components=components)
+    calibrated = facts.get("calibrated", {})
+    probability = facts["probability"]
+    return reviews(
+        measure(mask, volume, walked), evidence, probability=probability, components=components, calibrated=calibrated
+    )
 
 
 def before(mask: LabelMask, volume: Volume, facts: dict[str, dict[str, float]] | None = None) -> dict[str, tuple[str, ...]]:
@@ -382,6 +386,7 @@ def _segment(case: Case, path: Path, name: str) -> None:
     facts = {
         "probability": made.probability,
         "components": made.components,
+        "calibrated": dict.fromkeys(entry.calibration, True),
         "labels": {label.index: label.name for label in made.mask.label_set},
     }
     np.savez_compressed(path, mask=made.mask.labels, facts=json.dumps(facts))

@@ -7,7 +7,7 @@ off by the scan's range is a fact about the scan, and no reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agseg.labels import Label
@@ -18,7 +18,10 @@ from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport
 from agseg.volume import FAT_HU, OTHER_HU
 
 LOW_PROBABILITY = 0.7
-"""Mean winning probability over an organ's voxels below which the network was undecided. Our choice, not calibrated."""
+"""Mean winning probability over an organ's voxels below which the network was undecided. Our choice."""
+
+LOW_CALIBRATED = {"pancreas": 0.5}
+"""The same of a calibrated probability, which is the part that is right, for organs of which much is wrong as a rule."""
 
 MANY_COMPONENTS = 20
 """An organ in more pieces than this (26-connected, before any clean-up) was not found as one."""
@@ -69,6 +72,7 @@ def reviews(
     *,
     probability: Mapping[str, float],
     components: Mapping[str, int],
+    calibrated: Collection[str] = (),
     second: SecondLook | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Reasons to look twice at each organ of a study, worst first.
@@ -83,6 +87,8 @@ def reviews(
         Mean winning probability over an organ's voxels, 0 to 1, as far as it is known.
     components
         In how many pieces an organ was found, as far as it is known.
+    calibrated
+        Organs whose probability is a calibrated one.
     second
         What another network made of the same organs, where one took a look.
     """
@@ -96,6 +102,7 @@ def reviews(
                         evidence.get(found.name),
                         probability=probability.get(found.name),
                         components=components.get(found.name, 0),
+                        calibrated=found.name in calibrated,
                     ),
                     *_beside(found, by_name, evidence),
                     *(() if second is None else _compared(found, second)),
@@ -108,14 +115,20 @@ def reviews(
 
 
 def review(
-    found: Measurement, seen: Evidence | None = None, *, probability: float | None = None, components: int = 0
+    found: Measurement,
+    seen: Evidence | None = None,
+    *,
+    probability: float | None = None,
+    components: int = 0,
+    calibrated: bool = False,
 ) -> tuple[str, ...]:
     """Reasons to look twice at one organ by itself, worst first; none for one that is absent."""
     if found.volume_ml is None:
         return ()
     reasons = [*_of_shape(found, seen), *([] if seen is None else _of_density(found.name, seen))]
-    if probability is not None and probability < LOW_PROBABILITY:
-        reasons.append(f"{_MARGIN} (mean probability {probability:.2f}, below {LOW_PROBABILITY:g})")
+    least = LOW_CALIBRATED.get(found.name, LOW_PROBABILITY) if calibrated else LOW_PROBABILITY
+    if probability is not None and probability < least:
+        reasons.append(f"{_MARGIN} (mean probability {probability:.2f}, below {least:g})")
     if found.volume_ml < TRACE_ML:
         reasons.append(f"{_TRACE} ({found.volume_ml:.2f} ml)")
     if components > MANY_COMPONENTS:

@@ -140,7 +140,13 @@ class StudyWriter:
         walked = survey(mask, volume)
         measured = measure(mask, volume, walked)
         evidence = collect(mask, volume, walked)
-        reasons = reviews(measured, evidence, probability=probability, components=components, second=_second_look(draft.facts))
+        calibrated = {
+            organ for network in self._config.networks for organ in network.organs if organ in network.entry.calibration
+        }
+        second = _second_look(draft.facts)
+        reasons = reviews(
+            measured, evidence, probability=probability, components=components, calibrated=calibrated, second=second
+        )
         mine = (found for found in measured if found.name in new)
         return (*(replace(found, review=reasons[found.name], weights=made_by[found.name]) for found in mine), *unknown)
 

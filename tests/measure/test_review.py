@@ -12,7 +12,16 @@ from agseg.grid import Grid
 from agseg.labels import LabelSet
 from agseg.measure.agreement import Agreement
 from agseg.measure.evidence import EDGE_MM, Evidence, collect
-from agseg.measure.review import LOW_PROBABILITY, MANY_COMPONENTS, SEEN_ML, SecondLook, review, review_list, reviews
+from agseg.measure.review import (
+    LOW_CALIBRATED,
+    LOW_PROBABILITY,
+    MANY_COMPONENTS,
+    SEEN_ML,
+    SecondLook,
+    review,
+    review_list,
+    reviews,
+)
 from agseg.measure.usual import AGREE_DICE, MEAN_VOLUME_ML, PAIRS, USUAL, USUALLY_AGREE
 from agseg.measure.volumes import measure, survey
 from agseg.report import BatchReport, Measurement, OrganStatus, StudyReport, StudyStatus
@@ -69,6 +78,21 @@ def test_each_reason_is_given_when_it_holds_and_only_then(
     reasons = review(found, seen, probability=probability, components=components)
     assert len(reasons) == len(starts)
     assert all(reason.startswith(start) for reason, start in zip(reasons, starts, strict=True))
+
+
+def test_a_calibrated_probability_has_its_own_limit_where_a_part_is_wrong_as_a_rule() -> None:
+    pancreas, between = replace(LIVER, name="pancreas", volume_ml=70.0), (LOW_CALIBRATED["pancreas"] + LOW_PROBABILITY) / 2
+    other = replace(LIVER, name="liver")
+
+    def reasons(probability: float, *, calibrated: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        sure = {"pancreas": probability, "liver": probability}
+        return reviews([pancreas, other], {}, probability=sure, components={}, calibrated=calibrated)
+
+    assert reasons(between, calibrated=("pancreas", "liver"))["pancreas"] == ()
+    assert reasons(between, calibrated=("liver",))["pancreas"] != ()
+    assert reasons(between, calibrated=("pancreas", "liver"))["liver"] != ()
+    (told,) = reasons(LOW_CALIBRATED["pancreas"] - 0.01, calibrated=("pancreas",))["pancreas"]
+    assert told == "low margin (mean probability 0.49, below 0.5)"
 
 
 def test_an_organ_is_compared_with_its_other_side_and_missed_beside_its_neighbours() -> None:
