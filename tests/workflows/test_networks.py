@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,22 @@ def test_the_first_weights_that_know_an_organ_make_it(site: Path) -> None:
         chosen("pancreas", weights=("attention-unet-abdomen", "anu-net-abdomen"))
     with pytest.raises(UsageError, match="know none"):
         chosen("pancreas", weights=("tiny", "other"))
+
+
+@pytest.mark.slow
+def test_a_calibration_reaches_the_review_list_and_no_mask(site: Path) -> None:
+    plain, sure = request(site, "plain", "pancreas"), site / "sure.yaml"
+    doubted = site / "doubted.yaml"
+    for path, shift in ((sure, 13), (doubted, -13)):
+        known = (site / "site.yaml").read_text()
+        path.write_text(known.replace("  tiny:\n", f"  tiny:\n    calibration: {{pancreas: {{scale: 1.0, shift: {shift}}}}}\n"))
+        segment(replace(plain, output=site / path.stem, manifest=path))
+    segment(plain)
+    masks = {(site / out / "scan" / "pancreas.nii.gz").read_bytes() for out in ("plain", "sure", "doubted")}
+    assert len(masks) == 1
+    reviews = {}
+    for out in ("sure", "doubted"):
+        (row,) = csv.DictReader((site / out / "volumes.csv").read_text().splitlines())
+        reviews[out] = row["review"]
+    assert "low margin" not in reviews["sure"]
+    assert "low margin (mean probability 0.00, below 0.5)" in reviews["doubted"]
