@@ -160,6 +160,9 @@ class Fit:
 def chosen(patients: Mapping[str, Tally]) -> Fit | None:
     """By leaving out one patient after the other: nothing, a scale, or a scale and a shift, whichever has the least loss.
 
+    The mean probability of an organ is what is read, so a calibration that brings it no nearer to the part that is right, on
+    average over the patients left out, is not taken either.
+
     Parameters
     ----------
     patients
@@ -174,16 +177,21 @@ def chosen(patients: Mapping[str, Tally]) -> Fit | None:
     if len(some) < FEWEST_PATIENTS:
         return None
     before = float(np.mean([loss([tally]) for tally in some.values()]))
+    apart = _apart(some, dict.fromkeys(some, AS_IT_IS))
     best: Fit | None = None
     for shifted in (False, True):
-        losses = left_out_losses(some, shifted=shifted)
-        whole = fitted([*some.values()], shifted=shifted)
-        if losses is None or whole is None:
+        fits, whole = left_out(some, shifted=shifted), fitted([*some.values()], shifted=shifted)
+        if fits is None or whole is None or _apart(some, fits) >= apart:
             continue
-        after = float(np.mean(losses))
+        after = float(np.mean([loss([some[name]], fit) for name, fit in fits.items()]))
         if after < (before if best is None else best.after):
             best = Fit(whole, before, after)
     return best
+
+
+def _apart(patients: Mapping[str, Tally], fits: Mapping[str, Calibration]) -> float:
+    """How far the mean probability is from the part that is right, mean over patients."""
+    return float(np.mean([abs(tally.mean(fits[name]) - tally.share_right) for name, tally in patients.items()]))
 
 
 def left_out(patients: Mapping[str, Tally], *, shifted: bool) -> dict[str, Calibration] | None:
@@ -195,9 +203,3 @@ def left_out(patients: Mapping[str, Tally], *, shifted: bool) -> dict[str, Calib
             return None
         found[name] = fit
     return found
-
-
-def left_out_losses(patients: Mapping[str, Tally], *, shifted: bool) -> list[float] | None:
-    """The loss of each patient by the calibration of the others."""
-    fits = left_out(patients, shifted=shifted)
-    return None if fits is None else [loss([patients[name]], fit) for name, fit in fits.items()]

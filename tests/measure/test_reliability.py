@@ -90,6 +90,18 @@ def test_few_patients_and_an_honest_network_are_left_as_they_are() -> None:
     assert curve([*honest.values()]).error < 0.02
 
 
+def test_a_calibration_that_brings_the_mean_no_nearer_is_not_taken() -> None:
+    def of(wrong: int) -> Tally:
+        return Tally.of(np.full(1000, 0.9999), np.arange(1000) >= wrong)
+
+    # One patient in three is far off: doubting everybody costs less likelihood, and tells of no single patient better.
+    patients = {"a": of(30), "b": of(30), "odd": of(400)}
+    fits = left_out(patients, shifted=False)
+    assert fits is not None
+    assert sum(loss([patients[name]], fit) for name, fit in fits.items()) < sum(loss([tally]) for tally in patients.values())
+    assert chosen(patients) is None
+
+
 def test_a_patient_has_no_part_in_its_own_calibration() -> None:
     others = {"a": patient(1), "b": patient(2)}
     fits = [left_out({**others, "odd": odd}, shifted=True) for odd in (patient(3), patient(3, truth=Calibration(3.0, 1.0)))]
