@@ -39,7 +39,7 @@ def as_volume(stored: NDArray[Any], scale: tuple[float, float] | None, grid: Gri
     Parameters
     ----------
     stored
-        (i, j, k), any real dtype, Fortran-ordered.
+        (i, j, k), any real dtype, Fortran-ordered; its memory may become the volume's.
     scale
         (slope, intercept), or None where values are stored as they are.
     grid, study
@@ -57,7 +57,7 @@ def as_volume(stored: NDArray[Any], scale: tuple[float, float] | None, grid: Gri
     """
     quantity = Quantity.of(study.modality)
     if quantity is Quantity.HU:
-        voxels, warnings = as_hounsfield(stored, scale)
+        voxels, warnings = as_hounsfield(stored, scale, in_place=True)
         check_looks_like_hu(voxels)
         note = "the format carries no modality; CT is assumed because the values look like HU"
     else:

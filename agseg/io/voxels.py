@@ -65,7 +65,7 @@ LABEL_TOLERANCE = 1e-3
 
 
 def as_hounsfield(
-    stored: NDArray[Any], scale: tuple[float, float] | None
+    stored: NDArray[Any], scale: tuple[float, float] | None, *, in_place: bool = False
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
     """HU of the stored values.
 
@@ -75,6 +75,8 @@ def as_hounsfield(
         (i, j, k), any real dtype, Fortran-ordered.
     scale
         (slope, intercept), or None if the values are HU already.
+    in_place
+        Whether nobody else needs ``stored``: 16-bit values may then become HU where they are.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def as_hounsfield(
     warnings
         ``W_NONFINITE`` if some values were NaN or infinite; they become HU_MIN.
     """
-    return _as_values(stored, scale, _HU)
+    return _as_values(stored, scale, _HU, in_place=in_place)
 
 
 def as_signal(
@@ -110,13 +112,15 @@ _SIGNAL = _Range(None, 0, "")
 
 
 def _as_values(
-    stored: NDArray[Any], scale: tuple[float, float] | None, of: _Range
+    stored: NDArray[Any], scale: tuple[float, float] | None, of: _Range, *, in_place: bool = False
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], tuple[Warned, ...]]:
     if scale == (1.0, 0.0) and stored.dtype.kind in "iu":
         scale = None
     bad = 0
     whole = _may_be_whole(stored.dtype, scale)
-    voxels: NDArray[Any] = np.empty(stored.shape, dtype=np.int16 if whole else np.float32, order="F")
+    # Only where no value can be found, halfway through, that int16 does not hold.
+    stays = in_place and whole and of.limits is not None and stored.dtype == np.int16 and stored.flags.writeable
+    voxels: NDArray[Any] = stored if stays else np.empty(stored.shape, np.int16 if whole else np.float32, order="F")
     for slab in _slabs(stored.shape):
         values = stored[slab]
         if scale is not None and _is_exact_in_int32(stored.dtype, scale):

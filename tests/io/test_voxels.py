@@ -169,13 +169,23 @@ SCALES = st.one_of(
 )
 
 
-@given(st.sampled_from(STORED), SCALES, st.integers(0, 2**32 - 1))
-def test_hu_are_those_of_float64_whatever_arithmetic_makes_them(dtype, scale, seed):
+@given(st.sampled_from(STORED), SCALES, st.integers(0, 2**32 - 1), st.booleans())
+def test_hu_are_those_of_float64_whatever_arithmetic_makes_them(dtype, scale, seed, in_place):
     rng, of = np.random.default_rng(seed), np.iinfo(dtype)
     stored = np.asfortranarray(rng.integers(of.min, of.max, (3, 4, 5), dtype=dtype, endpoint=True))
     stored.flat[0], stored.flat[1] = of.min, of.max
     slope, intercept = scale or (1.0, 0.0)
     expected = np.clip(stored.astype(np.float64) * slope + intercept, HU_MIN, HU_MAX)
-    voxels, warnings = as_hounsfield(stored, scale)
+    before = stored.copy()
+    voxels, warnings = as_hounsfield(stored, scale, in_place=in_place)
     assert warnings == ()
     np.testing.assert_array_equal(voxels, expected.astype(voxels.dtype))
+    if not in_place:
+        np.testing.assert_array_equal(stored, before)
+
+
+def test_hu_take_no_second_memory_where_the_first_will_do():
+    stored = np.full((2, 3, 4), 4000, dtype=np.int16, order="F")
+    assert np.shares_memory(as_hounsfield(stored, (1.0, -24.0), in_place=True)[0], stored)
+    stored.flags.writeable = False
+    assert not np.shares_memory(as_hounsfield(stored, None, in_place=True)[0], stored)
