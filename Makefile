@@ -16,7 +16,7 @@ test: $(STAMPS)/dev  ## all extras, all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15
 
 test-fast: $(STAMPS)/dev  ## what `make test` runs, without the tests marked slow: under two minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow"
 
 check: $(STAMPS)/dev  ## style, types, layers
 	$(BIN)/ruff check .
