@@ -15,7 +15,7 @@ demo: $(STAMPS)/core  ## the main job on examples/: one table, a pancreas mask p
 test: $(STAMPS)/dev  ## all extras, all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15
 
-test-fast: $(STAMPS)/dev  ## what `make test` runs, without the tests marked slow: under two minutes
+test-fast: $(STAMPS)/dev  ## what `make test` runs, without the tests marked slow: about two minutes on two cores
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow"
 
 check: $(STAMPS)/dev  ## style, types, layers
